@@ -1,0 +1,162 @@
+// A list of any length in a bounded number of nodes: only the rows in sight exist. All rows have one
+// height, the line height of the list in style.css. Arrows, Page, Home and End move the selection;
+// a screen reader hears it through aria-activedescendant.
+
+import { redraw } from './draw.js'
+
+const SPARE = 8 // rows drawn above and below, so that scrolling shows no blank edge
+const TALLEST = 8_000_000 // pixels; browsers cannot make an element much taller than 17 million
+let lists = 0
+
+export class List {
+  count = 0
+  selected = -1
+  /** the row at the upper edge, with a fraction */
+  top = 0
+  /** stays at the end while rows are added */
+  following = false
+  /** @type {HTMLElement[]} */
+  rows = []
+  /** forget what is drawn, after a filter changed which row is which */
+  stale = false
+  #scrolled = 0
+
+  /** @param {HTMLElement} box @param {{ fill: (row: HTMLElement, n: number) => void | boolean, choose: (n: number) => void }} uses
+   * fill returns false when the row is not complete yet */
+  constructor(box, uses) {
+    this.box = box
+    this.uses = uses
+    this.number = ++lists
+    this.height = parseFloat(getComputedStyle(box).lineHeight)
+    this.space = box.appendChild(document.createElement('div'))
+    this.space.className = 'space'
+    box.tabIndex = 0
+    box.setAttribute('role', 'listbox')
+    box.addEventListener('scroll', () => this.#scroll(), { passive: true })
+    box.addEventListener('keydown', key => this.#press(key))
+    box.addEventListener('click', click => this.#click(click))
+    new ResizeObserver(redraw).observe(box)
+  }
+
+  get inSight() {
+    return this.box.clientHeight / this.height
+  }
+
+  /** @param {number} count */
+  draw(count) {
+    this.count = count
+    const tall = Math.min(count * this.height, TALLEST)
+    const height = `${tall}px`
+    if (this.space.style.height !== height) this.space.style.height = height
+    const last = Math.max(0, count - this.inSight)
+    this.top = this.following ? last : Math.min(this.top, last)
+    const scroll = this.#toPixels(this.top)
+    if (Math.abs(this.box.scrollTop - scroll) >= 1) this.box.scrollTop = scroll
+    this.#scrolled = this.box.scrollTop
+    this.#drawRows(scroll)
+    this.stale = false
+  }
+
+  /** @param {number} scroll */
+  #drawRows(scroll) {
+    const first = Math.max(0, Math.floor(this.top) - SPARE)
+    const wanted = Math.max(0, Math.min(this.count - first, Math.ceil(this.inSight) + 2 * SPARE))
+    while (this.rows.length < wanted) this.rows.push(this.space.appendChild(this.#makeRow()))
+    this.rows.forEach((row, at) => {
+      row.hidden = at >= wanted
+      if (this.stale) row.dataset.n = ''
+      if (row.hidden) return
+      const n = first + at
+      const y = `translateY(${Math.round(scroll + (n - this.top) * this.height)}px)`
+      if (row.style.transform !== y) row.style.transform = y
+      const selected = String(n === this.selected)
+      if (row.getAttribute('aria-selected') !== selected) row.setAttribute('aria-selected', selected)
+      if (row.dataset.n === String(n)) return
+      row.dataset.n = this.uses.fill(row, n) === false ? '' : String(n)
+      row.id = `row-${this.number}-${n}`
+    })
+    const active = this.rows.find(row => !row.hidden && row.getAttribute('aria-selected') === 'true')
+    if (active) this.box.setAttribute('aria-activedescendant', active.id)
+    else this.box.removeAttribute('aria-activedescendant')
+  }
+
+  #makeRow() {
+    const row = document.createElement('div')
+    row.className = 'row'
+    row.setAttribute('role', 'option')
+    return row
+  }
+
+  /** @param {number} n */
+  reveal(n) {
+    this.following = false
+    const room = this.inSight
+    if (n < this.top + 1 || n > this.top + room - 2) this.top = Math.max(0, n - room / 3)
+    redraw()
+  }
+
+  /** @param {number} n */
+  select(n) {
+    if (n < 0 || n >= this.count) return
+    this.selected = n
+    this.reveal(n)
+    this.uses.choose(n)
+  }
+
+  #scroll() {
+    const moved = this.box.scrollTop - this.#scrolled
+    if (Math.abs(moved) < 1) return // our own doing
+    const last = Math.max(0, this.count - this.inSight)
+    const squeezed = this.count * this.height > TALLEST
+    // Where a pixel of the scroll bar stands for several rows, wheel and fingers still move by rows.
+    if (squeezed && Math.abs(moved) < this.box.clientHeight) this.top += moved / this.height
+    else this.top = this.#toRow(this.box.scrollTop)
+    const end = this.box.scrollHeight - this.box.clientHeight
+    if (this.box.scrollTop >= end - 1) this.top = last
+    if (this.box.scrollTop <= 0) this.top = 0
+    this.top = Math.max(0, Math.min(last, this.top))
+    this.following = this.top >= last - 0.5
+    redraw()
+  }
+
+  /** @param {number} row */
+  #toPixels(row) {
+    const { last, end } = this.#ends()
+    return last ? (row / last) * end : 0
+  }
+
+  /** @param {number} pixels */
+  #toRow(pixels) {
+    const { last, end } = this.#ends()
+    return end ? (pixels / end) * last : 0
+  }
+
+  #ends() {
+    const room = this.box.clientHeight
+    return {
+      last: Math.max(0, this.count - room / this.height),
+      end: Math.max(0, Math.min(this.count * this.height, TALLEST) - room),
+    }
+  }
+
+  /** @param {KeyboardEvent} key */
+  #press(key) {
+    if (key.ctrlKey || key.metaKey || key.altKey) return
+    const from = this.selected >= 0 ? this.selected : Math.floor(this.top) - 1
+    const page = Math.max(1, Math.floor(this.inSight) - 1)
+    /** @type {Record<string, number>} */
+    const to = { ArrowDown: from + 1, ArrowUp: from - 1, PageDown: from + page, PageUp: from - page, Home: 0, End: this.count - 1, Enter: from }
+    const n = to[key.key]
+    if (n === undefined) return
+    key.preventDefault()
+    this.select(Math.max(0, Math.min(this.count - 1, n)))
+    if (key.key === 'End') this.following = true
+  }
+
+  /** @param {MouseEvent} click */
+  #click(click) {
+    const row = click.target instanceof Element && click.target.closest('.row')
+    const dragged = String(getSelection()) !== '' // someone is copying, not choosing
+    if (row instanceof HTMLElement && row.dataset.n && !dragged) this.select(Number(row.dataset.n))
+  }
+}

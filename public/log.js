@@ -1,0 +1,299 @@
+// The log of the run in view: which of its entries are shown (levels, search), the list of them, and
+// the one that was chosen, in full.
+
+import { LEVELS } from './chunks.js'
+import { element, make, picture, put, redraw } from './draw.js'
+import { List } from './list.js'
+import { clock, count, counted, describe } from './words.js'
+
+/** @typedef {import('../protocol.ts').Entry} Entry */
+/** @typedef {import('./run.js').Run} Run */
+
+const SCAN = 8 // milliseconds of filtering within one frame
+const LONGEST_TEXT = 100_000 // characters of one entry shown in full, or copied
+const COPIED = 20_000 // entries
+
+const list = new List(element('log-list', HTMLElement), { fill, choose })
+const search = element('search', HTMLInputElement)
+const box = element('entry', HTMLElement)
+const toEnd = element('to-end', HTMLButtonElement)
+const times = element('times', HTMLButtonElement)
+const body = element('log', HTMLElement)
+/** the levels that can be left out; a beginning and an end are always shown
+ * @type {Map<Entry['type'], HTMLButtonElement>} */
+const chips = new Map(LEVELS.filter(level => level !== 'start' && level !== 'done').map(level => [level, makeChip(level)]))
+
+/** @type {Run | undefined} */
+let run
+let wanted = LEVELS.map(level => level !== 'progress') // the bar shows these; in the log they are noise
+let query = ''
+/** the numbers of the entries shown, ascending, so far as they have been scanned */
+let shown = new Int32Array(1024)
+let shownCount = 0
+let scanned = 0
+let chosen = -1
+let wantedLine = -1
+
+/** @param {Run | undefined} next @param {number} [line] to go to when it has arrived, from 1 */
+export function showLog(next, line = 0) {
+  run = next
+  chosen = -1
+  wantedLine = line - 1
+  search.value = query = ''
+  wanted = LEVELS.map((level, at) => level !== 'progress' || at === wantedLine)
+  list.following = wantedLine < 0
+  list.top = 0
+  refilter()
+}
+
+/** @param {Entry} entry an entry that stands in the log of the run in view */
+export function goToEntry(entry) {
+  const n = run ? numberOf(run, entry) : -1
+  if (n >= 0) reveal(n)
+}
+
+picture(() => {
+  if (!run) return
+  scan(run)
+  if (wantedLine >= 0 && wantedLine < run.chunks.count) reveal(wantedLine)
+  list.selected = chosen < 0 ? -1 : rowOf(chosen)
+  list.draw(shownCount)
+  drawHead(run)
+})
+
+/** @param {Run} run */
+function drawHead(run) {
+  chips.forEach((chip, type) => {
+    const level = LEVELS.indexOf(type)
+    const of = run.chunks.counts[level] ?? 0
+    put(/** @type {Element} */ (chip.lastElementChild), count(of))
+    chip.setAttribute('aria-pressed', String(wanted[level]))
+    chip.dataset.empty = String(of === 0)
+  })
+  const all = run.chunks.count
+  put(element('log-count', HTMLElement), all === 0 ? '' : shownCount === all ? counted(all, 'entry', 'entries') : `${count(shownCount)} of ${counted(all, 'entry', 'entries')}`
+    + (scanned < all ? `, searched ${count(scanned)}` : ''))
+  put(element('log-note', HTMLElement), run.note)
+  const empty = element('log-empty', HTMLElement)
+  empty.hidden = shownCount > 0
+  put(empty, all === 0 ? 'Nothing yet.' : scanned < all ? 'Searching …' : 'No entry matches.')
+  const below = Math.round(shownCount - list.top - list.inSight)
+  toEnd.hidden = list.following || below < 1
+  put(toEnd, `↓ To the end (${count(Math.max(0, below))} below)`)
+  element('next-warning', HTMLButtonElement).disabled = !warningsIn(run)
+}
+
+/** Goes on where it stopped, a few milliseconds each frame. @param {Run} run */
+function scan({ chunks }) {
+  const until = performance.now() + SCAN
+  while (scanned < chunks.count) {
+    const chunk = chunks.chunkOf(scanned)
+    if (!chunk) return
+    if (query && !chunk.entries) return void chunks.load(chunk) // redraws when it is there
+    const end = chunk.first + chunk.count
+    for (; scanned < end; scanned++) {
+      if (wanted[chunks.levels[scanned] ?? 0] && (!query || matches(chunk.entries?.[scanned - chunk.first]))) push(scanned)
+    }
+    if (performance.now() > until) return redraw()
+  }
+}
+
+/** @param {number} n */
+function push(n) {
+  if (shownCount === shown.length) {
+    const longer = new Int32Array(2 * shown.length)
+    longer.set(shown)
+    shown = longer
+  }
+  shown[shownCount++] = n
+}
+
+/** @param {Entry | undefined} entry */
+function matches(entry) {
+  return entry !== undefined && describe(entry).toLowerCase().includes(query)
+}
+
+function refilter() {
+  scanned = shownCount = 0
+  list.stale = true
+  if (chosen >= 0 && query === '' && run) { // what was chosen stays in sight
+    scan(run)
+    list.reveal(rowOf(chosen))
+  }
+  drawChoice()
+  redraw()
+}
+
+/** The row that shows entry n, or -1. @param {number} n */
+function rowOf(n) {
+  const row = rowFrom(n)
+  return shown[row] === n && row < shownCount ? row : -1
+}
+
+/** The first row at entry n or after it. @param {number} n */
+function rowFrom(n) {
+  let low = 0
+  let high = shownCount
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if ((shown[middle] ?? 0) < n) low = middle + 1
+    else high = middle
+  }
+  return low
+}
+
+/** @param {HTMLElement} row @param {number} at */
+function fill(row, at) {
+  const n = shown[at] ?? 0
+  const entry = run?.chunks.get(n)
+  if (!row.firstChild) row.append(make('span', 'n'), make('time'), make('span', 'level'), make('span', 'text'))
+  const [number, time, level, text] = /** @type {[Element, Element, Element, Element]} */ (/** @type {unknown} */ (row.children))
+  put(number, String(n + 1))
+  row.dataset.level = entry?.type ?? ''
+  put(level, entry?.type ?? '')
+  put(time, entry ? clock(entry.time) : '')
+  if (entry) write(text, describe(entry))
+  else put(text, '…')
+  return entry !== undefined
+}
+
+/** With what was searched for marked. @param {Element} target @param {string} text */
+function write(target, text) {
+  const at = query ? text.toLowerCase().indexOf(query) : -1
+  if (at < 0) return put(target, text)
+  target.replaceChildren(text.slice(0, at), make('mark', '', text.slice(at, at + query.length)), text.slice(at + query.length))
+}
+
+/** @param {number} row */
+function choose(row) {
+  chosen = shown[row] ?? -1
+  drawChoice()
+  redraw()
+}
+
+/** Shows entry n, also when the filter would not. @param {number} n */
+function reveal(n) {
+  wantedLine = -1
+  chosen = n
+  const level = run?.chunks.levels[n] ?? 0
+  if (!wanted[level] || query) {
+    wanted[level] = true
+    search.value = query = ''
+    refilter()
+  }
+  list.reveal(rowFrom(n))
+  drawChoice()
+}
+
+function drawChoice() {
+  const entry = chosen < 0 ? undefined : run?.chunks.get(chosen)
+  box.hidden = !entry
+  if (!entry) return
+  put(element('entry-title', HTMLElement), `Line ${count(chosen + 1)}, ${entry.type}, ${clock(entry.time)}`)
+  put(element('entry-text', HTMLElement), fullText(entry))
+}
+
+/** @param {Entry} entry */
+function fullText(entry) {
+  const data = entry.data
+  const text = typeof data === 'string' ? data : typeof data === 'object' && data && 'msg' in data && Object.keys(data).length === 1 ? String(data.msg) : JSON.stringify(data, null, 2)
+  return text.length > LONGEST_TEXT ? text.slice(0, LONGEST_TEXT) + '\n… (the whole log has all of it)' : text
+}
+
+/** @param {Run} run */
+const warningsIn = run => run.count('warning') + run.count('error') > 0
+
+/** From the chosen entry, or from the upper edge; round the end to the beginning. @param {1 | -1} step */
+function jump(step) {
+  if (!run || !warningsIn(run)) return
+  const { count, levels } = run.chunks
+  const from = chosen >= 0 ? chosen : step > 0 ? -1 : count
+  for (let i = 1; i <= count; i++) {
+    const n = (((from + step * i) % count) + count) % count
+    const level = LEVELS[levels[n] ?? 0]
+    if (level === 'warning' || level === 'error') return reveal(n)
+  }
+}
+
+/** @param {Run} run @param {Entry} entry */
+function numberOf({ chunks }, entry) {
+  for (const chunk of chunks.all) {
+    const at = chunk.entries?.indexOf(entry) ?? -1
+    if (at >= 0) return chunk.first + at
+  }
+  return -1
+}
+
+/** @param {Entry['type']} type */
+function makeChip(type) {
+  const level = LEVELS.indexOf(type)
+  const chip = make('button', 'chip')
+  chip.type = 'button'
+  chip.dataset.level = type
+  chip.append(make('span', 'level', type), make('span', 'of'))
+  chip.addEventListener('click', () => { wanted[level] = !wanted[level]; refilter() })
+  element('levels', HTMLElement).append(chip)
+  return chip
+}
+
+/** @param {HTMLButtonElement} button @param {() => string} text */
+export function copies(button, text) {
+  const words = button.textContent ?? ''
+  button.addEventListener('click', async () => {
+    button.textContent = (await copy(text())) ? 'Copied' : 'Not allowed'
+    setTimeout(() => { button.textContent = words }, 1500)
+  })
+}
+
+/** @param {string} text */
+async function copy(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text).then(() => true, () => false)
+  const area = make('textarea') // plain HTTP from another machine: no clipboard but this one
+  area.value = text
+  document.body.append(area)
+  area.select()
+  const done = document.execCommand('copy')
+  area.remove()
+  return done
+}
+
+/** @param {number} line */
+const address = line => Object.assign(new URL(location.href), { search: `?run=${run?.id}&line=${line}`, hash: '' }).href
+
+copies(element('entry-copy', HTMLButtonElement), () => element('entry-text', HTMLElement).textContent ?? '')
+copies(element('entry-link', HTMLButtonElement), () => address(chosen + 1))
+copies(element('copy-log', HTMLButtonElement), () => {
+  const lines = []
+  for (let row = Math.max(0, shownCount - COPIED); row < shownCount; row++) {
+    const entry = run?.chunks.get(shown[row] ?? 0)
+    if (entry) lines.push(`${clock(entry.time)} ${entry.type.padEnd(8)} ${describe(entry)}`)
+  }
+  return lines.join('\n')
+})
+element('entry-close', HTMLButtonElement).addEventListener('click', close)
+element('next-warning', HTMLButtonElement).addEventListener('click', () => jump(1))
+toEnd.addEventListener('click', () => { list.following = true; list.box.focus(); redraw() })
+search.addEventListener('input', () => { query = search.value.toLowerCase(); refilter() })
+search.addEventListener('keydown', ({ key }) => {
+  if (key === 'Escape') { search.value = query = ''; refilter(); list.box.focus() }
+  if (key === 'Enter') list.box.focus()
+})
+times.addEventListener('click', () => {
+  const on = body.toggleAttribute('data-times')
+  times.setAttribute('aria-pressed', String(on))
+})
+list.box.addEventListener('keydown', key => {
+  if (key.ctrlKey || key.metaKey || key.altKey) return
+  /** @type {Record<string, () => void>} */
+  const keys = { w: () => jump(1), W: () => jump(-1), '/': () => search.focus(), Escape: close, t: () => times.click() }
+  const does = keys[key.key]
+  if (!does) return
+  key.preventDefault()
+  does()
+})
+
+function close() {
+  chosen = -1
+  drawChoice()
+  redraw()
+}

@@ -1,0 +1,137 @@
+// The run in view: its name and state, how far it is, what went wrong with its start, and what can be
+// done with it. Everything is drawn from the run; nothing else is remembered here.
+
+import { element, picture, put, redraw } from './draw.js'
+import { copies, showLog } from './log.js'
+import { showResult } from './results.js'
+import { inView } from './runs.js'
+import { speedOf } from './run.js'
+import { again, canRepeat, stop } from './start.js'
+import { amount, count, counted, day, duration, elapsed, estimate } from './words.js'
+
+/** @typedef {import('./run.js').Run} Run */
+
+const TALKING = 10_000 // milliseconds between two announcements to a screen reader, unless the state changes
+
+const section = element('run', HTMLElement)
+const bar = element('bar', HTMLProgressElement)
+const status = element('status', HTMLElement)
+const cancel = element('cancel', HTMLButtonElement)
+const repeat = element('again', HTMLButtonElement)
+const notify = element('notify', HTMLButtonElement)
+const problem = element('problem', HTMLElement)
+const wait = element('wait', HTMLButtonElement)
+const retry = element('retry', HTMLButtonElement)
+const other = element('other', HTMLAnchorElement)
+const download = element('download', HTMLAnchorElement)
+
+let saidState = ''
+let saidAt = 0
+let leftAt = 0
+const ended = ['ok', 'error', 'cancelled', 'died', 'refused']
+
+/** @param {Run | undefined} run @param {number} [line] */
+export function view(run, line) {
+  section.hidden = !run
+  saidState = ''
+  leftAt = 0
+  showLog(run, line)
+  showResult(run)
+  redraw()
+}
+
+picture(() => {
+  if (!inView) return
+  drawName(inView)
+  drawMeter(inView)
+  drawProblem(inView)
+  announce(inView)
+})
+
+/** @param {Run} run */
+function drawName(run) {
+  section.dataset.state = run.state
+  put(element('state-words', HTMLElement), run.words)
+  put(element('run-title', HTMLElement), run.title)
+  const about = [run.method, run.start && day(run.start.time), run.start && `process ${run.start.data.pid}`, run.id]
+  put(element('run-about', HTMLElement), about.filter(Boolean).join(' · '))
+  const { state } = run
+  cancel.hidden = ended.includes(state)
+  cancel.disabled = state === 'cancelling' || state === 'joining' || state === 'asking'
+  put(cancel, state === 'cancelling' ? 'Cancelling …' : state === 'queued' ? 'Stop waiting' : 'Cancel')
+  repeat.hidden = cancel.hidden === false || !canRepeat(run)
+  notify.hidden = cancel.hidden || !('Notification' in window)
+  notify.setAttribute('aria-pressed', String(run.wantsNotice))
+  put(notify, run.wantsNotice ? 'Will notify' : 'Notify me')
+  download.href = `tasks/${run.id}/log`
+  download.toggleAttribute('data-off', !run.start)
+}
+
+/** @param {Run} run */
+function drawMeter(run) {
+  const { part, progress, seconds, state } = run
+  // a progress element without a value is indeterminate: it runs, and nobody knows how far
+  if (part !== undefined) bar.value = part
+  else if (ended.includes(state)) bar.value = 0
+  else bar.removeAttribute('value')
+  const reached = progress && amount(progress.current, progress.unit)
+  put(element('percent', HTMLElement), part === undefined ? (reached ?? '–') : `${Math.floor(part * 100)} %`)
+  put(element('elapsed', HTMLElement), seconds === undefined ? '–' : run.done ? duration(seconds) : elapsed(seconds))
+  drawLeft(run)
+  put(element('speed', HTMLElement), speedOf(run) ?? '–')
+  for (const level of /** @type {const} */ (['warning', 'error'])) {
+    const figure = element(level + 's', HTMLElement)
+    put(figure, count(run.count(level)))
+    figure.parentElement?.setAttribute('data-some', String(run.count(level) > 0))
+  }
+}
+
+/** @param {Run} run */
+function drawLeft(run) {
+  const { left, seconds } = run
+  const known = left !== undefined && (seconds ?? 0) > 1.5
+  const words = run.done ? '–' : known ? estimate(left) : '–'
+  if (!run.done && Date.now() - leftAt < 1000) return
+  leftAt = Date.now()
+  put(element('left', HTMLElement), words)
+}
+
+/** @param {Run} run */
+function drawProblem({ problem: trouble }) {
+  problem.hidden = !trouble
+  if (!trouble) return
+  problem.dataset.kind = trouble.kind
+  put(element('problem-words', HTMLElement), trouble.text)
+  wait.hidden = !trouble.wait
+  retry.hidden = !trouble.retry
+  other.hidden = !trouble.other
+  if (trouble.other) other.href = `?run=${trouble.other}`
+}
+
+/** The log is silent for screen readers; this line speaks at each change of state, else seldom.
+ * @param {Run} run */
+function announce(run) {
+  if (run.state === saidState && Date.now() - saidAt < TALKING) return
+  saidState = run.state
+  saidAt = Date.now()
+  const far = run.part === undefined || run.done ? '' : `, ${Math.floor(run.part * 100)} percent`
+  const found = [run.count('warning') && counted(run.count('warning'), 'warning'), run.count('error') && counted(run.count('error'), 'error')].filter(Boolean)
+  put(status, `${run.title}: ${run.words}${far}${found.length ? ', ' + found.join(', ') : ''}`)
+}
+
+cancel.addEventListener('click', () => inView && stop(inView))
+repeat.addEventListener('click', () => inView && again(inView))
+wait.addEventListener('click', () => inView?.problem?.wait?.())
+retry.addEventListener('click', () => inView?.problem?.retry?.())
+notify.addEventListener('click', async () => {
+  const run = inView
+  if (!run) return
+  run.wantsNotice = !run.wantsNotice && (await Notification.requestPermission()) === 'granted'
+  redraw()
+})
+copies(element('share', HTMLButtonElement), () => location.href.replace(/&line=.*/, ''))
+
+// Elapsed time moves on while nothing arrives.
+setInterval(() => {
+  if (inView && !inView.done) redraw()
+}, 500)
