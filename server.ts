@@ -1,0 +1,643 @@
+// The web server: the page, the API, and the bridge from the tasks' messages to the browsers. It knows no remote
+// function and reads no entry; it keeps nothing that matters, so it can be killed at any time. Look for: Reader,
+// the one rule of this program; then routes, for HTTP; then the WebSocket and the Server-Sent Events.
+
+import { createHash, randomUUID, timingSafeEqual } from 'node:crypto'
+import { constants, createWriteStream, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { createServer, STATUS_CODES, type IncomingMessage, type ServerResponse } from 'node:http'
+import { isIP, type AddressInfo } from 'node:net'
+import { networkInterfaces } from 'node:os'
+import { extname, join } from 'node:path'
+import type { Duplex } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { WebSocketServer, type WebSocket } from 'ws'
+import { Subscriber } from 'zeromq'
+import {
+  ALLOWED_HOSTS, BusyError, callRemote, createSocket, FILES, HOST, isId, MAX_ARGS, MAX_UPLOAD, openRuns, PORT,
+  refuseToStart, RemoteError, TimeoutError, TOKEN, unpackChunk, UPLOADS, XPUB_ADDR, type Call, type Chunk,
+} from './protocol.ts'
+
+const BEAT = 5000 // ms between two heartbeats
+const CHECK = 2000 // ms between two questions for the sizes of the logs
+const WINDOW = 2 ** 20 // bytes that a reader may have unacknowledged; beyond, it gets nothing until it acknowledges
+const MAX_FOLLOWS = 1000 // runs that one socket may follow
+const MAX_CONNECTIONS = 5000
+const MAX_READS = 16 // requests for pieces of logs under way at once
+const BODY_TIME = 10_000 // ms for the body of a call
+const STALLED = 30_000 // ms without a byte after which an upload or a download is given up
+const MAX_BODY = MAX_ARGS + 4096
+const TYPES: Record<string, string> = {
+  '.html': 'text/html; charset=utf-8', '.css': 'text/css; charset=utf-8', '.js': 'text/javascript; charset=utf-8',
+  '.svg': 'image/svg+xml', '.csv': 'text/csv; charset=utf-8', '.png': 'image/png', '.ico': 'image/x-icon',
+}
+
+// ---- The program
+
+openRuns()
+const isLoopback = HOST === 'localhost' || HOST === '::1' || /^127\./.test(HOST) && isIP(HOST) === 4
+if (!isLoopback && !TOKEN) refuseToStart(`HOST=${HOST} can be reached from other machines: set TOKEN, too`)
+if (!/^[\w.~+/=!@#$%^&*()-]*$/.test(TOKEN)) refuseToStart('TOKEN may have letters, digits and -._~+/=!@#$%^&*() only')
+
+const files = loadFiles()
+const streams = new Map<string, Stream>()
+const reads = new Map<string, Promise<Piece>>()
+const wanted = new Set<string>() // ids of the logs whose size is to be asked for
+const sockets = new WebSocketServer({ noServer: true, maxPayload: 64 * 2 ** 10, perMessageDeflate: false })
+let workers = true // whether the workers server answers
+const subscriber = createSocket(Subscriber)
+subscriber.events.on('handshake', () => void checkSizes()) // reconnected: what was missed meanwhile?
+subscriber.connect(XPUB_ADDR)
+void receiveChunks()
+void checkForever()
+
+const server = createServer({
+  maxHeaderSize: 16 * 2 ** 10,
+  headersTimeout: 10_000,
+  requestTimeout: 3600_000, // an upload may take long; it must not stall, though: see STALLED
+  connectionsCheckingInterval: 5000,
+}, (request, response) => {
+  response.on('error', () => {}) // the client has gone
+  respond(request, response).catch(error => respondError(response, error))
+})
+server.maxConnections = MAX_CONNECTIONS
+server.on('upgrade', upgrade)
+server.on('error', error => refuseToStart(`cannot listen on ${HOST}:${PORT}: ${error.message}; set PORT to another`))
+server.listen(PORT, HOST, 4096, () => console.log(`longrun is at ${address()}/`))
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit())
+process.stdout.on('error', () => {}) // a terminal that has gone is no reason to end
+process.stderr.on('error', () => {})
+
+// ---- Readers: the one rule
+
+/** Some lines of a run's log, with the texts that are sent for them: made once, for all readers. */
+class Piece {
+  readonly id: string
+  readonly position: number
+  readonly lines: Buffer
+  #message?: Buffer
+  #event?: Buffer
+
+  constructor({ id, position, lines }: Chunk) {
+    this.id = id
+    this.position = position
+    this.lines = lines
+  }
+
+  get end() { return this.position + this.lines.length }
+
+  /** What of it stands at `position` or later. */
+  from(position: number): Piece {
+    return position === this.position ? this : new Piece({ ...this, position, lines: this.lines.subarray(position - this.position) })
+  }
+
+  /** For a WebSocket. */
+  get message() { return this.#message ??= this.#wrap(`{"id":"${this.id}","next":${this.end},"entries":[`, ']}') }
+  /** For Server-Sent Events. */
+  get event() { return this.#event ??= this.#wrap(`id: ${this.end}\ndata: {"next":${this.end},"entries":[`, ']}\n\n') }
+
+  // Lines become the elements of a JSON array by turning line breaks into commas: no entry is parsed on its way.
+  #wrap(head: string, foot: string): Buffer {
+    const text = Buffer.allocUnsafe(head.length + this.lines.length - 1 + foot.length)
+    text.write(head, 'latin1')
+    this.lines.copy(text, head.length)
+    for (let at = text.indexOf(10, head.length); at >= 0; at = text.indexOf(10, at + 1)) text[at] = 44
+    text.write(foot, text.length - foot.length, 'latin1')
+    return text
+  }
+}
+
+/** Where a reader's pieces go. `isFull`: whether more are waiting there than a reader should hold. */
+type Sink = { send(piece: Piece): void; isFull(): boolean; refuse(message: string): void; finish(): void }
+
+/** One page, or one client of Server-Sent Events, following one run. Positions are bytes of the run's log. */
+class Reader {
+  readonly id: string
+  /** The position that it wants next: all before it has been sent. */
+  next: number
+  #acknowledged: number
+  #seen = 0 // the furthest position that is known to exist
+  #catchingUp = false
+  #sink: Sink
+
+  constructor(id: string, next: number, sink: Sink) {
+    this.id = id
+    this.next = this.#acknowledged = next
+    this.#sink = sink
+  }
+
+  // The one rule of this program. Late, reconnected, restarted, overtaken, too slow: all of them are a reader whose
+  // `next` is not where the piece begins.
+  receive(piece: Piece) {
+    this.#seen = Math.max(this.#seen, piece.end)
+    if (piece.end <= this.next || this.#catchingUp) return // old, or the catch-up will come to it
+    if (piece.position > this.next || this.#isFull()) void this.#catchUp()
+    else this.#deliver(piece.from(this.next))
+  }
+
+  /** The page has rendered everything before `position`. */
+  acknowledge(position: number) {
+    this.#acknowledged = Math.min(Math.max(position, this.#acknowledged), this.next)
+    if (this.#seen > this.next) void this.#catchUp()
+  }
+
+  finish() { this.#sink.finish() }
+
+  #isFull() { return this.next - this.#acknowledged >= WINDOW || this.#sink.isFull() }
+
+  #deliver(piece: Piece) {
+    this.next = piece.end
+    this.#sink.send(piece)
+  }
+
+  // Live pieces that arrive meanwhile only move `#seen`, so the two cannot race: the catch-up ends when `next` has
+  // reached it, or the log has no more. What stops it otherwise is mended by the next answer about sizes.
+  async #catchUp() {
+    if (this.#catchingUp) return
+    this.#catchingUp = true
+    try {
+      while (this.next < this.#seen && !this.#isFull() && streams.get(this.id)?.readers.has(this)) {
+        const piece = await readPiece(this.id, this.next)
+        if (piece.end === this.next) break
+        this.#deliver(piece)
+        finishReaders(this.id)
+      }
+    } catch (error) {
+      if (error instanceof RemoteError) this.#sink.refuse(error.message)
+    } finally {
+      this.#catchingUp = false
+    }
+  }
+}
+
+/** All readers of one run; `size` is known from when the run has ended (`done`). */
+type Stream = { readers: Set<Reader>; size: number; done: boolean }
+
+function follow(reader: Reader) {
+  const stream = streams.get(reader.id) ?? { readers: new Set(), size: 0, done: false }
+  if (!streams.has(reader.id)) subscriber.subscribe(reader.id)
+  streams.set(reader.id, stream)
+  stream.readers.add(reader)
+  checkSoon(reader.id) // how long the log is tells whether there is something to catch up with
+}
+
+function unfollow(reader: Reader) {
+  const stream = streams.get(reader.id)
+  if (!stream?.readers.delete(reader) || stream.readers.size) return
+  streams.delete(reader.id)
+  subscriber.unsubscribe(reader.id)
+}
+
+async function receiveChunks() {
+  for await (const frames of subscriber) {
+    const chunk = unpackChunk(frames)
+    const stream = chunk && streams.get(chunk.id) // the whole id: ZeroMQ compares only its beginning
+    if (!stream) continue
+    const piece = new Piece(chunk)
+    for (const reader of stream.readers) reader.receive(piece)
+    if (!chunk.lines.length) checkSoon(chunk.id) // the run has probably ended
+  }
+}
+
+// ---- What the workers server is asked
+
+/** A piece of the log, from the workers server. Readers who want the same get the same: one request for all. */
+async function readPiece(id: string, position: number): Promise<Piece> {
+  const key = `${id} ${position}`
+  while (!reads.has(key) && reads.size >= MAX_READS) await Promise.race(reads.values()).catch(() => {})
+  const read = reads.get(key) ?? callRemote({ method: 'read', args: [id, position] })
+    .then(lines => new Piece({ id, position, lines }))
+    .finally(() => reads.delete(key))
+  reads.set(key, read)
+  return read
+}
+
+/** Asks for the size of a log at the end of this turn: with all the others that are wanted, in one request. */
+function checkSoon(id: string) {
+  if (!wanted.size) setImmediate(() => {
+    void checkSizes([...wanted])
+    wanted.clear()
+  })
+  wanted.add(id)
+}
+
+// The one thing that a gap cannot show is that the last piece was lost. So ask how long the logs are, every now and
+// then; that also tells whether the workers server is alive.
+async function checkForever() {
+  for (;;) {
+    await checkSizes()
+    await sleep(CHECK)
+  }
+}
+
+async function checkSizes(ids = unfinished()) {
+  try {
+    for (let from = 0; from === 0 || from < ids.length; from += 10_000) { // what fits into the arguments of one call
+      const answer = await callRemote({ method: 'stat', args: [ids.slice(from, from + 10_000)] }, 1500)
+      for (const [id, { size, done }] of Object.entries<{ size: number; done: boolean }>(JSON.parse(String(answer)))) {
+        const stream = streams.get(id)
+        if (stream) Object.assign(stream, { size, done })
+        stream?.readers.forEach(reader => reader.receive(new Piece({ id, position: size, lines: Buffer.alloc(0) })))
+        finishReaders(id)
+      }
+    }
+    tellWorkers(true)
+  } catch {
+    tellWorkers(false)
+  }
+}
+
+function unfinished(): string[] {
+  const open = ({ readers, size, done }: Stream) => !done || [...readers].some(reader => reader.next < size)
+  return [...streams].filter(([, stream]) => open(stream)).map(([id]) => id)
+}
+
+function finishReaders(id: string) {
+  const stream = streams.get(id)
+  if (stream?.done) for (const reader of stream.readers) if (reader.next >= stream.size) reader.finish()
+}
+
+function tellWorkers(answer: boolean) {
+  if (answer === workers) return
+  workers = answer
+  sockets.clients.forEach(socket => socket.send(JSON.stringify({ workers })))
+}
+
+// ---- Who gets in
+
+/** An answer other than success; the message is for the user. */
+class HttpError extends Error {
+  readonly status: number
+  readonly headers: Record<string, string>
+  constructor(status: number, message: string, headers = {}) {
+    super(message)
+    this.status = status
+    this.headers = headers
+  }
+}
+
+function address() {
+  const { address, port } = server.address() as AddressInfo
+  return `http://${isIP(address) === 6 ? `[${address}]` : address}:${port}`
+}
+
+/** The names under which this server answers. Any other Host is a foreign page that points its own name at us. */
+function ownHosts(): Set<string> {
+  const { port } = server.address() as AddressInfo
+  const everywhere = HOST === '0.0.0.0' || HOST === '::'
+  const local = isLoopback || everywhere ? ['localhost', '127.0.0.1', '::1'] : []
+  const own = everywhere ? Object.values(networkInterfaces()).flatMap(found => found ?? []).map(({ address }) => address) : []
+  const hosts = [HOST, ...local, ...own].map(host => isIP(host) === 6 ? `[${host}]` : host)
+  return new Set([...hosts.map(host => port === 80 ? host : `${host}:${port}`), ...ALLOWED_HOSTS])
+}
+
+/** Throws an HttpError for who is not let in: a foreign page (it cannot hide its Origin), another name, no token. */
+function checkEntrance({ headers }: IncomingMessage) {
+  const hosts = ownHosts()
+  if (!hosts.has(headers.host ?? '')) throw new HttpError(403, 'this server does not answer to that Host; see ALLOWED_HOSTS')
+  const origin = headers.origin
+  if (origin !== undefined && !hosts.has(/^https?:\/\/(.+)$/.exec(origin)?.[1] ?? '')) {
+    throw new HttpError(403, 'requests from pages of another origin are refused')
+  }
+  if (TOKEN && !isToken(/^Bearer (.+)$/.exec(headers.authorization ?? '')?.[1]) && !isToken(/(?:^|; )longrun=([^;]+)/.exec(headers.cookie ?? '')?.[1])) {
+    throw new HttpError(401, 'a token is needed: Authorization: Bearer TOKEN, or open /?token=TOKEN', { 'WWW-Authenticate': 'Bearer' })
+  }
+}
+
+// In constant time: how long a comparison takes would tell how much of a guess was right.
+function isToken(given = ''): boolean {
+  return timingSafeEqual(sha256(given), sha256(TOKEN))
+}
+
+function sha256(text: string): Buffer {
+  return createHash('sha256').update(text).digest()
+}
+
+/** A way in that a browser can remember, out of reach of scripts and of other sites. */
+function tokenCookie({ headers }: IncomingMessage): string {
+  return `longrun=${TOKEN}; Path=/; HttpOnly; SameSite=Strict${headers['x-forwarded-proto'] === 'https' ? '; Secure' : ''}`
+}
+
+// ---- HTTP
+
+type Handler = (request: IncomingMessage, response: ServerResponse, name: string, query: URLSearchParams) => Promise<void>
+
+const API: [method: string, path: RegExp, handler: Handler][] = [
+  ['GET', /^\/methods$/, async (_, response) => respondRaw(response, await callRemote({ method: 'methods' }))],
+  ['GET', /^\/tasks$/, async (_, response) => respondRaw(response, await callRemote({ method: 'list' }))],
+  ['POST', /^\/tasks$/, startTask],
+  ['DELETE', /^\/tasks\/([\w-]{1,64})$/, cancelTask],
+  ['GET', /^\/tasks\/([\w-]{1,64})\/log$/, sendLog],
+  ['GET', /^\/tasks\/([\w-]{1,64})\/events$/, sendEvents],
+  ['POST', /^\/files$/, receiveFile],
+  ['GET', /^\/files\/([\w-]{1,64}\.(?!part$)[a-z0-9]{1,10})$/, sendFile],
+  ['GET', /^\/health$/, sendHealth],
+]
+
+const HEADERS = {
+  'Content-Security-Policy': "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    + "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+  'X-Content-Type-Options': 'nosniff',
+  'X-Frame-Options': 'DENY',
+  'Referrer-Policy': 'no-referrer',
+  'Cross-Origin-Resource-Policy': 'same-origin',
+  'Cache-Control': 'no-store',
+}
+
+async function respond(request: IncomingMessage, response: ServerResponse) {
+  for (const [name, value] of Object.entries(HEADERS)) response.setHeader(name, value)
+  // Compared and matched as it came, never decoded or resolved: there is no path that could lead elsewhere.
+  const [path = '', search] = (request.url ?? '').split('?', 2)
+  const query = new URLSearchParams(search)
+  if (TOKEN && path === '/' && isToken(query.get('token') ?? '')) {
+    query.delete('token') // out of the address, and so out of the history, and of what people copy
+    response.writeHead(303, { 'Set-Cookie': tokenCookie(request), Location: `/${query.size ? `?${query}` : ''}` }).end()
+    return
+  }
+  checkEntrance(request)
+  const method = request.method === 'HEAD' ? 'GET' : request.method
+  const file = files.get(path)
+  if (file && method === 'GET') return respondFile(request, response, file)
+  const routes = API.filter(([, pattern]) => pattern.test(path))
+  const route = routes.find(([verb]) => verb === method)
+  if (route) return route[2](request, response, route[1].exec(path)?.[1] ?? '', query)
+  if (!file && !routes.length) throw new HttpError(404, `there is nothing at ${path.slice(0, 200)}`)
+  const allowed = file ? ['GET'] : routes.map(([verb]) => verb)
+  throw new HttpError(405, `${request.method} is not allowed here`, { Allow: allowed.join(', ') })
+}
+
+async function startTask(request: IncomingMessage, response: ServerResponse) {
+  const call = await readCall(request)
+  const pid = await callRemote(call)
+  respondJson(response, 202, { id: call.id, pid: Number(pid) })
+}
+
+/** What `POST /tasks` asks for. Throws an HttpError that says what is wrong with it. */
+async function readCall(request: IncomingMessage): Promise<Call> {
+  // A page of another site can post forms and plain text without asking; JSON it cannot.
+  if (!/^application\/json\s*(;|$)/i.test(request.headers['content-type'] ?? '')) {
+    throw new HttpError(415, 'the content type must be application/json')
+  }
+  const body = parse(await readBody(request))
+  if (!isObject(body)) throw new HttpError(400, 'the body must be a JSON object: {"method": NAME, "args": [...]}')
+  const { method, args = [], id = randomUUID(), callId = '', timeLimit } = body
+  if (typeof method !== 'string') throw new HttpError(400, 'method must be a string')
+  if (!Array.isArray(args)) throw new HttpError(400, 'args must be an array')
+  if (!isId(id)) throw new HttpError(400, 'id must be 1 to 64 of A-Z a-z 0-9 _ -')
+  if (typeof callId !== 'string') throw new HttpError(400, 'callId must be a string')
+  if (timeLimit === undefined) return { method, callId, id, args }
+  if (typeof timeLimit !== 'number' || timeLimit < 0) throw new HttpError(400, 'timeLimit must be a number of seconds')
+  return { method, callId, id, args, timeLimit }
+}
+
+async function readBody(request: IncomingMessage): Promise<string> {
+  const parts: Buffer[] = []
+  let size = 0
+  const deadline = setTimeout(() => request.destroy(), BODY_TIME)
+  try {
+    for await (const part of request as AsyncIterable<Buffer>) {
+      size += part.length
+      if (size > MAX_BODY) throw new HttpError(413, `the body may have at most ${MAX_BODY} bytes`)
+      parts.push(part)
+    }
+  } finally {
+    clearTimeout(deadline)
+  }
+  return String(Buffer.concat(parts))
+}
+
+async function cancelTask(_: IncomingMessage, response: ServerResponse, id: string) {
+  await callRemote({ method: 'cancel', args: [id] })
+  respondJson(response, 202, { id })
+}
+
+async function sendLog(request: IncomingMessage, response: ServerResponse, id: string, query: URLSearchParams) {
+  const from = query.get('from') ?? '0'
+  if (!/^\d{1,15}$/.test(from)) throw new HttpError(400, 'from must be a position, in bytes')
+  let piece = await readPiece(id, Number(from))
+  response.writeHead(200, { 'Content-Type': 'application/x-ndjson', 'Content-Disposition': `attachment; filename="${id}.ndjson"` })
+  if (request.method === 'HEAD') return void response.end()
+  response.setTimeout(STALLED, () => response.destroy())
+  await pipeline(async function* () {
+    for (; piece.lines.length; piece = await readPiece(id, piece.end)) yield piece.lines
+  }, response)
+}
+
+/** The same readers as those of the WebSocket; what the client's connection takes counts as acknowledged. */
+async function sendEvents(request: IncomingMessage, response: ServerResponse, id: string) {
+  const last = request.headers['last-event-id'] ?? '0'
+  if (!/^\d{1,15}$/.test(String(last))) throw new HttpError(400, 'Last-Event-ID must be a position, in bytes')
+  response.writeHead(200, { 'Content-Type': 'text/event-stream', 'X-Accel-Buffering': 'no' })
+  if (request.method === 'HEAD') return void response.end()
+  response.flushHeaders()
+  const reader = new Reader(id, Number(last), {
+    send: piece => { if (response.write(piece.event)) reader.acknowledge(piece.end) },
+    isFull: () => false,
+    refuse: message => response.end(`event: refused\ndata: ${JSON.stringify({ errors: [message] })}\n\n`),
+    finish: () => response.end(),
+  })
+  const beat = setInterval(() => response.write(':\n\n'), BEAT)
+  response.on('drain', () => reader.acknowledge(reader.next))
+  follow(reader)
+  response.once('close', () => {
+    clearInterval(beat)
+    unfollow(reader)
+  })
+}
+
+async function receiveFile(request: IncomingMessage, response: ServerResponse) {
+  const type = request.headers['content-type'] ?? ''
+  if (/^(multipart|application\/x-www-form-urlencoded)/i.test(type)) throw new HttpError(415, 'the body must be the file itself, not a form')
+  const tooLarge = new HttpError(413, `a file may have at most ${MAX_UPLOAD} bytes`)
+  if (Number(request.headers['content-length'] ?? 0) > MAX_UPLOAD) throw tooLarge
+  const name = randomUUID()
+  const path = join(UPLOADS, `${name}.part`) // no run can take it before it is whole
+  request.setTimeout(STALLED, () => request.destroy())
+  let size = 0
+  try {
+    await pipeline(request, async function* (parts: AsyncIterable<Buffer>) {
+      for await (const part of parts) {
+        size += part.length
+        if (size > MAX_UPLOAD) throw tooLarge
+        yield part
+      }
+    }, createWriteStream(path, { flags: 'wx', mode: 0o600 }))
+    renameSync(path, join(UPLOADS, name))
+  } catch (error) {
+    rmSync(path, { force: true })
+    throw error
+  }
+  respondJson(response, 201, { file: name })
+}
+
+/** Always as an attachment: what a run produced must not be shown as a page of this server. */
+async function sendFile(request: IncomingMessage, response: ServerResponse, name: string) {
+  const file = await open(join(FILES, name), constants.O_RDONLY | constants.O_NOFOLLOW)
+    .catch(() => { throw new HttpError(404, `there is no file ${name}`) })
+  const found = await file.stat()
+  response.writeHead(200, {
+    'Content-Type': 'application/octet-stream',
+    'Content-Length': found.size,
+    'Content-Disposition': `attachment; filename="${name}"`,
+  })
+  if (request.method === 'HEAD') return void (await file.close(), response.end())
+  response.setTimeout(STALLED, () => response.destroy())
+  await pipeline(file.createReadStream({ end: Math.max(0, found.size - 1) }), response)
+}
+
+async function sendHealth(_: IncomingMessage, response: ServerResponse) {
+  const readers = [...streams.values()].reduce((sum, stream) => sum + stream.readers.size, 0)
+  try {
+    const { running, limit } = JSON.parse(String(await callRemote({ method: 'ping' })))
+    respondJson(response, 200, { server: true, workers: true, running, limit, readers })
+  } catch {
+    respondJson(response, 503, { server: true, workers: false, readers })
+  }
+}
+
+function respondJson(response: ServerResponse, status: number, value: unknown, headers = {}) {
+  response.writeHead(status, { 'Content-Type': 'application/json', ...headers }).end(JSON.stringify(value))
+}
+
+function respondRaw(response: ServerResponse, json: Buffer) {
+  response.writeHead(200, { 'Content-Type': 'application/json' }).end(json)
+}
+
+function respondError(response: ServerResponse, error: unknown) {
+  const { status, message, headers } = toHttpError(error)
+  if (response.headersSent) return void response.destroy() // too late to say it: the client sees that it is cut off
+  // What is left of the request is not read: that could be without end.
+  if (!response.req.complete) headers.Connection = 'close'
+  if (status === 401 && response.req.headers.accept?.includes('text/html')) {
+    // A click on a link in another site does not carry a strict cookie: the page asks again, now of itself.
+    if (response.req.headers['sec-fetch-site'] === 'cross-site') headers.Refresh = '0'
+    return void response.writeHead(status, { 'Content-Type': 'text/html; charset=utf-8', ...headers }).end(files.get('/token.html')?.body)
+  }
+  respondJson(response, status, { errors: [message] }, headers)
+}
+
+function toHttpError(error: unknown): HttpError {
+  if (error instanceof HttpError) return error
+  if (error instanceof RemoteError) return new HttpError({ unknown: 404, conflict: 409, invalid: 400 }[error.kind], error.message)
+  if (error instanceof BusyError) return new HttpError(503, error.message, { 'Retry-After': '1' })
+  if (error instanceof TimeoutError) return new HttpError(504, error.message)
+  const { code, message } = error as NodeJS.ErrnoException
+  if (code === 'ENOSPC') return new HttpError(507, 'there is no space left for the file')
+  if (code !== 'ERR_STREAM_PREMATURE_CLOSE' && code !== 'ECONNRESET') console.error(error)
+  return new HttpError(500, message)
+}
+
+function parse(json: string): unknown {
+  try {
+    const value = JSON.parse(json)
+    JSON.stringify(value) // what is nested too deeply can be read, but not passed on
+    return value
+  } catch (error) {
+    throw new HttpError(400, error instanceof RangeError ? 'nested too deeply' : 'not JSON')
+  }
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+// ---- The page
+
+type File = { type: string; body: Buffer; tag: string }
+
+/** The files of the page, read once: what is not in here cannot be asked for. */
+function loadFiles(): Map<string, File> {
+  const folder = join(import.meta.dirname, 'public')
+  const found = readdirSync(folder, { withFileTypes: true }).filter(file => file.isFile() && extname(file.name) in TYPES)
+  const loaded = new Map(found.map(({ name }) => {
+    const body = readFileSync(join(folder, name))
+    return [`/${name}`, { type: TYPES[extname(name)]!, body, tag: `"${createHash('sha256').update(body).digest('base64url')}"` }]
+  }))
+  return loaded.set('/', loaded.get('/index.html')!)
+}
+
+function respondFile(request: IncomingMessage, response: ServerResponse, { type, body, tag }: File) {
+  const known = request.headers['if-none-match'] === tag
+  response.writeHead(known ? 304 : 200, { 'Content-Type': type, 'Cache-Control': 'no-cache', ETag: tag }).end(known ? undefined : body)
+}
+
+// ---- WebSocket
+
+function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
+  socket.on('error', () => {}) // a reset at this moment would end the process
+  try {
+    if (request.url?.split('?')[0] !== '/log') throw new HttpError(404, 'the WebSocket is at /log')
+    checkEntrance(request)
+    sockets.handleUpgrade(request, socket, head, serveSocket)
+  } catch (error) {
+    const { status, message } = toHttpError(error)
+    const body = JSON.stringify({ errors: [message] })
+    socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: application/json\r\n`
+      + `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`)
+  }
+}
+
+function serveSocket(socket: WebSocket) {
+  const readers = new Map<string, Reader>()
+  const tell = (message: object) => socket.send(JSON.stringify(message))
+  const sink = (id: string): Sink => ({
+    send: piece => socket.send(piece.message, { binary: false }),
+    isFull: () => socket.bufferedAmount > 4 * WINDOW, // of all the runs that it follows together
+    refuse(message) {
+      tell({ id, error: message })
+      stop(id)
+    },
+    finish() {},
+  })
+  function stop(id: string) {
+    const reader = readers.get(id)
+    if (reader) unfollow(reader)
+    readers.delete(id)
+  }
+
+  socket.on('message', (text, binary) => {
+    const message = binary ? undefined : unpackMessage(String(text))
+    if (!message) return socket.close(1008, 'expected {"start": ID, "next": POSITION}, {"ack": ID, "next": POSITION} or {"stop": ID}')
+    const { verb, id, next } = message
+    if (!isId(id)) return tell({ id: String(id).slice(0, 64), error: 'invalid id: 1 to 64 of A-Z a-z 0-9 _ - are allowed' })
+    if (verb === 'ack') return readers.get(id)?.acknowledge(next)
+    stop(id)
+    if (verb === 'stop') return
+    if (readers.size >= MAX_FOLLOWS) return tell({ id, error: `one socket may follow ${MAX_FOLLOWS} runs` })
+    const reader = new Reader(id, next, sink(id))
+    readers.set(id, reader)
+    follow(reader)
+  })
+  socket.on('error', () => socket.terminate()) // without a listener, one oversized frame ends the process
+  socket.once('close', () => readers.forEach(unfollow))
+  tell({ workers })
+  tell({ beat: BEAT })
+  watch(socket)
+}
+
+type Message = { verb: 'start' | 'ack' | 'stop'; id: unknown; next: number }
+
+/** What a page may say; undefined for anything else. */
+function unpackMessage(text: string): Message | undefined {
+  try {
+    const { start, ack, stop, next = 0 } = JSON.parse(text)
+    const verb = start !== undefined ? 'start' : ack !== undefined ? 'ack' : stop !== undefined ? 'stop' : undefined
+    return verb && Number.isSafeInteger(next) && next >= 0 ? { verb, id: start ?? ack ?? stop, next } : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** The heartbeat: a page that has gone without a word does not answer pings; after two of them it is cut off. */
+function watch(socket: WebSocket) {
+  let missed = 0
+  socket.on('pong', () => { missed = 0 })
+  const timer = setInterval(() => {
+    if (missed === 2) return socket.terminate()
+    missed++
+    socket.ping()
+    socket.send(JSON.stringify({ beat: BEAT }))
+  }, BEAT)
+  socket.once('close', () => clearInterval(timer))
+}

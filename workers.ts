@@ -1,0 +1,464 @@
+// The workers server: it starts one process per run, watches over it to its end, and answers questions about
+// runs. It keeps nothing that the logs do not hold, so it can be killed and started again in the middle of
+// everything. Look for: answerCalls (the REP side), startRun and finishRun (a run's life), adoptRun (after a crash).
+
+import { fork, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  closeSync, existsSync, openSync, readdirSync, readSync, rmSync, statSync, writeFileSync,
+} from 'node:fs'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import { Proxy, Publisher, Router, XPublisher, XSubscriber, type Socket } from 'zeromq'
+import {
+  busy, BusyError, createSocket, FILES, isId, KEEP_RUNS, logPath, MAX_CHUNK, openRuns, packChunk, packEntry,
+  packReply, PROCESS_LIMIT, rawResult, refused, refuseToStart, RemoteError, REP_ADDR, result, RUNS, SPARES, started,
+  TIME_LIMIT, unpackCall, unpackEntry, unpackEnvelope, UPLOADS, XPUB_ADDR, XSUB_ADDR,
+  type Call, type Done, type Entry, type Outcome, type Reply, type Start,
+} from './protocol.ts'
+import { BALLAST, checkArgs, loadFunctions, RunLog, type TaskCall } from './tasks.ts'
+
+const GRACE = 5000 // ms between asking a run to end, and killing it
+const QUIET = 30 // ms without a launch before a spare is refilled: loading one would slow down a burst of launches
+const LONGEST_PAUSE = 30_000 // ms between two attempts to load a spare, when all of them crash
+const WATCH = 250 // ms between two looks at adopted runs
+const LAST_READS = 200 // ms in which readers can still fetch the last lines when the server stops
+const UPLOAD_AGE = 3600_000 // ms after which an upload that no run took is removed
+
+/** A run, from its call until its log is removed. Times in ms since 1970, sizes in bytes. */
+type Run = {
+  id: string
+  start: Start
+  started: number
+  /** Why it is to end, once that was asked for. */
+  reason?: string
+  timers: NodeJS.Timeout[]
+  /** Started by an earlier workers server: its end is no event for us. */
+  adopted: boolean
+}
+type Ended = { run: Run; size: number; outcome: Outcome; seconds: number; file?: string }
+
+// A place is a process: a run stands in `running` from the check of the limit until its process has gone and its
+// log has its last line. The limit, the duplicate check and the clean stop are all this one Map.
+const running = new Map<string, Run>()
+const ended = new Map<string, Ended>() // oldest first
+const spares: ChildProcess[] = []
+let loading: ChildProcess | undefined
+let pause = QUIET
+let refillTimer: NodeJS.Timeout | undefined
+let stopping = 0
+
+// ---- The program
+
+openRuns()
+const functions = await loadFunctions().catch(error => refuseToStart(`cannot load the remote functions: ${error.stack}`))
+for (const name of ['list', 'read', 'stat', 'cancel', 'methods', 'ping']) {
+  if (functions.has(name)) refuseToStart(`a remote function cannot be called ${name}: that name is reserved`)
+}
+const router = createSocket(Router, { sendTimeout: 0 })
+const xsub = createSocket(XSubscriber)
+const xpub = createSocket(XPublisher)
+await bind(router, REP_ADDR)
+await bind(xsub, XSUB_ADDR)
+await bind(xpub, XPUB_ADDR)
+const proxy = new Proxy(xsub, xpub) // native, in its own thread: no message of a task passes through this program
+void proxy.run()
+const publisher = createSocket(Publisher, { sendTimeout: 0 })
+publisher.connect(XSUB_ADDR)
+
+layBallast()
+adoptAll()
+setInterval(finishAdopted, WATCH)
+sweepUploads()
+setInterval(sweepUploads, UPLOAD_AGE / 6)
+process.on('SIGTERM', stop)
+process.on('SIGINT', stop)
+process.stdout.on('error', () => {}) // a terminal that has gone is no reason to end
+process.stderr.on('error', () => {})
+refill()
+void answerCalls()
+console.log(`workers server ready: ${REP_ADDR}, ${functions.size} remote functions, process limit ${PROCESS_LIMIT}`)
+
+// Binding an ipc address that somebody listens on succeeds, and silently takes it over from him: so ask first.
+// A plain connection, not a request: a server that is stopped or busy would not answer, but is still there.
+async function bind(socket: { bind(address: string): Promise<void> }, address: string) {
+  const path = address.startsWith('ipc://') ? address.slice('ipc://'.length) : undefined
+  if (path && await listens(path)) refuseToStart(`another workers server is running on ${address}`)
+  await socket.bind(address).catch(error => refuseToStart(`cannot listen on ${address}: ${error.message}`))
+}
+
+function listens(path: string): Promise<boolean> {
+  return new Promise(resolve => {
+    const probe = connect(path, () => resolve(true)).on('error', () => resolve(false))
+    probe.once('connect', () => probe.destroy())
+  })
+}
+
+// ---- Requests
+
+// Every request gets exactly one reply, so one line sends, and answer() always returns. The REP side is a Router:
+// one frame from a peer that is not REQ ends a Reply socket (zguide chapter 3, "The Asynchronous Client/Server").
+async function answerCalls() {
+  for await (const frames of router) {
+    const envelope = unpackEnvelope(frames)
+    if (!envelope) continue
+    await router.send(packReply(envelope, await answer(envelope.body))).catch(() => {}) // the caller has gone
+  }
+}
+
+async function answer(body: Buffer[]): Promise<Reply> {
+  try {
+    const call = unpackCall(body)
+    switch (call.method) {
+      case 'list': return result(listRuns())
+      case 'stat': return result(statRuns(call.args[0]))
+      case 'read': return rawResult(readLines(knownRun(call.args[0]), call.args[1]))
+      case 'cancel': return result(cancelRun(runningRun(call.args[0]), 'cancelled'))
+      case 'methods': return result([...functions].map(([name, { description, parameters }]) => ({ name, description, parameters })))
+      case 'ping': return result({ pid: process.pid, running: running.size, limit: PROCESS_LIMIT })
+      default: return started(await startRun(call))
+    }
+  } catch (error) {
+    if (error instanceof BusyError) return busy(error.message)
+    if (!(error instanceof RemoteError)) console.error(error)
+    return refused(error instanceof Error ? error.message : String(error))
+  }
+}
+
+function listRuns() {
+  const live = [...running.values()].map(run => ({ run, size: sizeOf(run.id) }))
+  return [...live, ...ended.values()].sort((a, b) => b.run.started - a.run.started).map(({ run, ...end }) => {
+    const { method, callId, pid } = run.start
+    return { id: run.id, method, callId, pid, started: run.started, ...end }
+  })
+}
+
+function statRuns(ids: unknown) {
+  if (!Array.isArray(ids)) throw new RemoteError('invalid arguments: stat takes [[id, …]]')
+  const known = ids.filter(id => findRun(id)).map(id => {
+    const end = ended.get(id)
+    return [id, { size: end?.size ?? sizeOf(id), done: end !== undefined }]
+  })
+  return Object.fromEntries(known)
+}
+
+/** Whole lines from a position: at most MAX_CHUNK bytes, or one line that is longer; none at the end. */
+function readLines(id: string, position: unknown, length = MAX_CHUNK): Buffer {
+  if (!Number.isSafeInteger(position) || Number(position) < 0) throw new RemoteError('invalid position: not a whole number')
+  const before = Math.max(0, Number(position) - 1) // one byte earlier, to see that a line begins here
+  if (!existsSync(logPath(id))) return Buffer.alloc(0)
+  const file = openSync(logPath(id), 'r')
+  try {
+    for (; ; length *= 2) {
+      const bytes = Buffer.allocUnsafe(length)
+      const read = bytes.subarray(0, readSync(file, bytes, 0, length, before))
+      const first = Number(position) - before
+      if (first && read.length && read[0] !== 10) throw new RemoteError('invalid position: no line begins there')
+      const end = read.lastIndexOf(10) + 1
+      if (end > first || read.length < length) return read.subarray(first, Math.max(first, end))
+    }
+  } finally {
+    closeSync(file)
+  }
+}
+
+function sizeOf(id: string): number {
+  return statSync(logPath(id), { throwIfNoEntry: false })?.size ?? 0
+}
+
+function knownRun(id: unknown): string {
+  if (findRun(id)) return String(id)
+  throw new RemoteError(`unknown run ${id}`)
+}
+
+function runningRun(id: unknown): Run {
+  const run = running.get(knownRun(id))
+  if (!run) throw new RemoteError(`not running: ${id} has ended`)
+  return run
+}
+
+/** By id; looks on the disk for what a server that was killed has started, and a process logged only after our start. */
+function findRun(id: unknown): Run | undefined {
+  return isId(id) ? running.get(id) ?? ended.get(id)?.run ?? adoptRun(id) : undefined
+}
+
+// ---- A run's life
+
+/** Checks the call, takes a process for it, and returns its process id. Throws a RemoteError or a BusyError. */
+async function startRun({ method, callId, id, args, timeLimit = TIME_LIMIT }: Call): Promise<number> {
+  if (!isId(id)) throw new RemoteError('invalid id: 1 to 64 of A-Z a-z 0-9 _ - are allowed')
+  if (callId.length > 256) throw new RemoteError('invalid call id: at most 256 characters are allowed')
+  const called = functions.get(method)
+  if (!called) throw new RemoteError(`unknown method ${method}`)
+  checkArgs(called, args)
+  if (running.has(id)) throw new RemoteError(`already running: a run with the id ${id}`)
+  if (findRun(id)) throw new RemoteError(`already used: the id ${id}`)
+  const key = callId || id
+  if ([...running.values()].some(run => (run.start.callId || run.id) === key)) throw new RemoteError(`already running: the call ${key}`)
+  if (stopping) throw new BusyError('the workers server is stopping')
+  if (running.size >= PROCESS_LIMIT) throw new BusyError(`the process limit of ${PROCESS_LIMIT} is reached`)
+
+  const child = spares.shift() ?? forkTask()
+  const start: Start = { method, args, callId, pid: child.pid ?? 0, timeLimit }
+  const run: Run = { id, start, started: Date.now(), timers: [], adopted: false }
+  running.set(id, run) // in the same turn as the checks: two calls cannot both pass them
+  if (!child.pid) {
+    const [error] = await once(child, 'error') // no such binary, no descriptors left: then there is no `exit`
+    running.delete(id)
+    throw new RemoteError(`cannot start a process: ${error.message}`)
+  }
+  child.removeAllListeners('exit').once('exit', (code, signal) => finishRun(run, endOf(code, signal)))
+  child.send({ id, method, args, callId, timeLimit } satisfies TaskCall, () => {}) // it died: `exit` follows
+  limitTime(run)
+  refillSoon()
+  console.log(`run ${id} started: ${method}, process ${child.pid}`)
+  return child.pid
+}
+
+function endOf(code: number | null, signal: string | null): string {
+  return signal ? `killed by ${signal}` : `ended without a result (exit code ${code})`
+}
+
+function limitTime(run: Run) {
+  const { timeLimit } = run.start
+  if (!timeLimit) return
+  const left = run.started + timeLimit * 1000 - Date.now()
+  run.timers.push(setTimeout(cancelRun, Math.max(0, left), run, `over its time limit of ${timeLimit} s`))
+}
+
+/** Asks a run to end; kills it, and all that it started, when it has not done so after the grace period. */
+function cancelRun(run: Run, reason: string): true {
+  if (run.reason) return true // asked already
+  run.reason = reason
+  sendSignal(run.start.pid, 'SIGTERM')
+  run.timers.push(setTimeout(sendSignal, GRACE, -run.start.pid, 'SIGKILL'))
+  return true
+}
+
+/** A negative id means the process group: the process, and everything that it started. */
+function sendSignal(pid: number, signal: NodeJS.Signals) {
+  try {
+    process.kill(pid, signal)
+  } catch {} // nobody there any more
+}
+
+function hasProcess(pid: number): boolean {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
+  }
+}
+
+/** The end of every run: nothing that it started is left, its log has its last line, its place is free. */
+function finishRun(run: Run, end: string) {
+  run.timers.forEach(clearTimeout)
+  if (!hasProcess(run.start.pid)) sendSignal(-run.start.pid, 'SIGKILL') // else the number has come round again
+  try {
+    const { size, done } = endLog(run, end)
+    running.delete(run.id)
+    ended.set(run.id, endedRun(run, size, done))
+    // The end position of the log, with no lines: a reader that has missed the last of them learns it from this.
+    void publisher.send(packChunk({ id: run.id, position: size, lines: Buffer.alloc(0) })).catch(() => {})
+    console.log(`run ${run.id} ended: ${done.outcome}, ${done.seconds} s`)
+  } catch (error) {
+    console.error(`run ${run.id} cannot be ended, trying again: ${(error as Error).message}`) // the disk is full
+    setTimeout(finishRun, 1000, run, end)
+    return
+  }
+  for (const name of uploadsOf(run)) rmSync(join(UPLOADS, name), { force: true })
+  rmSync(join(FILES, `${run.id}.part`), { force: true })
+  layBallast()
+  removeOldest()
+  if (stopping) leaveWhenIdle()
+}
+
+/** The last entry of the run's log, which is written here if the process could not do it. */
+function endLog(run: Run, end: string): { size: number; done: Done } {
+  const log = new RunLog(run.id, false)
+  try {
+    const last = log.last()
+    if (last?.type === 'done') return { size: log.size, done: last.data }
+    if (!last) log.append(Buffer.from(packEntry('start', run.start))) // it died before it could write anything
+    const seconds = (Date.now() - run.started) / 1000
+    const done: Done = { outcome: run.reason ? 'cancelled' : 'died', reason: run.reason ?? end, seconds }
+    log.finish(done, run.reason ? undefined : { msg: end })
+    return { size: log.size, done }
+  } finally {
+    log.close()
+  }
+}
+
+function endedRun(run: Run, size: number, { outcome, seconds, result }: Done): Ended {
+  const file = Object(result).file as unknown
+  return { run, size, outcome, seconds, ...typeof file === 'string' && file.startsWith(`${run.id}.`) && { file } }
+}
+
+function uploadsOf({ start }: Run): string[] {
+  const parameters = functions.get(start.method)?.parameters ?? []
+  return start.args.filter((name, index): name is string => parameters[index]?.type === 'file' && isId(name))
+}
+
+function removeOldest() {
+  for (const [id, { file }] of ended) {
+    if (ended.size <= KEEP_RUNS) return
+    ended.delete(id)
+    rmSync(logPath(id), { force: true })
+    if (file) rmSync(join(FILES, file), { force: true })
+  }
+}
+
+function layBallast() {
+  try {
+    if (!existsSync(BALLAST)) writeFileSync(BALLAST, Buffer.alloc(2 ** 16, ' '))
+  } catch {
+    rmSync(BALLAST, { force: true }) // the disk is full: half a ballast would never be laid again
+  }
+}
+
+function sweepUploads() {
+  const taken = new Set([...running.values()].flatMap(uploadsOf))
+  for (const name of readdirSync(UPLOADS)) {
+    const path = join(UPLOADS, name)
+    const age = Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Date.now())
+    if (age > UPLOAD_AGE && !taken.has(name)) rmSync(path, { force: true })
+  }
+}
+
+// ---- After a crash of the workers server
+
+/** Takes over what an earlier workers server left: runs that go on, and runs whose process died without a `done`. */
+function adoptAll() {
+  const ids = readdirSync(RUNS).filter(name => name.endsWith('.ndjson')).map(name => name.slice(0, -'.ndjson'.length))
+  const written = new Map(ids.map(id => [id, statSync(logPath(id)).mtimeMs]))
+  for (const id of ids.sort((a, b) => written.get(a)! - written.get(b)!)) {
+    try {
+      adoptRun(id)
+    } catch (error) {
+      console.error(`${logPath(id)} is no log of a run, and is left alone: ${(error as Error).message}`)
+    }
+  }
+  removeOldest()
+}
+
+function adoptRun(id: string): Run | undefined {
+  const found = isId(id) && statSync(logPath(id), { throwIfNoEntry: false })
+  if (!found) return
+  const first = firstEntry(id)
+  if (!first && Date.now() - found.mtimeMs < GRACE) return // being created at this moment
+  const start = first?.type === 'start' ? first.data : { method: '', args: [], callId: '', pid: 0, timeLimit: 0 }
+  const run: Run = { id, start, started: first?.time ?? found.mtimeMs, timers: [], adopted: true }
+  if (isAlive(run)) {
+    running.set(id, run)
+    limitTime(run)
+    console.log(`run ${id} adopted: ${start.method}, process ${start.pid}`)
+    return run
+  }
+  const log = new RunLog(id, false) // only now: last() cuts off a torn line, which a live process may be writing
+  const last = log.last()
+  log.close()
+  if (last?.type === 'done') ended.set(id, endedRun(run, log.size, last.data))
+  else finishRun(run, 'ended without a result, while no workers server was running')
+  return run
+}
+
+function firstEntry(id: string): Entry | undefined {
+  const [line] = String(readLines(id, 0, 4096)).split('\n', 1)
+  return line ? unpackEntry(line) : undefined
+}
+
+/**
+ * Whether the process of a run lives. A process id can come round again, so it must be the process that has this
+ * run's log open; where there is no /proc, the id alone has to do.
+ */
+function isAlive({ id, start }: Run): boolean {
+  if (process.platform !== 'linux') return hasProcess(start.pid)
+  const log = statSync(logPath(id), { throwIfNoEntry: false })
+  const folder = `/proc/${start.pid}/fd`
+  try {
+    return readdirSync(folder).some(file => {
+      const open = statSync(join(folder, file), { throwIfNoEntry: false })
+      return open && log && open.ino === log.ino && open.dev === log.dev
+    })
+  } catch {
+    return false // no such process, a zombie, or another user's
+  }
+}
+
+// A process that is not our child cannot tell us of its end: this is the one place that has to look again and again.
+function finishAdopted() {
+  for (const run of running.values()) {
+    if (run.adopted && !isAlive(run)) finishRun(run, 'ended without a result')
+  }
+}
+
+// ---- Processes
+
+/** Starts a task process, which loads the functions, connects, and waits for its one call. */
+function forkTask(): ChildProcess {
+  const stripsTypes = 'typescript' in process.features && Boolean(process.features.typescript)
+  const child = fork(join(import.meta.dirname, 'tasks.ts'), {
+    // A process group of its own: the run can be killed with all that it started, and a Ctrl-C in the terminal
+    // reaches the workers server alone, which then asks the runs to end.
+    detached: true,
+    execArgv: stripsTypes ? [] : ['--import', import.meta.resolve('tsx')],
+    env: taskEnvironment(),
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  })
+  child.on('error', () => {}) // startRun and loadSpare see to it; without a listener it would end this process
+  return child
+}
+
+/** What a task needs, and no secrets of the servers: TOKEN stays here. TASK_… is for the remote functions. */
+function taskEnvironment(): NodeJS.ProcessEnv {
+  const wanted = /^(PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|NODE_.*|RUNS|TASKS|MAX_LOG|(REP|XSUB|XPUB)_ADDR|TASK_.*)$/
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => wanted.test(name)))
+}
+
+// Refilled one at a time, and not in the middle of a burst of launches, which the loading would slow down.
+function refillSoon() {
+  clearTimeout(refillTimer)
+  refillTimer = setTimeout(refill, pause)
+}
+
+function refill() {
+  if (stopping || loading || spares.length >= SPARES) return
+  const child = loading = forkTask()
+  child.once('message', () => {
+    spares.push(child)
+    loading = undefined
+    pause = QUIET
+    refill()
+  })
+  child.once(child.pid ? 'exit' : 'error', () => {
+    if (loading === child) {
+      loading = undefined
+      pause = Math.min(2 * pause, LONGEST_PAUSE) // it crashed while loading: a pause that grows, not a fork storm
+    } else {
+      spares.splice(spares.indexOf(child), 1)
+    }
+    refillSoon()
+  })
+}
+
+// ---- Stop
+
+// Ctrl-C under npm sends the signal twice, from the terminal and from npm: only a later one means "at once".
+function stop() {
+  if (stopping && Date.now() - stopping > 500) running.forEach(run => sendSignal(-run.start.pid, 'SIGKILL'))
+  if (stopping) return
+  stopping = Date.now()
+  for (const spare of [...spares, loading]) spare?.kill('SIGKILL')
+  running.forEach(run => cancelRun(run, 'the workers server was stopped'))
+  leaveWhenIdle()
+}
+
+function leaveWhenIdle() {
+  if (running.size === 0) setTimeout(leave, LAST_READS)
+}
+
+function leave() {
+  proxy.terminate()
+  for (const socket of [router, publisher] satisfies Socket[]) socket.close()
+  process.exit()
+}
