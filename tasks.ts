@@ -257,6 +257,7 @@ async function runCall({ id, method, args, callId, timeLimit }: TaskCall, called
   try {
     write(Buffer.from(packEntry('start', { method, args, callId, pid: process.pid, timeLimit } satisfies Start)))
     const result = await called.run(task, ...checkArgs(called, args))
+    if (/function|symbol/.test(typeof result)) throw new TypeError(`a ${typeof result} cannot be written as JSON`)
     end(stop.signal.aborted ? 'cancelled' : 'ok', result)
   } catch (error) {
     fail(error) // the function's, or its result cannot be written

@@ -9,7 +9,7 @@ import {
 } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
-import { Proxy, Publisher, Router, XPublisher, XSubscriber, type Socket } from 'zeromq'
+import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import {
   busy, BusyError, createSocket, FILES, isId, KEEP_RUNS, logPath, MAX_CHUNK, openRuns, packChunk, packEntry,
   packReply, PROCESS_LIMIT, rawResult, refused, refuseToStart, RemoteError, REP_ADDR, result, RUNS, SPARES, started,
@@ -82,9 +82,14 @@ console.log(`workers server ready: ${REP_ADDR}, ${functions.size} remote functio
 // Binding an ipc address that somebody listens on succeeds, and silently takes it over from him: so ask first.
 // A plain connection, not a request: a server that is stopped or busy would not answer, but is still there.
 async function bind(socket: { bind(address: string): Promise<void> }, address: string) {
-  const path = address.startsWith('ipc://') ? address.slice('ipc://'.length) : undefined
+  const path = socketPath(address)
   if (path && await listens(path)) refuseToStart(`another workers server is running on ${address}`)
   await socket.bind(address).catch(error => refuseToStart(`cannot listen on ${address}: ${error.message}`))
+}
+
+/** The file of an ipc address. */
+function socketPath(address: string): string | undefined {
+  return address.startsWith('ipc://') ? address.slice('ipc://'.length) : undefined
 }
 
 function listens(path: string): Promise<boolean> {
@@ -459,6 +464,6 @@ function leaveWhenIdle() {
 
 function leave() {
   proxy.terminate()
-  for (const socket of [router, publisher] satisfies Socket[]) socket.close()
+  for (const path of [REP_ADDR, XSUB_ADDR, XPUB_ADDR].map(socketPath)) if (path) rmSync(path, { force: true })
   process.exit()
 }

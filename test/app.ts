@@ -1,0 +1,253 @@
+// What the tests need to start the real processes, and to talk to them as the outside would. Nothing here knows
+// the insides of the servers: HTTP, WebSocket, Server-Sent Events and ZeroMQ are all that it uses.
+
+import assert from 'node:assert/strict'
+import { spawn, type ChildProcess } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import type { TestContext } from 'node:test'
+import { WebSocket } from 'ws'
+import { Request } from 'zeromq'
+import type { Entry } from '../protocol.ts'
+
+export const ROOT = join(import.meta.dirname, '..')
+/** More remote functions, for the tests: they crash, hang, flood and misbehave on purpose. */
+export const TEST_TASKS = join(import.meta.dirname, 'functions.ts')
+
+/** One process of the system, with what it prints. */
+export type Server = { process: ChildProcess; output: string[]; ready: string; exited: Promise<[number | null, string | null]> }
+
+/** Starts `workers.ts` or `server.ts` and waits for the line that it prints when it is ready; throws when it ends before. */
+export async function startServer(file: string, env: Record<string, string>): Promise<Server> {
+  const child = spawn(process.execPath, ['--import', 'tsx', join(ROOT, file)], {
+    cwd: ROOT, env: { ...bareEnvironment(), ...env }, stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const output: string[] = []
+  const exited = once(child, 'exit') as Promise<[number | null, string | null]>
+  createInterface(child.stderr).on('line', line => output.push(line))
+  const lines = createInterface(child.stdout).on('line', line => output.push(line))
+  const first = await Promise.race([once(lines, 'line'), once(child, 'close')])
+  if (typeof first[0] !== 'string') throw new Error(`${file} ended at once: ${output.join('\n')}`)
+  return { process: child, output, ready: first[0], exited }
+}
+
+/** The environment of the machine without the settings of somebody's own longrun. */
+function bareEnvironment() {
+  const ours = /^(HOST|PORT|RUNS|TASKS|TOKEN|SPARES|PROCESS_LIMIT|TIME_LIMIT|KEEP_RUNS|MAX_.*|ALLOWED_HOSTS|.*_ADDR|NODE_OPTIONS|NODE_TEST_CONTEXT)$/
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !ours.test(name)))
+}
+
+export type Answer = { status: number; headers: Headers; body: any }
+
+/** The whole system in a folder of its own, on a free port. */
+export class App {
+  readonly runs = mkdtempSync(join(tmpdir(), 'longrun-test-'))
+  readonly env: Record<string, string>
+  workers!: Server
+  server!: Server
+  url = ''
+
+  constructor(env: Record<string, string>) {
+    this.env = { RUNS: this.runs, PORT: '0', TASKS: TEST_TASKS, ...env }
+  }
+
+  async startWorkers() { this.workers = await startServer('workers.ts', this.env) }
+
+  /** On the same port as before, when it is not the first. */
+  async startServer() {
+    this.server = await startServer('server.ts', { ...this.env, ...this.url && { PORT: new URL(this.url).port } })
+    this.url = /http:\/\/\S+:\d+/.exec(this.server.ready)![0]
+  }
+
+  async kill(which: 'workers' | 'server', signal: NodeJS.Signals = 'SIGKILL') {
+    this[which].process.kill(signal)
+    return this[which].exited
+  }
+
+  /** Ends everything, and sees to it that no process and no socket is left. */
+  async end() {
+    for (const { process, exited } of [this.server, this.workers].filter(Boolean)) {
+      process.kill('SIGCONT')
+      process.kill('SIGTERM')
+      await exited
+    }
+    const left = processesOf(this.runs)
+    left.forEach(({ pid }) => process.kill(pid, 'SIGKILL'))
+    const sockets = readdirSync(this.runs).filter(name => name.endsWith('.sock'))
+    rmSync(this.runs, { recursive: true, force: true })
+    assert.deepEqual(left, [], 'no process is left')
+    assert.deepEqual(sockets, [], 'no socket is left')
+  }
+
+  /** An HTTP request; `body` is sent as JSON unless it is bytes. */
+  async request(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Answer> {
+    const raw = body === undefined || Buffer.isBuffer(body)
+    const response = await fetch(this.url + path, {
+      method,
+      headers: { ...!raw && { 'content-type': 'application/json' }, ...headers },
+      body: raw ? body as Buffer<ArrayBuffer> | undefined : JSON.stringify(body),
+      redirect: 'manual',
+    })
+    const text = await response.text()
+    const isJson = response.headers.get('content-type') === 'application/json'
+    return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : text }
+  }
+
+  /** Follows a run first and starts it then, as the page does; throws when it is refused. */
+  async start(method: string, args: unknown[] = [], options: { id?: string; callId?: string; timeLimit?: number } = {}): Promise<Run> {
+    const id = options.id ?? randomUUID()
+    const reader = await this.follow(id)
+    const { status, body } = await this.request('POST', '/tasks', { method, args, ...options, id })
+    assert.equal(status, 202, JSON.stringify(body))
+    return new Run(this, id, body.pid, reader)
+  }
+
+  async connect(headers: Record<string, string> = {}): Promise<WebSocket> {
+    const socket = new WebSocket(this.url.replace('http', 'ws') + '/log', { headers, perMessageDeflate: false })
+    socket.on('error', () => {})
+    await once(socket, 'open')
+    return socket
+  }
+
+  /** A reader over a WebSocket, from a position on. */
+  async follow(id: string, next = 0): Promise<Reader> {
+    const reader = new Reader(id, next)
+    reader.attach(await this.connect())
+    return reader
+  }
+
+  /** Asks the workers server as any other client would, with the frames as they are; [tag, payload]. */
+  async call(...frames: (string | Buffer)[]): Promise<[string, string]> {
+    const socket = new Request({ linger: 0, receiveTimeout: 8000 })
+    socket.connect(this.env.REP_ADDR ?? `ipc://${this.runs}/rep.sock`)
+    try {
+      await socket.send(frames)
+      const [tag, payload] = await socket.receive()
+      return [String(tag), String(payload)]
+    } finally {
+      socket.close()
+    }
+  }
+
+  async upload(content: string | Buffer): Promise<string> {
+    const { status, body } = await this.request('POST', '/files', Buffer.from(content))
+    assert.equal(status, 201, JSON.stringify(body))
+    return body.file
+  }
+}
+
+/** Starts both servers; they are ended with the test. */
+export async function startApp(t: TestContext, env: Record<string, string> = {}): Promise<App> {
+  const app = new App(env)
+  t.after(() => app.end())
+  await app.startWorkers()
+  await app.startServer()
+  return app
+}
+
+/** A client of the WebSocket that checks the promise: no hole, no overlap, bytes as in the log, nothing after `done`. */
+export class Reader {
+  readonly id: string
+  next: number
+  entries: Entry[] = []
+  /** The lines as they stand in the log. */
+  lines: string[] = []
+  errors: string[] = []
+  socket?: WebSocket
+  #waiting: (() => void)[] = []
+
+  constructor(id: string, next = 0) {
+    this.id = id
+    this.next = next
+  }
+
+  /** Goes on over this connection, from where it is. */
+  attach(socket: WebSocket) {
+    this.socket = socket
+    socket.on('message', text => this.receive(String(text)))
+    socket.send(JSON.stringify({ start: this.id, next: this.next }))
+  }
+
+  receive(text: string) {
+    const message = JSON.parse(text)
+    if (message.id !== this.id) return
+    if (message.error) this.errors.push(message.error)
+    else this.take(message)
+    this.socket?.send(JSON.stringify({ ack: this.id, next: this.next }))
+    this.#waiting.splice(0).forEach(wake => wake())
+  }
+
+  take({ next, entries }: { next: number; entries: Entry[] }) {
+    assert.ok(!this.isDone, `nothing follows done in ${this.id}`)
+    const lines = entries.map(entry => JSON.stringify(entry))
+    const size = lines.reduce((sum, line) => sum + Buffer.byteLength(line) + 1, 0)
+    assert.equal(next, this.next + size, `a hole or an overlap in ${this.id} at ${this.next}`)
+    this.next = next
+    this.entries.push(...entries)
+    this.lines.push(...lines)
+  }
+
+  get isDone() { return this.entries.at(-1)?.type === 'done' }
+
+  /** Until something holds of this reader; looks again after each message. */
+  async until(holds: (reader: this) => boolean): Promise<this> {
+    while (!holds(this)) await new Promise<void>(resolve => this.#waiting.push(resolve))
+    return this
+  }
+
+  /** All entries, when the run has ended. */
+  async done(): Promise<Entry[]> {
+    await this.until(() => this.isDone)
+    return this.entries
+  }
+}
+
+/** A run that was started, and a reader that follows it. */
+export class Run {
+  readonly app: App
+  readonly id: string
+  readonly pid: number
+  readonly reader: Reader
+
+  constructor(app: App, id: string, pid: number, reader: Reader) {
+    this.app = app
+    this.id = id
+    this.pid = pid
+    this.reader = reader
+  }
+
+  entries() { return this.reader.done() }
+
+  /** The types of all entries, when the run has ended. */
+  async types() { return (await this.entries()).map(({ type }) => type) }
+
+  /** What `done` says, after checking that the reader has seen the log byte for byte. */
+  async outcome() {
+    const last = (await this.entries()).at(-1)!
+    assert.equal(this.reader.lines.join('\n') + '\n', this.log(), 'the reader has the log, byte for byte')
+    assert.equal(last.type, 'done')
+    return (last as Entry & { type: 'done' }).data
+  }
+
+  log() { return readFileSync(join(this.app.runs, `${this.id}.ndjson`), 'utf8') }
+
+  cancel() { return this.app.request('DELETE', `/tasks/${this.id}`) }
+}
+
+/** The processes that were started with this RUNS folder in their environment, whoever their parent is now. */
+export function processesOf(runs: string): { pid: number; command: string }[] {
+  const pids = readdirSync('/proc').filter(name => /^\d+$/.test(name)).map(Number)
+  return pids.flatMap(pid => {
+    try {
+      const environment = readFileSync(`/proc/${pid}/environ`, 'utf8')
+      if (pid === process.pid || !environment.split('\0').includes(`RUNS=${runs}`)) return []
+      return [{ pid, command: readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').trim() }]
+    } catch {
+      return [] // it has ended while we looked
+    }
+  })
+}

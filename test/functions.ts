@@ -1,0 +1,102 @@
+// Remote functions for the tests: each does one thing that a function should not do, or that needs to be looked at.
+
+import { spawn } from 'node:child_process'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { remote } from '../tasks.ts'
+
+const count = { name: 'count', type: 'integer', description: 'how many', default: 3 } as const
+
+export const crash = remote('throws, after some entries', [{ name: 'msg', type: 'string', description: 'what it throws' }, count], async (task, msg, count) => {
+  for (let i = 0; i < count; i++) task.log(`entry ${i}`)
+  throw new Error(msg)
+})
+
+export const returns = remote('returns what JSON cannot say', [{ name: 'what', type: 'string', description: 'bigint, cycle, function or undefined' }],
+  async (_, what) => unwritable(what))
+
+export const publishes = remote('publishes what JSON cannot say', [{ name: 'what', type: 'string', description: 'bigint, cycle or function' }],
+  async (task, what) => task.msg(unwritable(what)))
+
+function unwritable(what: string): unknown {
+  const cycle: { self?: unknown } = {}
+  cycle.self = cycle
+  return { bigint: 1n, cycle, function: () => {}, undefined }[what]
+}
+
+export const exit = remote('ends its process by itself', [{ name: 'code', type: 'integer', description: 'exit code' }], async (task, code) => {
+  task.log('about to exit')
+  process.exit(code)
+})
+
+export const suicide = remote('kills its process', [{ name: 'signal', type: 'string', description: 'its name' }], async (task, signal) => {
+  task.log('about to die')
+  await sleep(20)
+  process.kill(process.pid, signal)
+  await sleep(10_000)
+})
+
+export const forget = remote('waits for nothing', [], async task => {
+  task.log('waiting for nothing')
+  await new Promise(() => {})
+})
+
+export const late = remote('throws in a timer, while it goes on', [], async task => {
+  setTimeout(() => { throw new Error('in a timer') }, 10)
+  await sleep(10_000, undefined, { signal: task.signal })
+})
+
+export const spin = remote('never yields', [{ name: 'seconds', type: 'number', description: 'for how long' }], (task, seconds) => {
+  const end = Date.now() + seconds * 1000
+  for (let step = 0; Date.now() < end; step++) {
+    task.msg({ step })
+    for (const wait = Date.now() + 50; Date.now() < wait;);
+  }
+})
+
+export const deaf = remote('ignores that it is to end', [{ name: 'seconds', type: 'number', description: 'for how long' }], async (task, seconds) => {
+  task.log('deaf')
+  await sleep(seconds * 1000)
+  return 'not impressed'
+})
+
+export const polite = remote('cleans up when it is to end', [], async task => {
+  task.log('working')
+  try {
+    await sleep(60_000, undefined, { signal: task.signal })
+  } finally {
+    task.log('cleaning up')
+    await sleep(50)
+  }
+})
+
+export const parent = remote('starts other processes', [{ name: 'ends', type: 'string', description: 'return, throw or wait' }], async (task, ends) => {
+  const children = [spawn('sleep', ['1000']), spawn('sh', ['-c', 'trap "" TERM; sleep 1000 & sleep 1000'])]
+  task.msg({ pids: children.map(({ pid }) => pid) })
+  if (ends === 'throw') throw new Error('with children')
+  if (ends === 'wait') await sleep(60_000)
+})
+
+export const text = remote('one entry of that many characters', [{ name: 'length', type: 'integer', description: 'of its text' }], async (task, length) => {
+  task.msg('x'.repeat(length))
+})
+
+export const flood = remote('as many entries as it can, in one turn', [count], (task, count) => {
+  for (let step = 0; step < count; step++) task.msg({ step, text: 'the quick brown fox jumps over' })
+})
+
+export const produce = remote('writes a file', [count], async (task, count) => {
+  const { writeFileSync } = await import('node:fs')
+  const { FILES } = await import('../protocol.ts')
+  writeFileSync(`${FILES}/${task.id}.txt`, 'x'.repeat(count))
+  return { file: `${task.id}.txt` }
+})
+
+export const environment = remote('the environment of its process', [], async () => Object.keys(process.env))
+
+export const takes = remote('takes one argument of each type', [
+  { name: 'string', type: 'string', description: '' }, { name: 'integer', type: 'integer', description: '', min: 1, max: 9 },
+  { name: 'number', type: 'number', description: '' }, { name: 'boolean', type: 'boolean', description: '' },
+  { name: 'object', type: 'object', description: '', default: {} },
+], async (_, ...args) => args)
+
+export const unmarked = async () => 'not to be called'
