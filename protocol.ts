@@ -66,12 +66,12 @@ export function refuseToStart(message: string): never {
 /** Creates the folders below RUNS, or checks that nobody else can look in, or put something there. */
 export function openRuns() {
   process.umask(0o077) // sockets too: libzmq creates them with what the umask leaves
-  try {
-    for (const folder of [RUNS, UPLOADS, FILES]) mkdirSync(folder, { recursive: true, mode: 0o700 })
-  } catch (error) {
-    refuseToStart(`cannot create the runs folder: ${(error as Error).message}`)
-  }
   for (const folder of [RUNS, UPLOADS, FILES]) {
+    try {
+      mkdirSync(folder, { recursive: true, mode: 0o700 })
+    } catch (error) {
+      refuseToStart(`cannot create the runs folder: ${(error as Error).message}`)
+    }
     const found = lstatSync(folder) // not stat: a link could lead into somebody else's folder
     if (!found.isDirectory()) refuseToStart(`${folder} is not a folder of its own: remove it, or set RUNS`)
     if (found.uid !== process.getuid?.()) refuseToStart(`${folder} belongs to another user: set RUNS to a folder of yours`)

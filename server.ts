@@ -26,7 +26,8 @@ const MAX_FOLLOWS = 1000 // runs that one socket may follow
 const MAX_CONNECTIONS = 5000
 const MAX_READS = 16 // requests for pieces of logs under way at once
 const BODY_TIME = 10_000 // ms for the body of a call
-const STALLED = 30_000 // ms without a byte after which an upload or a download is given up
+const STALLED = 30_000 // ms without a byte after which a request or a response is given up
+const LINGER = 3000 // ms in which the rest of a refused request is still read
 const MAX_BODY = MAX_ARGS + 4096
 const TYPES: Record<string, string> = {
   '.html': 'text/html; charset=utf-8', '.css': 'text/css; charset=utf-8', '.js': 'text/javascript; charset=utf-8',
@@ -57,12 +58,15 @@ const server = createServer({
   headersTimeout: 10_000,
   requestTimeout: 3600_000, // an upload may take long; it must not stall, though: see STALLED
   connectionsCheckingInterval: 5000,
+  joinDuplicateHeaders: true, // two Hosts, two tokens: a proxy before us may look at the other one, so neither is right
 }, (request, response) => {
   response.on('error', () => {}) // the client has gone
   respond(request, response).catch(error => respondError(response, error))
 })
 server.maxConnections = MAX_CONNECTIONS
+server.timeout = STALLED
 server.on('upgrade', upgrade)
+sockets.on('wsClientError', (error, socket) => refuseUpgrade(socket, new HttpError(400, error.message)))
 server.on('error', error => refuseToStart(`cannot listen on ${HOST}:${PORT}: ${error.message}; set PORT to another`))
 server.listen(PORT, HOST, 4096, () => console.log(`longrun is at ${address()}/`))
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit())
@@ -243,8 +247,8 @@ async function checkSizes(ids = unfinished()) {
       }
     }
     tellWorkers(true)
-  } catch {
-    tellWorkers(false)
+  } catch (error) {
+    if (error instanceof TimeoutError) tellWorkers(false)
   }
 }
 
@@ -289,17 +293,20 @@ function ownHosts(): Set<string> {
   const local = isLoopback || everywhere ? ['localhost', '127.0.0.1', '::1'] : []
   const own = everywhere ? Object.values(networkInterfaces()).flatMap(found => found ?? []).map(({ address }) => address) : []
   const hosts = [HOST, ...local, ...own].map(host => isIP(host) === 6 ? `[${host}]` : host)
-  return new Set([...hosts.map(host => port === 80 ? host : `${host}:${port}`), ...ALLOWED_HOSTS])
+  return new Set([...hosts.map(host => port === 80 ? host : `${host}:${port}`), ...ALLOWED_HOSTS].map(host => host.toLowerCase()))
 }
 
-/** Throws an HttpError for who is not let in: a foreign page (it cannot hide its Origin), another name, no token. */
-function checkEntrance({ headers }: IncomingMessage) {
+/** Throws an HttpError when the request comes from a foreign page, which can hide neither its Origin nor its name. */
+function checkNames({ headers }: IncomingMessage) {
   const hosts = ownHosts()
-  if (!hosts.has(headers.host ?? '')) throw new HttpError(403, 'this server does not answer to that Host; see ALLOWED_HOSTS')
+  if (!hosts.has(headers.host?.toLowerCase() ?? '')) throw new HttpError(403, 'this server does not answer to that Host; see ALLOWED_HOSTS')
   const origin = headers.origin
   if (origin !== undefined && !hosts.has(/^https?:\/\/(.+)$/.exec(origin)?.[1] ?? '')) {
     throw new HttpError(403, 'requests from pages of another origin are refused')
   }
+}
+
+function checkToken({ headers }: IncomingMessage) {
   if (TOKEN && !isToken(/^Bearer (.+)$/.exec(headers.authorization ?? '')?.[1]) && !isToken(/(?:^|; )longrun=([^;]+)/.exec(headers.cookie ?? '')?.[1])) {
     throw new HttpError(401, 'a token is needed: Authorization: Bearer TOKEN, or open /?token=TOKEN', { 'WWW-Authenticate': 'Bearer' })
   }
@@ -350,12 +357,13 @@ async function respond(request: IncomingMessage, response: ServerResponse) {
   // Compared and matched as it came, never decoded or resolved: there is no path that could lead elsewhere.
   const [path = '', search] = (request.url ?? '').split('?', 2)
   const query = new URLSearchParams(search)
+  checkNames(request)
   if (TOKEN && path === '/' && isToken(query.get('token') ?? '')) {
     query.delete('token') // out of the address, and so out of the history, and of what people copy
     response.writeHead(303, { 'Set-Cookie': tokenCookie(request), Location: `/${query.size ? `?${query}` : ''}` }).end()
     return
   }
-  checkEntrance(request)
+  checkToken(request)
   const method = request.method === 'HEAD' ? 'GET' : request.method
   const file = files.get(path)
   if (file && method === 'GET') return respondFile(request, response, file)
@@ -418,7 +426,6 @@ async function sendLog(request: IncomingMessage, response: ServerResponse, id: s
   let piece = await readPiece(id, Number(from))
   response.writeHead(200, { 'Content-Type': 'application/x-ndjson', 'Content-Disposition': `attachment; filename="${id}.ndjson"` })
   if (request.method === 'HEAD') return void response.end()
-  response.setTimeout(STALLED, () => response.destroy())
   await pipeline(async function* () {
     for (; piece.lines.length; piece = await readPiece(id, piece.end)) yield piece.lines
   }, response)
@@ -453,7 +460,6 @@ async function receiveFile(request: IncomingMessage, response: ServerResponse) {
   if (Number(request.headers['content-length'] ?? 0) > MAX_UPLOAD) throw tooLarge
   const name = randomUUID()
   const path = join(UPLOADS, `${name}.part`) // no run can take it before it is whole
-  request.setTimeout(STALLED, () => request.destroy())
   let size = 0
   try {
     await pipeline(request, async function* (parts: AsyncIterable<Buffer>) {
@@ -482,7 +488,6 @@ async function sendFile(request: IncomingMessage, response: ServerResponse, name
     'Content-Disposition': `attachment; filename="${name}"`,
   })
   if (request.method === 'HEAD') return void (await file.close(), response.end())
-  response.setTimeout(STALLED, () => response.destroy())
   await pipeline(file.createReadStream({ end: Math.max(0, found.size - 1) }), response)
 }
 
@@ -507,8 +512,11 @@ function respondRaw(response: ServerResponse, json: Buffer) {
 function respondError(response: ServerResponse, error: unknown) {
   const { status, message, headers } = toHttpError(error)
   if (response.headersSent) return void response.destroy() // too late to say it: the client sees that it is cut off
-  // What is left of the request is not read: that could be without end.
-  if (!response.req.complete) headers.Connection = 'close'
+  // What is left of the request is still read, and dropped: closing the connection would reset it, and a client that
+  // is still sending would never see the answer. But not for long, as the rest could be without end.
+  const { req: request } = response
+  if (request.destroyed) headers.Connection = 'close'
+  else if (!request.complete) setTimeout(() => request.complete || request.destroy(), LINGER)
   if (status === 401 && response.req.headers.accept?.includes('text/html')) {
     // A click on a link in another site does not carry a strict cookie: the page asks again, now of itself.
     if (response.req.headers['sec-fetch-site'] === 'cross-site') headers.Refresh = '0'
@@ -568,22 +576,30 @@ function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
   socket.on('error', () => {}) // a reset at this moment would end the process
   try {
     if (request.url?.split('?')[0] !== '/log') throw new HttpError(404, 'the WebSocket is at /log')
-    checkEntrance(request)
+    checkNames(request)
+    checkToken(request)
     sockets.handleUpgrade(request, socket, head, serveSocket)
   } catch (error) {
-    const { status, message } = toHttpError(error)
-    const body = JSON.stringify({ errors: [message] })
-    socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: application/json\r\n`
-      + `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`)
+    refuseUpgrade(socket, toHttpError(error))
   }
+}
+
+function refuseUpgrade(socket: Duplex, { status, message, headers }: HttpError) {
+  const body = JSON.stringify({ errors: [message] })
+  const fields = { ...HEADERS, ...headers, 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body), Connection: 'close' }
+  const head = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`).join('')
+  socket.once('finish', () => socket.destroy()) // else a client that keeps its end open keeps ours, too
+  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${head}\r\n${body}`)
 }
 
 function serveSocket(socket: WebSocket) {
   const readers = new Map<string, Reader>()
-  const tell = (message: object) => socket.send(JSON.stringify(message))
+  const isFull = () => socket.bufferedAmount > 4 * WINDOW // of all the runs that it follows together
+  // Whoever asks on and on without reading the answers would have them all kept here.
+  const tell = (message: object) => isFull() ? socket.terminate() : socket.send(JSON.stringify(message))
   const sink = (id: string): Sink => ({
     send: piece => socket.send(piece.message, { binary: false }),
-    isFull: () => socket.bufferedAmount > 4 * WINDOW, // of all the runs that it follows together
+    isFull,
     refuse(message) {
       tell({ id, error: message })
       stop(id)
@@ -609,6 +625,7 @@ function serveSocket(socket: WebSocket) {
     readers.set(id, reader)
     follow(reader)
   })
+  socket.on('ping', () => isFull() && socket.terminate()) // `ws` has answered it
   socket.on('error', () => socket.terminate()) // without a listener, one oversized frame ends the process
   socket.once('close', () => readers.forEach(unfollow))
   tell({ workers })
@@ -616,14 +633,15 @@ function serveSocket(socket: WebSocket) {
   watch(socket)
 }
 
-type Message = { verb: 'start' | 'ack' | 'stop'; id: unknown; next: number }
+type Message = { verb: 'start' | 'ack' | 'stop'; id: string; next: number }
 
 /** What a page may say; undefined for anything else. */
 function unpackMessage(text: string): Message | undefined {
   try {
     const { start, ack, stop, next = 0 } = JSON.parse(text)
-    const verb = start !== undefined ? 'start' : ack !== undefined ? 'ack' : stop !== undefined ? 'stop' : undefined
-    return verb && Number.isSafeInteger(next) && next >= 0 ? { verb, id: start ?? ack ?? stop, next } : undefined
+    const verb = start !== undefined ? 'start' : ack !== undefined ? 'ack' : 'stop'
+    const id: unknown = start ?? ack ?? stop
+    return typeof id === 'string' && Number.isSafeInteger(next) && next >= 0 ? { verb, id, next } : undefined
   } catch {
     return undefined
   }
