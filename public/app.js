@@ -4,7 +4,7 @@
 
 import { ask } from './api.js'
 import { connect, connection } from './connection.js'
-import { element, picture, put, redraw } from './draw.js'
+import { calmPicture, element, put, redraw, set } from './draw.js'
 import './hood.js'
 import { inView, listedRun, listKnown, look, go, openRun, setInView } from './runs.js'
 import './signals.js'
@@ -35,11 +35,11 @@ async function learnMethods() {
   setTimeout(learnMethods, 3000)
 }
 
-picture(() => {
+calmPicture(() => {
   const { words, kind } = connectionState()
-  state.dataset.state = kind
+  set(state.dataset, 'state', kind)
   put(element('connection-words', HTMLElement), words)
-  reconnect.hidden = connection.live || !connection.lost
+  set(reconnect, 'hidden', connection.live || !connection.lost)
   if (inView && listKnown && !inView.start && !inView.call && !inView.problem && !listedRun(inView.id)) {
     inView.problem = { kind: 'quiet', text: 'No run with this id is known here. It may have been removed, or not have begun: if it begins, it is shown.' }
     redraw()

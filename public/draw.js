@@ -1,16 +1,27 @@
 // How anything gets onto the screen: state changes at any rate, and is drawn at most once a frame.
 // Whoever changes something calls redraw(); what is drawn is found once and changed in place.
 
-/** @type {(() => void)[]} */
+const CALM = 100 // milliseconds between two changes of a figure: faster nobody reads
+
+/** @type {{ draw: () => void, pause: number, at: number }[]} */
 const pictures = []
 /** @type {(() => void)[]} */
 const afterwards = []
 const channel = new MessageChannel()
 let asked = false
+let rested = 0
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let later
 
-/** What a person sees: drawn only while the page is visible. @param {() => void} draw */
+/** What moves: drawn in every frame in which something changed, while the page is visible. @param {() => void} draw */
 export function picture(draw) {
-  pictures.push(draw)
+  pictures.push({ draw, pause: 0, at: 0 })
+}
+
+/** Words and figures: a few times a second, so that a flood of entries does not make the browser lay out
+ * the whole page in every frame. @param {() => void} draw */
+export function calmPicture(draw) {
+  pictures.push({ draw, pause: CALM, at: 0 })
 }
 
 /** What must also happen in a background tab: acknowledgements, title. @param {() => void} job */
@@ -24,17 +35,44 @@ export function redraw() {
   // A background tab gets no frames, and its timers are slowed to one a minute in the end. Waiting
   // for either would stop the acknowledgements, and with them the run's messages. A message channel
   // is not slowed.
-  if (document.hidden) channel.port1.postMessage('')
+  if (document.hidden) channel.port1.postMessage(0)
+  else if (performance.now() < rested) setTimeout(requestAnimationFrame, rested - performance.now(), drawAll)
   else requestAnimationFrame(drawAll)
 }
 
 function drawAll() {
   asked = false
-  if (!document.hidden) for (const draw of pictures) draw()
+  const began = performance.now()
+  if (!document.hidden) drawPictures(began)
   for (const job of afterwards) job()
+  if (!document.hidden) channel.port1.postMessage(began)
 }
 
-channel.port2.onmessage = drawAll
+// A frame that took long, its layout and painting included, is followed by a pause as long: in the
+// heaviest flood half of the time is left for clicks.
+/** @param {number} began */
+function rest(began) {
+  const now = performance.now()
+  rested = now + (now - began)
+}
+
+/** @param {number} now */
+function drawPictures(now) {
+  for (const picture of pictures) {
+    if (now - picture.at < picture.pause) later ??= setTimeout(catchUp, CALM)
+    else {
+      picture.at = now
+      picture.draw()
+    }
+  }
+}
+
+function catchUp() {
+  later = undefined
+  redraw()
+}
+
+channel.port2.onmessage = ({ data: began }) => (began ? rest(began) : drawAll())
 document.addEventListener('visibilitychange', () => {
   asked = false // a frame asked for before the tab was hidden may never come
   redraw()
@@ -48,11 +86,15 @@ export function element(id, kind) {
   return found
 }
 
-/** Changes a text only when it differs: writing the same text again would end a selection.
- * @param {Element} target @param {string} text */
-export function put(target, text) {
-  if (target.textContent !== text) target.textContent = text
+/** Changes a property only when it differs: for the browser every change is one, and costs a layout;
+ * for a person, the same text written again ends a selection.
+ * @template T @template {keyof T} K @param {T} target @param {K} property @param {T[K]} value */
+export function set(target, property, value) {
+  if (target[property] !== value) target[property] = value
 }
+
+/** @param {Element} target @param {string} text */
+export const put = (target, text) => set(target, 'textContent', text)
 
 /** @template {keyof HTMLElementTagNameMap} K @param {K} name @param {string} [className] @param {string} [text] */
 export function make(name, className, text) {

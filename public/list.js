@@ -2,7 +2,7 @@
 // height, the line height of the list in style.css. Arrows, Page, Home and End move the selection;
 // a screen reader hears it through aria-activedescendant.
 
-import { redraw } from './draw.js'
+import { redraw, set } from './draw.js'
 
 const SPARE = 8 // rows drawn above and below, so that scrolling shows no blank edge
 const TALLEST = 8_000_000 // pixels; browsers cannot make an element much taller than 17 million
@@ -20,6 +20,7 @@ export class List {
   /** forget what is drawn, after a filter changed which row is which */
   stale = false
   #scrolled = 0
+  #room = 0
 
   /** @param {HTMLElement} box @param {{ fill: (row: HTMLElement, n: number) => void | boolean, choose: (n: number) => void }} uses
    * fill returns false when the row is not complete yet */
@@ -35,24 +36,25 @@ export class List {
     box.addEventListener('scroll', () => this.#scroll(), { passive: true })
     box.addEventListener('keydown', key => this.#press(key))
     box.addEventListener('click', click => this.#click(click))
-    new ResizeObserver(redraw).observe(box)
+    new ResizeObserver(() => { // asking for the height in each frame would cost a layout each time
+      this.#room = box.clientHeight
+      redraw()
+    }).observe(box)
   }
 
   get inSight() {
-    return this.box.clientHeight / this.height
+    return this.#room / this.height
   }
 
   /** @param {number} count */
   draw(count) {
     this.count = count
     const tall = Math.min(count * this.height, TALLEST)
-    const height = `${tall}px`
-    if (this.space.style.height !== height) this.space.style.height = height
+    set(this.space.style, 'height', `${tall}px`)
     const last = Math.max(0, count - this.inSight)
     this.top = this.following ? last : Math.min(this.top, last)
     const scroll = this.#toPixels(this.top)
-    if (Math.abs(this.box.scrollTop - scroll) >= 1) this.box.scrollTop = scroll
-    this.#scrolled = this.box.scrollTop
+    if (Math.abs(this.#scrolled - scroll) >= 1) this.box.scrollTop = this.#scrolled = scroll
     this.#drawRows(scroll)
     this.stale = false
   }
@@ -63,12 +65,12 @@ export class List {
     const wanted = Math.max(0, Math.min(this.count - first, Math.ceil(this.inSight) + 2 * SPARE))
     while (this.rows.length < wanted) this.rows.push(this.space.appendChild(this.#makeRow()))
     this.rows.forEach((row, at) => {
-      row.hidden = at >= wanted
+      set(row, 'hidden', at >= wanted)
       if (this.stale) row.dataset.n = ''
       if (row.hidden) return
       const n = first + at
       const y = `translateY(${Math.round(scroll + (n - this.top) * this.height)}px)`
-      if (row.style.transform !== y) row.style.transform = y
+      set(row.style, 'transform', y)
       const selected = String(n === this.selected)
       if (row.getAttribute('aria-selected') !== selected) row.setAttribute('aria-selected', selected)
       if (row.dataset.n === String(n)) return
@@ -104,15 +106,15 @@ export class List {
   }
 
   #scroll() {
-    const moved = this.box.scrollTop - this.#scrolled
-    if (Math.abs(moved) < 1) return // our own doing
+    const moved = this.box.scrollTop - this.#scrolled // sub-pixel when it is only our own doing, rounded
+    if (Math.abs(moved) < 1) return
+    this.#scrolled = this.box.scrollTop
     const last = Math.max(0, this.count - this.inSight)
     const squeezed = this.count * this.height > TALLEST
     // Where a pixel of the scroll bar stands for several rows, wheel and fingers still move by rows.
-    if (squeezed && Math.abs(moved) < this.box.clientHeight) this.top += moved / this.height
+    if (squeezed && Math.abs(moved) < this.#room) this.top += moved / this.height
     else this.top = this.#toRow(this.box.scrollTop)
-    const end = this.box.scrollHeight - this.box.clientHeight
-    if (this.box.scrollTop >= end - 1) this.top = last
+    if (this.box.scrollTop >= this.#ends().end - 1) this.top = last
     if (this.box.scrollTop <= 0) this.top = 0
     this.top = Math.max(0, Math.min(last, this.top))
     this.following = this.top >= last - 0.5
@@ -132,10 +134,9 @@ export class List {
   }
 
   #ends() {
-    const room = this.box.clientHeight
     return {
-      last: Math.max(0, this.count - room / this.height),
-      end: Math.max(0, Math.min(this.count * this.height, TALLEST) - room),
+      last: Math.max(0, this.count - this.inSight),
+      end: Math.max(0, Math.min(this.count * this.height, TALLEST) - this.#room),
     }
   }
 

@@ -2,7 +2,7 @@
 // the one that was chosen, in full.
 
 import { LEVELS } from './chunks.js'
-import { element, make, picture, put, redraw } from './draw.js'
+import { calmPicture, element, make, picture, put, redraw, set } from './draw.js'
 import { List } from './list.js'
 import { clock, count, counted, describe } from './words.js'
 
@@ -58,8 +58,9 @@ picture(() => {
   if (wantedLine >= 0 && wantedLine < run.chunks.count) reveal(wantedLine)
   list.selected = chosen < 0 ? -1 : rowOf(chosen)
   list.draw(shownCount)
-  drawHead(run)
 })
+
+calmPicture(() => run && drawHead(run))
 
 /** @param {Run} run */
 function drawHead(run) {
@@ -67,20 +68,20 @@ function drawHead(run) {
     const level = LEVELS.indexOf(type)
     const of = run.chunks.counts[level] ?? 0
     put(/** @type {Element} */ (chip.lastElementChild), count(of))
-    chip.setAttribute('aria-pressed', String(wanted[level]))
-    chip.dataset.empty = String(of === 0)
+    set(chip, 'ariaPressed', String(wanted[level]))
+    set(chip.dataset, 'empty', String(of === 0))
   })
   const all = run.chunks.count
   put(element('log-count', HTMLElement), all === 0 ? '' : shownCount === all ? counted(all, 'entry', 'entries') : `${count(shownCount)} of ${counted(all, 'entry', 'entries')}`
     + (scanned < all ? `, searched ${count(scanned)}` : ''))
   put(element('log-note', HTMLElement), run.note)
   const empty = element('log-empty', HTMLElement)
-  empty.hidden = shownCount > 0
+  set(empty, 'hidden', shownCount > 0)
   put(empty, all === 0 ? 'Nothing yet.' : scanned < all ? 'Searching …' : 'No entry matches.')
   const below = Math.round(shownCount - list.top - list.inSight)
-  toEnd.hidden = list.following || below < 1
+  set(toEnd, 'hidden', list.following || below < 1)
   put(toEnd, `↓ To the end (${count(Math.max(0, below))} below)`)
-  element('next-warning', HTMLButtonElement).disabled = !warningsIn(run)
+  set(element('next-warning', HTMLButtonElement), 'disabled', !warningsIn(run))
 }
 
 /** Goes on where it stopped, a few milliseconds each frame. @param {Run} run */
@@ -149,7 +150,7 @@ function fill(row, at) {
   if (!row.firstChild) row.append(make('span', 'n'), make('time'), make('span', 'level'), make('span', 'text'))
   const [number, time, level, text] = /** @type {[Element, Element, Element, Element]} */ (/** @type {unknown} */ (row.children))
   put(number, String(n + 1))
-  row.dataset.level = entry?.type ?? ''
+  set(row.dataset, 'level', entry?.type ?? '')
   put(level, entry?.type ?? '')
   put(time, entry ? clock(entry.time) : '')
   if (entry) write(text, describe(entry))

@@ -2,7 +2,7 @@
 // and the file to download; a compilation shows the source beside its diagnostics; any other run shows
 // what it returned.
 
-import { element, make, picture, put, redraw } from './draw.js'
+import { calmPicture, element, make, put, redraw, set } from './draw.js'
 import { List } from './list.js'
 import { goToEntry } from './log.js'
 import { count, place } from './words.js'
@@ -39,9 +39,9 @@ export function showResult(next) {
   for (const list of [sourceList, findingList]) Object.assign(list, { selected: -1, top: 0, stale: true })
 }
 
-picture(() => {
+calmPicture(() => {
   if (!run) return
-  work.dataset.method = run.method ?? ''
+  set(work.dataset, 'method', run.method ?? '')
   const draw = { importCsv: drawImport, compile: drawCompilation }[run.method ?? ''] ?? drawReturned
   draw(run)
 })
@@ -55,7 +55,7 @@ function drawImport(run) {
     ['Columns', Array.isArray(result?.columns) ? count(result.columns.length) : '–'],
   ])
   const name = typeof result?.file === 'string' ? result.file : ''
-  file.hidden = !name
+  set(file, 'hidden', !name)
   if (name) file.href = `files/${encodeURIComponent(name)}`
   put(note, Array.isArray(result?.columns) ? result.columns.join(', ') : run.done ? noResult(run) : 'The rows can be downloaded when the import has ended.')
   show({ source: false, findings: true, text: '' })
@@ -71,7 +71,7 @@ function drawCompilation(run) {
     ['Errors', shown(result?.errors, run.count('error'))],
     ['Warnings', shown(result?.warnings, run.count('warning'))],
   ])
-  file.hidden = true
+  set(file, 'hidden', true)
   put(note, run.done ? (result ? (result.errors ? 'Choose a problem to see its line.' : 'It compiles.') : noResult(run)) : 'The compiler is at work.')
   show({ source: true, findings: true, text: '' })
   if (!lines.length) lines = String(run.args[0] ?? '').split(/\r?\n/)
@@ -86,7 +86,7 @@ function drawReturned(run) {
   const result = done?.data.result
   const words = result === undefined ? '' : typeof result === 'string' ? result : JSON.stringify(result, null, 2)
   drawTiles([])
-  file.hidden = true
+  set(file, 'hidden', true)
   put(note, !done ? 'What it returns is shown here.' : words ? '' : noResult(run))
   show({ source: false, findings: false, text: words.length > LONGEST_RESULT ? words.slice(0, LONGEST_RESULT) + '\n… (the whole log has all of it)' : words })
 }
@@ -107,9 +107,9 @@ const shown = (final, soFar) => (typeof final === 'number' ? count(final) : soFa
 
 /** @param {{ source: boolean, findings: boolean, text: string }} parts */
 function show(parts) {
-  source.hidden = !parts.source
-  findings.hidden = !parts.findings
-  text.hidden = !parts.text
+  set(source, 'hidden', !parts.source)
+  set(findings, 'hidden', !parts.findings)
+  set(text, 'hidden', !parts.text)
   put(text, parts.text)
 }
 

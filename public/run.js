@@ -3,7 +3,7 @@
 
 import { clockAhead } from './api.js'
 import { Chunks } from './chunks.js'
-import { bytes, counted, duration, outcomes, signature } from './words.js'
+import { bytes, counted, duration, importedName, outcomes, signature } from './words.js'
 
 /** @typedef {import('../protocol.ts').Entry} Entry */
 /** @typedef {Entry & { type: 'warning' | 'error' }} Finding */
@@ -91,10 +91,9 @@ export class Run {
   }
 
   get title() {
-    const file = this.call?.args.find(arg => arg instanceof File)
-    if (file instanceof File) return file.name
+    const name = importedName(this.start?.data.callId ?? this.call?.callId)
+    if (name) return name
     if (this.method === 'compile') return `compile ${counted(String(this.args[0]).split('\n').length, 'line')}`
-    if (this.method === 'importCsv') return String(this.args[0])
     return this.method ? signature(this.method, this.args) : `Run ${this.id.slice(0, 8)}`
   }
 

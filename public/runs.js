@@ -3,9 +3,9 @@
 
 import { ask } from './api.js'
 import { follow, unfollow } from './connection.js'
-import { element, make, picture, put, redraw } from './draw.js'
+import { calmPicture, element, make, put, redraw, set } from './draw.js'
 import { Run } from './run.js'
-import { bytes, day, duration, elapsed, outcomes } from './words.js'
+import { bytes, day, duration, elapsed, importedName, outcomes } from './words.js'
 
 /** @typedef {import('./api.js').Listed} Listed */
 /** @typedef {{ id: string, title: string, started: number }} Remembered */
@@ -124,13 +124,13 @@ function fromListed(run, title) {
   const state = run.outcome ?? 'running'
   const words = run.outcome ? outcomes[run.outcome] ?? run.outcome : 'Running'
   const time = run.seconds === undefined ? '' : ` · ${duration(run.seconds)}`
-  return { id: run.id, title: title ?? run.method, state, about: `${words}${time} · ${day(run.started)} · ${bytes(run.size)}`, part: undefined }
+  return { id: run.id, title: title ?? importedName(run.callId) ?? run.method, state, about: `${words}${time} · ${day(run.started)} · ${bytes(run.size)}`, part: undefined }
 }
 
 /** @type {Map<string, HTMLLIElement>} */
 const nodes = new Map()
 
-picture(() => {
+calmPicture(() => {
   const wanted = wantedItems()
   const drawn = wanted.slice(0, most)
   const ids = new Set(drawn.map(({ id }) => id))
@@ -144,9 +144,9 @@ picture(() => {
     if (items.children[at] !== node) items.insertBefore(node, items.children[at] ?? null)
     drawItem(node, item)
   })
-  more.hidden = wanted.length <= most
+  set(more, 'hidden', wanted.length <= most)
   const none = element('no-runs', HTMLElement)
-  none.hidden = wanted.length > 0
+  set(none, 'hidden', wanted.length > 0)
   put(none, listed.length ? 'Nothing was started in this browser. Others did: see All.' : 'Nothing here yet. What you start is listed here, also after a reload.')
 })
 
@@ -168,15 +168,14 @@ function makeItem(id) {
 function drawItem(node, item) {
   const link = /** @type {HTMLAnchorElement} */ (node.firstElementChild)
   const [, name, about, bar] = /** @type {HTMLElement[]} */ (/** @type {unknown} */ (link.children))
-  if (node.dataset.state !== item.state) node.dataset.state = item.state
+  set(node.dataset, 'state', item.state)
   if (name) put(name, item.title)
   if (about) put(about, item.about)
-  if (bar) bar.hidden = !['running', 'cancelling', 'uploading', 'asking'].includes(item.state)
+  if (bar) set(bar, 'hidden', !['running', 'cancelling', 'uploading', 'asking'].includes(item.state))
   bar?.toggleAttribute('data-unknown', item.part === undefined)
   const inner = bar?.firstElementChild
-  if (inner instanceof HTMLElement) inner.style.transform = `scaleX(${(item.part ?? 0.3).toFixed(3)})`
-  if (item.id === inView?.id) link.setAttribute('aria-current', 'page')
-  else link.removeAttribute('aria-current')
+  if (inner instanceof HTMLElement) set(inner.style, 'transform', `scaleX(${(item.part ?? 0.3).toFixed(3)})`)
+  set(link, 'ariaCurrent', item.id === inView?.id ? 'page' : null)
 }
 
 for (const button of [mine, everyone]) {

@@ -4,6 +4,7 @@
 import { ask, makeId, upload } from './api.js'
 import { element, make, redraw } from './draw.js'
 import { go, listedRun, look, openRun, remember, runningCall } from './runs.js'
+import { importId } from './words.js'
 
 /** @typedef {import('./run.js').Run} Run */
 /** @typedef {import('./run.js').Call} Call */
@@ -154,14 +155,10 @@ export function again(run) {
   return start(run.call ?? { method: run.method ?? '', args: run.args })
 }
 
-/** A file that is imported already is not imported twice at once: its identity is the call id.
- * @param {File} file @param {unknown} [options] */
+/** @param {File} file @param {unknown} [options] */
 export function importFile(file, options = {}) {
-  return start({ method: 'importCsv', args: [file, options], callId: identity(file) })
+  return start({ method: 'importCsv', args: [file, options], callId: importId(file) })
 }
-
-/** @param {File} file */
-const identity = ({ name, size, lastModified }) => `${name.slice(-80)} ${size} ${lastModified}`
 
 /** @param {Method[]} offered */
 export function offer(offered) {

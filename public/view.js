@@ -1,7 +1,7 @@
 // The run in view: its name and state, how far it is, what went wrong with its start, and what can be
 // done with it. Everything is drawn from the run; nothing else is remembered here.
 
-import { element, picture, put, redraw } from './draw.js'
+import { calmPicture, element, put, redraw, set } from './draw.js'
 import { copies, showLog } from './log.js'
 import { showResult } from './results.js'
 import { inView } from './runs.js'
@@ -40,7 +40,7 @@ export function view(run, line) {
   redraw()
 }
 
-picture(() => {
+calmPicture(() => {
   if (!inView) return
   drawName(inView)
   drawMeter(inView)
@@ -50,20 +50,20 @@ picture(() => {
 
 /** @param {Run} run */
 function drawName(run) {
-  section.dataset.state = run.state
+  set(section.dataset, 'state', run.state)
   put(element('state-words', HTMLElement), run.words)
   put(element('run-title', HTMLElement), run.title)
   const about = [run.method, run.start && day(run.start.time), run.start && `process ${run.start.data.pid}`, run.id]
   put(element('run-about', HTMLElement), about.filter(Boolean).join(' · '))
   const { state } = run
-  cancel.hidden = ended.includes(state)
-  cancel.disabled = state === 'cancelling' || state === 'joining' || state === 'asking'
+  set(cancel, 'hidden', ended.includes(state))
+  set(cancel, 'disabled', state === 'cancelling' || state === 'joining' || state === 'asking')
   put(cancel, state === 'cancelling' ? 'Cancelling …' : state === 'queued' ? 'Stop waiting' : 'Cancel')
-  repeat.hidden = cancel.hidden === false || !canRepeat(run)
-  notify.hidden = cancel.hidden || !('Notification' in window)
-  notify.setAttribute('aria-pressed', String(run.wantsNotice))
+  set(repeat, 'hidden', cancel.hidden === false || !canRepeat(run))
+  set(notify, 'hidden', cancel.hidden || !('Notification' in window))
+  set(notify, 'ariaPressed', String(run.wantsNotice))
   put(notify, run.wantsNotice ? 'Will notify' : 'Notify me')
-  download.href = `tasks/${run.id}/log`
+  if (!download.href.includes(run.id)) download.href = `tasks/${run.id}/log`
   download.toggleAttribute('data-off', !run.start)
 }
 
@@ -71,9 +71,9 @@ function drawName(run) {
 function drawMeter(run) {
   const { part, progress, seconds, state } = run
   // a progress element without a value is indeterminate: it runs, and nobody knows how far
-  if (part !== undefined) bar.value = part
-  else if (ended.includes(state)) bar.value = 0
-  else bar.removeAttribute('value')
+  if (part !== undefined) set(bar, 'value', part)
+  else if (ended.includes(state)) set(bar, 'value', 0)
+  else if (bar.hasAttribute('value')) bar.removeAttribute('value')
   const reached = progress && amount(progress.current, progress.unit)
   put(element('percent', HTMLElement), part === undefined ? (reached ?? '–') : `${Math.floor(part * 100)} %`)
   put(element('elapsed', HTMLElement), seconds === undefined ? '–' : run.done ? duration(seconds) : elapsed(seconds))
@@ -82,7 +82,7 @@ function drawMeter(run) {
   for (const level of /** @type {const} */ (['warning', 'error'])) {
     const figure = element(level + 's', HTMLElement)
     put(figure, count(run.count(level)))
-    figure.parentElement?.setAttribute('data-some', String(run.count(level) > 0))
+    if (figure.parentElement) set(figure.parentElement.dataset, 'some', String(run.count(level) > 0))
   }
 }
 
@@ -98,13 +98,13 @@ function drawLeft(run) {
 
 /** @param {Run} run */
 function drawProblem({ problem: trouble }) {
-  problem.hidden = !trouble
+  set(problem, 'hidden', !trouble)
   if (!trouble) return
   problem.dataset.kind = trouble.kind
   put(element('problem-words', HTMLElement), trouble.text)
-  wait.hidden = !trouble.wait
-  retry.hidden = !trouble.retry
-  other.hidden = !trouble.other
+  set(wait, 'hidden', !trouble.wait)
+  set(retry, 'hidden', !trouble.retry)
+  set(other, 'hidden', !trouble.other)
   if (trouble.other) other.href = `?run=${trouble.other}`
 }
 

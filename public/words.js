@@ -41,6 +41,14 @@ export function place({ line, column }) {
   return column === undefined ? `line ${line}` : `line ${line}:${column}`
 }
 
+/** The name of the file that a page imports: an upload has none, but the call id tells.
+ * @param {string} [callId] */
+export const importedName = callId => /^(.+) \d+ \d+$/.exec(callId ?? '')?.[1]
+
+/** The other end of importedName: a file that is being imported is not imported a second time meanwhile.
+ * @param {File} file */
+export const importId = ({ name, size, lastModified }) => `${name.slice(-150)} ${size} ${lastModified}`
+
 /** @param {string} method @param {unknown} args */
 export function signature(method, args) {
   const inside = Array.isArray(args) ? args.map(arg => JSON.stringify(arg)).join(', ') : ''

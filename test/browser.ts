@@ -41,6 +41,9 @@ export async function startBrowser() {
     '--remote-debugging-port=0', `--user-data-dir=${profile}`, 'about:blank',
   ], { stdio: ['ignore', 'ignore', 'pipe'] })
   const ended = once(chromium, 'exit')
+  const kill = () => chromium.kill('SIGKILL')
+  process.once('exit', kill) // tests that are given up leave no browser behind
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1))
   const protocol = await connect(await readAddress(chromium.stderr))
 
   async function open(url: string, look: Look = {}) {
@@ -52,9 +55,10 @@ export async function startBrowser() {
 
   async function close() {
     protocol.send('Browser.close', {}).catch(() => {}) // it may be gone before it answers
-    const slow = setTimeout(() => chromium.kill('SIGKILL'), 5000)
+    const slow = setTimeout(kill, 5000)
     await ended
     clearTimeout(slow)
+    process.off('exit', kill)
     protocol.close()
     await rm(profile, { recursive: true, force: true, maxRetries: 5 })
   }
@@ -170,7 +174,7 @@ async function openPage(protocol: Protocol, targetId: string, browserContextId: 
         resolve(seen)
       }
       const observer = new MutationObserver(look)
-      const limit = setTimeout(() => { observer.disconnect(); reject(new Error('waited in vain for ' + ${JSON.stringify(String(condition))} + '\\n' + document.body.innerText.slice(0, 2000))) }, ${PATIENCE})
+      const limit = setTimeout(() => { observer.disconnect(); reject(new Error('waited in vain for ' + ${JSON.stringify(String(condition))} + '\\n' + document.body.innerText.slice(-700))) }, ${PATIENCE})
       observer.observe(document, { subtree: true, childList: true, attributes: true, characterData: true })
       look()
     })`
