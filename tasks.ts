@@ -2,15 +2,23 @@
 // what may be called; Task, the handle that a function reports through; RunLog, the one place that writes logs;
 // then the functions themselves; last, the small role that this file has when the workers server forks it.
 
+import { isUtf8 } from 'node:buffer'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { closeSync, existsSync, fstatSync, ftruncateSync, openSync, readSync, rmSync, writeSync } from 'node:fs'
-import { join } from 'node:path'
+import { mkdir, open, rename, rm, writeFile, type FileHandle } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { basename, dirname, join } from 'node:path'
+import { createInterface } from 'node:readline'
+import type { Readable } from 'node:stream'
+import { text } from 'node:stream/consumers'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { inspect } from 'node:util'
 import { Publisher } from 'zeromq'
 import {
-  createSocket, isId, logPath, MAX_CHUNK, MAX_LOG, packChunk, packEntry, RemoteError, RUNS, TASKS, unpackEntry,
-  UPLOADS, XSUB_ADDR, type Call, type Done, type Entry, type Note, type Outcome, type Start,
+  createSocket, FILES, isId, logPath, MAX_CHUNK, MAX_LOG, packChunk, packEntry, RemoteError, RUNS, TASKS, unpackEntry,
+  UPLOADS, XSUB_ADDR, type Done, type Entry, type Note, type Outcome,
 } from './protocol.ts'
 
 // ---- What may be called
@@ -158,12 +166,14 @@ export class RunLog {
     return position
   }
 
-  /** The entry in the last line, undefined when there is none. A torn line, of a process that died, is cut off. */
+  /** The entry in the last whole line, undefined when there is none. */
   last(): Entry | undefined {
     const end = this.#lineStart(this.size)
-    if (end < this.size) ftruncateSync(this.#fd, this.size = end)
     return end > 0 ? unpackEntry(String(this.#read(this.#lineStart(end - 1), end))) : undefined
   }
+
+  /** Cuts off a torn last line. Only when its process has died: a live one may be writing that line. */
+  cut() { ftruncateSync(this.#fd, this.size = this.#lineStart(this.size)) }
 
   /** Position after the last line break before `position`. */
   #lineStart(position: number): number {
@@ -215,35 +225,315 @@ const countSteps = remote("the article's dummy task: one message a step", [
 })
 export { countSteps as process } // its name in the article, which in here is Node's own
 
-// importCsv
+export const importCsv = remote('turns a CSV file into JSON lines, and names the lines that are wrong', [
+  { name: 'file', type: 'file', description: 'CSV in UTF-8; its first line names the columns' },
+  { name: 'options', type: 'object', description: 'delimiter: a comma, a semicolon or a tab', default: {} },
+], async (task, file, options) => {
+  const delimiters = possibleDelimiters(options)
+  const name = `${task.id}.ndjson`
+  const part = join(FILES, `${task.id}.part`)
+  const csv = await open(join(UPLOADS, file))
+  const json = await open(part, 'wx', 0o600)
+  try {
+    const result = await convertCsv(task, csv, json, delimiters)
+    await json.close()
+    await rename(part, join(FILES, name)) // whoever finds this name finds the whole file
+    return { ...result, file: name }
+  } finally {
+    await Promise.all([csv.close(), json.close(), rm(part, { force: true })])
+  }
+})
 
-// compile
+export const compile = remote('checks a TypeScript source that stands alone', [
+  { name: 'source', type: 'text', description: 'TypeScript; nothing that it imports is read' },
+], async (task, source) => {
+  const { counts, report } = boundedReports(task)
+  const folder = join(FILES, `${task.id}.part`) // is removed with the run, however that ends
+  await mkdir(folder)
+  try {
+    await writeFile(join(folder, 'source.ts'), source)
+    const tsc = spawn(compilerPath(), COMPILER_ARGUMENTS, {
+      cwd: folder, stdio: ['ignore', 'pipe', 'pipe'], signal: task.signal, killSignal: 'SIGKILL',
+    })
+    const [[code, signal], complaint] = await Promise.all([
+      once(tsc, 'close'), text(tsc.stderr), reportDiagnostics(tsc.stdout, report),
+    ])
+    // Exit codes 1 and 2 mean that the source has errors; a crash is 2 as well, but says so on stderr.
+    if (signal || code > 2 || complaint || (code > 0 && !counts.error)) {
+      throw new Error(`the compiler failed (${signal ?? `exit code ${code}`}) ${complaint.slice(0, 2000)}`)
+    }
+    return { errors: counts.error, warnings: counts.warning }
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+})
+
+// Counts every report, and makes entries of the first thousand: those tell the story of a file with a
+// million bad lines; the others would only flood the log and every page.
+const REPORT_LIMIT = 1000
+
+type Report = (type: 'warning' | 'error', msg: string, details: Details) => void
+
+function boundedReports(task: Task) {
+  const counts = { warning: 0, error: 0 }
+  const report: Report = (type, msg, details) => {
+    counts[type]++
+    const count = counts.warning + counts.error
+    if (count <= REPORT_LIMIT) task[type](msg, details)
+    if (count === REPORT_LIMIT + 1) task.log(`these were the first ${REPORT_LIMIT}: the rest is only counted`)
+  }
+  return { counts, report }
+}
+
+const DELIMITERS = [',', ';', '\t']
+const [LF, CR, QUOTE] = [10, 13, 34]
+const ROW_LIMIT = 1 << 20 // a forgotten quote must not swallow the file, nor an endless line the memory
+const JSON_ROOM = 8 * ROW_LIMIT // more than any row can need, even if all of it becomes \u0000
+const PROGRESS_PAUSE = 50 // milliseconds
+const UNCLOSED = 'a quoted field that is not closed, or not within 1 MiB'
+
+type Format = { delimiter: number; around: Buffer[] } // around: the JSON before, between, after the fields
+type Row = { end: number; lines: number; fields: number; jsonEnd: number; problem?: string }
+
+function possibleDelimiters({ delimiter, ...others }: { delimiter?: unknown }): string[] {
+  for (const name in others) throw new Error(`unknown option '${name}'`)
+  const possible = DELIMITERS.filter(known => delimiter === undefined || delimiter === known)
+  if (!possible.length) throw new Error('the delimiter must be a comma, a semicolon or a tab')
+  return possible
+}
+
+// Each round reads a MiB from the first byte that is not converted yet, and converts the rows that are
+// whole in it. So memory is bounded, and only a position is carried from one round to the next.
+async function convertCsv(task: Task, csv: FileHandle, output: FileHandle, delimiters: string[]) {
+  const { size } = await csv.stat()
+  const { counts, report } = boundedReports(task)
+  const buffer = Buffer.allocUnsafe(ROW_LIMIT + 1)
+  const { columns, format, ...header } = readHeader(await readLines(csv, buffer, 0, size), delimiters)
+  const json = Buffer.allocUnsafe(2 * JSON_ROOM + Buffer.concat(format.around).length)
+  let position = header.end
+  let line = 1 + header.lines
+  let rows = 0
+  let progressTime = 0
+  while (position < size) {
+    if (Date.now() - progressTime >= PROGRESS_PAUSE) {
+      task.progress(position, size, 'bytes')
+      progressTime = Date.now()
+    }
+    const lines = await readLines(csv, buffer, position, size)
+    task.signal.throwIfAborted()
+    if (!lines.length) {
+      report('warning', 'a line of more than 1 MiB', { line })
+      position = await endOfLine(csv, buffer, position)
+      line++
+      continue
+    }
+    const last = position + ROW_LIMIT >= size
+    const valid = isUtf8(lines)
+    let at = 0
+    let jsonEnd = 0
+    while (at < lines.length && jsonEnd < JSON_ROOM) {
+      if (isBlank(lines, at)) {
+        at = lines.indexOf(LF, at) + 1
+        line++
+        continue
+      }
+      const row = convertRow(lines, at, json, jsonEnd, format)
+      if (row.problem === UNCLOSED && at > 0 && !last) break // the next round sees more of it
+      const problem = row.problem ?? (
+        row.fields !== columns.length ? `${row.fields} instead of ${columns.length} fields`
+          : valid || isUtf8(lines.subarray(at, row.end)) ? undefined : 'invalid UTF-8')
+      if (problem) {
+        report('warning', problem, { line })
+      } else {
+        rows++
+        jsonEnd = row.jsonEnd
+      }
+      at = row.end
+      line += row.lines
+    }
+    await output.writeFile(json.subarray(0, jsonEnd))
+    position += at
+  }
+  task.progress(size, size, 'bytes')
+  return { rows, rejected: counts.warning, columns }
+}
+
+// Whole lines only, so that no loop over their bytes has to look out for the end.
+async function readLines(csv: FileHandle, buffer: Buffer, position: number, size: number): Promise<Buffer> {
+  const { bytesRead } = await csv.read(buffer, 0, ROW_LIMIT, position)
+  const atEnd = position + bytesRead >= size
+  if (atEnd) buffer[bytesRead] = LF // the last line may lack its own
+  const read = buffer.subarray(0, atEnd ? bytesRead + 1 : bytesRead)
+  return read.subarray(0, read.lastIndexOf(LF) + 1)
+}
+
+async function endOfLine(csv: FileHandle, buffer: Buffer, position: number): Promise<number> {
+  for (;;) {
+    const { bytesRead } = await csv.read(buffer, 0, ROW_LIMIT, position)
+    const end = buffer.subarray(0, bytesRead).indexOf(LF) + 1
+    position += end || bytesRead
+    if (end || !bytesRead) return position
+  }
+}
+
+function isBlank(csv: Buffer, at: number): boolean {
+  return csv[at] === LF || (csv[at] === CR && csv[at + 1] === LF)
+}
+
+// The delimiter is the one that makes the most columns of the header.
+function readHeader(csv: Buffer, delimiters: string[]) {
+  if (!csv.length) throw new Error('the header is longer than 1 MiB')
+  let start = csv.toString('utf8', 0, 3) === '\ufeff' ? 3 : 0
+  let lines = 0
+  for (; isBlank(csv, start); lines++) start = csv.indexOf(LF, start) + 1
+  if (start === csv.length) throw new Error('the file is empty')
+  const json = Buffer.allocUnsafe(JSON_ROOM)
+  const readings = delimiters.map(text => {
+    const delimiter = text.charCodeAt(0)
+    const row = convertRow(csv, start, json, 0, { delimiter, around: [] })
+    const names = row.problem ? '' : json.toString('utf8', 2, row.jsonEnd - 2) // from ","first","last","
+    return { ...row, delimiter, columns: JSON.parse(`[${names}]`) as string[] }
+  })
+  const { columns, delimiter, ...row } = readings.reduce((best, other) =>
+    other.columns.length > best.columns.length ? other : best)
+  if (row.problem) throw new Error(`the header: ${row.problem}`)
+  if (!isUtf8(csv.subarray(start, row.end))) throw new Error('the header: invalid UTF-8')
+  if (columns.includes('')) throw new Error(`the header: column ${columns.indexOf('') + 1} has no name`)
+  const names = new Set<string>()
+  for (const name of columns) {
+    if (names.has(name)) throw new Error(`the header: two columns are named '${name}'`)
+    names.add(name)
+  }
+  const before = columns.map((name, i) => `${i ? '",' : '{'}${JSON.stringify(name)}:"`)
+  const around = [...before, '"}\n'].map(piece => Buffer.from(piece))
+  return { columns, format: { delimiter, around }, end: row.end, lines: lines + row.lines }
+}
+
+// What JSON writes for the bytes that may not stand for themselves, and for those that may end a field.
+const SPECIAL = Array.from({ length: 256 }, (_, byte) => {
+  const character = String.fromCharCode(byte)
+  const special = byte < 32 || '"\\,;'.includes(character)
+  return special ? Buffer.from(JSON.stringify(character).slice(1, -1)) : undefined
+})
+const BETWEEN = Buffer.from('","')
+
+// Copies one row into json, with the JSON around its fields. CSV and JSON are the same UTF-8 but for quotes
+// and escapes, so this takes a fraction of the time of decoding, splitting, joining and encoding.
+function convertRow(csv: Buffer, start: number, json: Buffer, jsonEnd: number, format: Format): Row {
+  const { delimiter, around } = format
+  let at = start
+  let lines = 1
+  let fields = 0
+  for (;;) {
+    jsonEnd = put(around[fields++] ?? BETWEEN, json, jsonEnd)
+    const quoted = csv[at] === QUOTE
+    if (quoted) at++
+    for (;;) {
+      let byte = csv[at]!
+      let special
+      while (!(special = SPECIAL[byte])) {
+        json[jsonEnd++] = byte
+        byte = csv[++at]!
+      }
+      if (byte === QUOTE) {
+        if (!quoted) return refuse(csv, start, `a quote inside field ${fields}`)
+        if (csv[++at] !== QUOTE) break
+      } else if (!quoted) {
+        if (byte === delimiter || byte === LF || byte === CR) break
+      } else if (byte === LF) {
+        if (at + 1 === csv.length) return refuse(csv, start, UNCLOSED)
+        lines++
+      }
+      jsonEnd = put(special, json, jsonEnd)
+      at++
+    }
+    const byte = csv[at++]
+    if (byte === LF || (byte === CR && csv[at++] === LF)) {
+      return { end: at, lines, fields, jsonEnd: put(around[fields] ?? BETWEEN, json, jsonEnd) }
+    }
+    if (byte !== delimiter) {
+      return refuse(csv, start, `${quoted ? 'text after the quotes of' : 'a lone CR in'} field ${fields}`)
+    }
+  }
+}
+
+// A row with a quote out of place costs its first line only: a quote that somebody forgot to close is
+// noticed at the next quote, many lines later perhaps, and those may be right.
+function refuse(csv: Buffer, start: number, problem: string): Row {
+  return { end: csv.indexOf(LF, start) + 1, lines: 1, fields: 0, jsonEnd: 0, problem }
+}
+
+// A loop, because the pieces are short: the call of Buffer.copy alone would take longer.
+function put(piece: Buffer, json: Buffer, jsonEnd: number): number {
+  for (let i = 0; i < piece.length; i++) json[jsonEnd++] = piece[i]!
+  return jsonEnd
+}
+
+const COMPILER_ARGUMENTS = [
+  'source.ts', '--noEmit', '--strict', '--target', 'es2023', '--lib', 'es2023,dom', '--module', 'esnext',
+  '--moduleDetection', 'force', '--skipLibCheck', '--pretty', 'false', '--locale', 'en',
+  // Nothing is read but the source and the compiler's own libraries; the last one keeps an import from
+  // telling whether a file exists.
+  '--ignoreConfig', '--noResolve', '--types', '', '--moduleSuffixes', '.none',
+]
+
+// The compiler itself: the command `tsc` may be a wrapper, and killing it would leave the compiler running.
+function compilerPath(): string {
+  const typescript = createRequire(import.meta.url).resolve('typescript/package.json')
+  const platform = `@typescript/typescript-${process.platform}-${process.arch}/package.json`
+  return join(dirname(createRequire(typescript).resolve(platform)), 'lib', 'tsc')
+}
+
+const DIAGNOSTIC = /^(?:(.+)\((\d+),(\d+)\): )?(error|warning) (TS\d+): ([^]*)/
+
+// A diagnostic begins with its place and code, and goes on in the lines that do not.
+async function reportDiagnostics(output: Readable, report: Report) {
+  let lines: string[] = []
+  function reportLines() {
+    if (!lines.length) return
+    const [, file, line, column, type, code, msg] = DIAGNOSTIC.exec(lines.join('\n')) ?? []
+    if (!msg) throw new Error(`the compiler said: ${lines.join('\n').slice(0, 2000)}`)
+    const place = file && { line: Number(line), column: Number(column), file: basename(file) }
+    report(type === 'warning' ? 'warning' : 'error', msg, { ...place, code })
+  }
+  for await (const line of createInterface(output)) {
+    if (DIAGNOSTIC.test(line)) {
+      reportLines()
+      lines = []
+    }
+    lines.push(line)
+  }
+  reportLines()
+}
 
 // ---- The task process
 
-if (process.send && process.argv[1] === import.meta.filename) void awaitCall()
+if (process.send && process.argv[1] === import.meta.filename) void awaitRun(process.argv[2])
 
-/** A spare: everything is loaded and connected, so that a call only has to be handed over. Used once. */
-async function awaitCall() {
-  process.once('disconnect', () => process.exit()) // a spare ends with its server
+/**
+ * Loads and connects everything, then runs the run that it was started for; without one it is a spare, which gets
+ * its run as a message, later. All that it is told is the id: the call stands in the log.
+ */
+async function awaitRun(id: string | undefined) {
+  if (!id) process.once('disconnect', () => process.exit()) // a spare ends with its server
   const functions = await loadFunctions()
   const socket = createSocket(Publisher, { sendTimeout: 0 }) // 0: a send never waits, what is too much is dropped
   socket.connect(XSUB_ADDR)
-  process.once('message', (call: TaskCall) => {
+  if (id) return run(id, functions, socket)
+  process.once('message', (id: string) => {
     process.removeAllListeners('disconnect') // a run goes on without its server: the next one adopts it
     process.channel?.unref() // nor does the channel keep a run alive that has nothing left to do
-    void runCall(call, functions.get(call.method)!, socket)
+    void run(id, functions, socket)
   })
   process.send?.('ready')
   if (!process.connected) process.exit() // the server died while we were loading: no event will come
 }
 
-/** What the workers server hands to a task process: `args` as the caller gave them, `timeLimit` in seconds. */
-export type TaskCall = Required<Call>
-
-async function runCall({ id, method, args, callId, timeLimit }: TaskCall, called: Remote, socket: Publisher) {
-  const began = Date.now()
-  const log = new RunLog(id, true)
+async function run(id: string, functions: Map<string, Remote>, socket: Publisher) {
+  const log = new RunLog(id, false)
+  const start = log.last()
+  if (start?.type !== 'start') process.exit() // it was ended before it began
+  const { time: began, data: { method, args, timeLimit } } = start
   const stop = new AbortController()
   let ended = false
   const task = new Task(id, stop.signal, write)
@@ -255,7 +545,7 @@ async function runCall({ id, method, args, callId, timeLimit }: TaskCall, called
   process.stderr.on('error', () => {})
 
   try {
-    write(Buffer.from(packEntry('start', { method, args, callId, pid: process.pid, timeLimit } satisfies Start)))
+    const called = functions.get(method)!
     const result = await called.run(task, ...checkArgs(called, args))
     if (/function|symbol/.test(typeof result)) throw new TypeError(`a ${typeof result} cannot be written as JSON`)
     end(stop.signal.aborted ? 'cancelled' : 'ok', result)
@@ -292,9 +582,9 @@ async function runCall({ id, method, args, callId, timeLimit }: TaskCall, called
     const reason = outcome === 'cancelled' ? overtime ? `over its time limit of ${timeLimit} s` : 'cancelled' : error?.msg
     publish(...log.finish({ outcome, result, reason, seconds }, error))
     ended = true
-    // What the function started ends with it. The workers server sees to that, if it lives; else this process does,
-    // for the whole of its process group, itself included.
-    if (!process.connected) process.kill(-process.pid, 'SIGKILL')
+    // What the function started ends with it: the whole process group, this process included. The workers server
+    // would see to that, too, but it may have died in this moment; and the next one does not touch ended runs.
+    process.kill(-process.pid, 'SIGKILL')
     process.exit()
   }
 }

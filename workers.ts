@@ -5,7 +5,7 @@
 import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import {
-  closeSync, existsSync, openSync, readdirSync, readSync, rmSync, statSync, writeFileSync,
+  closeSync, existsSync, openSync, readdirSync, readFileSync, readSync, rmSync, statSync, writeFileSync,
 } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
@@ -16,7 +16,7 @@ import {
   TIME_LIMIT, unpackCall, unpackEntry, unpackEnvelope, UPLOADS, XPUB_ADDR, XSUB_ADDR,
   type Call, type Done, type Entry, type Outcome, type Reply, type Start,
 } from './protocol.ts'
-import { BALLAST, checkArgs, loadFunctions, RunLog, type TaskCall } from './tasks.ts'
+import { BALLAST, checkArgs, loadFunctions, RunLog } from './tasks.ts'
 
 const GRACE = 5000 // ms between asking a run to end, and killing it
 const QUIET = 30 // ms without a launch before a spare is refilled: loading one would slow down a burst of launches
@@ -24,6 +24,8 @@ const LONGEST_PAUSE = 30_000 // ms between two attempts to load a spare, when al
 const WATCH = 250 // ms between two looks at adopted runs
 const LAST_READS = 200 // ms in which readers can still fetch the last lines when the server stops
 const UPLOAD_AGE = 3600_000 // ms after which an upload that no run took is removed
+const TASK_PROCESS = join(import.meta.dirname, 'tasks.ts')
+const INVALID_ID = 'invalid id: 1 to 64 of A-Z a-z 0-9 _ - are allowed'
 
 /** A run, from its call until its log is removed. Times in ms since 1970, sizes in bytes. */
 type Run = {
@@ -131,7 +133,7 @@ async function answer(body: Buffer[]): Promise<Reply> {
 }
 
 function listRuns() {
-  const live = [...running.values()].map(run => ({ run, size: sizeOf(run.id) }))
+  const live = [...running.values()].map(run => logEnd(run) ?? { run, size: sizeOf(run.id) })
   return [...live, ...ended.values()].sort((a, b) => b.run.started - a.run.started).map(({ run, ...end }) => {
     const { method, callId, pid } = run.start
     return { id: run.id, method, callId, pid, started: run.started, ...end }
@@ -141,7 +143,7 @@ function listRuns() {
 function statRuns(ids: unknown) {
   if (!Array.isArray(ids)) throw new RemoteError('invalid arguments: stat takes [[id, …]]')
   const known = ids.filter(id => findRun(id)).map(id => {
-    const end = ended.get(id)
+    const end = ended.get(id) ?? logEnd(running.get(id)!)
     return [id, { size: end?.size ?? sizeOf(id), done: end !== undefined }]
   })
   return Object.fromEntries(known)
@@ -172,13 +174,14 @@ function sizeOf(id: string): number {
 }
 
 function knownRun(id: unknown): string {
-  if (findRun(id)) return String(id)
-  throw new RemoteError(`unknown run ${id}`)
+  if (!isId(id)) throw new RemoteError(INVALID_ID)
+  if (!findRun(id)) throw new RemoteError(`unknown run ${id}`)
+  return id
 }
 
 function runningRun(id: unknown): Run {
   const run = running.get(knownRun(id))
-  if (!run) throw new RemoteError(`not running: ${id} has ended`)
+  if (!run || logEnd(run)) throw new RemoteError(`not running: ${id} has ended`)
   return run
 }
 
@@ -191,7 +194,7 @@ function findRun(id: unknown): Run | undefined {
 
 /** Checks the call, takes a process for it, and returns its process id. Throws a RemoteError or a BusyError. */
 async function startRun({ method, callId, id, args, timeLimit = TIME_LIMIT }: Call): Promise<number> {
-  if (!isId(id)) throw new RemoteError('invalid id: 1 to 64 of A-Z a-z 0-9 _ - are allowed')
+  if (!isId(id)) throw new RemoteError(INVALID_ID)
   if (callId.length > 256) throw new RemoteError('invalid call id: at most 256 characters are allowed')
   const called = functions.get(method)
   if (!called) throw new RemoteError(`unknown method ${method}`)
@@ -203,7 +206,8 @@ async function startRun({ method, callId, id, args, timeLimit = TIME_LIMIT }: Ca
   if (stopping) throw new BusyError('the workers server is stopping')
   if (running.size >= PROCESS_LIMIT) throw new BusyError(`the process limit of ${PROCESS_LIMIT} is reached`)
 
-  const child = spares.shift() ?? forkTask()
+  const spare = spares.shift()
+  const child = spare ?? forkTask(id)
   const start: Start = { method, args, callId, pid: child.pid ?? 0, timeLimit }
   const run: Run = { id, start, started: Date.now(), timers: [], adopted: false }
   running.set(id, run) // in the same turn as the checks: two calls cannot both pass them
@@ -212,12 +216,34 @@ async function startRun({ method, callId, id, args, timeLimit = TIME_LIMIT }: Ca
     running.delete(id)
     throw new RemoteError(`cannot start a process: ${error.message}`)
   }
+  try {
+    beginLog(run)
+  } catch (error) {
+    running.delete(id)
+    child.kill('SIGKILL')
+    throw new RemoteError(`cannot start a log: ${(error as Error).message}`) // the disk is full
+  }
   child.removeAllListeners('exit').once('exit', (code, signal) => finishRun(run, endOf(code, signal)))
-  child.send({ id, method, args, callId, timeLimit } satisfies TaskCall, () => {}) // it died: `exit` follows
+  spare?.send(id, () => {}) // it died: `exit` follows
   limitTime(run)
   refillSoon()
   console.log(`run ${id} started: ${method}, process ${child.pid}`)
   return child.pid
+}
+
+// The log begins with the call, and stands before anyone hears that the run has started: whatever dies from here
+// on, the task process or this one, the run is known, and somebody will end it.
+function beginLog({ id, start }: Run) {
+  const log = new RunLog(id, true)
+  const lines = Buffer.from(packEntry('start', start))
+  try {
+    void publisher.send(packChunk({ id, position: log.append(lines), lines })).catch(() => {})
+  } catch (error) {
+    rmSync(logPath(id))
+    throw error
+  } finally {
+    log.close()
+  }
 }
 
 function endOf(code: number | null, signal: string | null): string {
@@ -247,9 +273,10 @@ function sendSignal(pid: number, signal: NodeJS.Signals) {
   } catch {} // nobody there any more
 }
 
+/** A zombie is none: it may stay for long when its parent has died, but then it has no command line any more. */
 function hasProcess(pid: number): boolean {
   try {
-    return process.kill(pid, 0)
+    return process.kill(pid, 0) && (process.platform !== 'linux' || readFileSync(`/proc/${pid}/cmdline`).length > 0)
   } catch {
     return false
   }
@@ -267,12 +294,12 @@ function finishRun(run: Run, end: string) {
     void publisher.send(packChunk({ id: run.id, position: size, lines: Buffer.alloc(0) })).catch(() => {})
     console.log(`run ${run.id} ended: ${done.outcome}, ${done.seconds} s`)
   } catch (error) {
-    console.error(`run ${run.id} cannot be ended, trying again: ${(error as Error).message}`) // the disk is full
-    setTimeout(finishRun, 1000, run, end)
-    return
+    console.error(`run ${run.id} cannot be ended: ${(error as Error).message}`) // the disk is full
+    if (!stopping) return void setTimeout(finishRun, 1000, run, end)
+    running.delete(run.id) // the next server will find it, and try again
   }
   for (const name of uploadsOf(run)) rmSync(join(UPLOADS, name), { force: true })
-  rmSync(join(FILES, `${run.id}.part`), { force: true })
+  rmSync(join(FILES, `${run.id}.part`), { recursive: true, force: true }) // unfinished work
   layBallast()
   removeOldest()
   if (stopping) leaveWhenIdle()
@@ -282,9 +309,10 @@ function finishRun(run: Run, end: string) {
 function endLog(run: Run, end: string): { size: number; done: Done } {
   const log = new RunLog(run.id, false)
   try {
+    log.cut()
     const last = log.last()
     if (last?.type === 'done') return { size: log.size, done: last.data }
-    if (!last) log.append(Buffer.from(packEntry('start', run.start))) // it died before it could write anything
+    if (!last) log.append(Buffer.from(packEntry('start', run.start))) // a server died in the middle of this line
     const seconds = (Date.now() - run.started) / 1000
     const done: Done = { outcome: run.reason ? 'cancelled' : 'died', reason: run.reason ?? end, seconds }
     log.finish(done, run.reason ? undefined : { msg: end })
@@ -292,6 +320,15 @@ function endLog(run: Run, end: string): { size: number; done: Done } {
   } finally {
     log.close()
   }
+}
+
+/** How a run ended, by its log; undefined while that is not complete. Its process may take a moment longer to go. */
+function logEnd(run: Run): Ended | undefined {
+  if (!existsSync(logPath(run.id))) return
+  const log = new RunLog(run.id, false)
+  const last = log.last()
+  log.close()
+  return last?.type === 'done' ? endedRun(run, log.size, last.data) : undefined
 }
 
 function endedRun(run: Run, size: number, { outcome, seconds, result }: Done): Ended {
@@ -353,17 +390,18 @@ function adoptRun(id: string): Run | undefined {
   if (!first && Date.now() - found.mtimeMs < GRACE) return // being created at this moment
   const start = first?.type === 'start' ? first.data : { method: '', args: [], callId: '', pid: 0, timeLimit: 0 }
   const run: Run = { id, start, started: first?.time ?? found.mtimeMs, timers: [], adopted: true }
-  if (isAlive(run)) {
-    running.set(id, run)
-    limitTime(run)
-    console.log(`run ${id} adopted: ${start.method}, process ${start.pid}`)
+  const end = logEnd(run)
+  if (end) {
+    ended.set(id, end)
     return run
   }
-  const log = new RunLog(id, false) // only now: last() cuts off a torn line, which a live process may be writing
-  const last = log.last()
-  log.close()
-  if (last?.type === 'done') ended.set(id, endedRun(run, log.size, last.data))
-  else finishRun(run, 'ended without a result, while no workers server was running')
+  running.set(id, run)
+  if (!isAlive(run)) {
+    finishRun(run, 'ended without a result, while no workers server was running')
+    return run
+  }
+  limitTime(run)
+  console.log(`run ${id} adopted: ${start.method}, process ${start.pid}`)
   return run
 }
 
@@ -374,13 +412,14 @@ function firstEntry(id: string): Entry | undefined {
 
 /**
  * Whether the process of a run lives. A process id can come round again, so it must be the process that has this
- * run's log open; where there is no /proc, the id alone has to do.
+ * run's log open, or a task process that is still loading; where there is no /proc, the id alone has to do.
  */
 function isAlive({ id, start }: Run): boolean {
   if (process.platform !== 'linux') return hasProcess(start.pid)
   const log = statSync(logPath(id), { throwIfNoEntry: false })
   const folder = `/proc/${start.pid}/fd`
   try {
+    if (readFileSync(`/proc/${start.pid}/cmdline`, 'utf8').includes(TASK_PROCESS)) return true
     return readdirSync(folder).some(file => {
       const open = statSync(join(folder, file), { throwIfNoEntry: false })
       return open && log && open.ino === log.ino && open.dev === log.dev
@@ -399,10 +438,10 @@ function finishAdopted() {
 
 // ---- Processes
 
-/** Starts a task process, which loads the functions, connects, and waits for its one call. */
-function forkTask(): ChildProcess {
+/** Starts a task process, which loads the functions, connects, and runs the run `id`; without one it is a spare. */
+function forkTask(id?: string): ChildProcess {
   const stripsTypes = 'typescript' in process.features && Boolean(process.features.typescript)
-  const child = fork(join(import.meta.dirname, 'tasks.ts'), {
+  const child = fork(TASK_PROCESS, id ? [id] : [], {
     // A process group of its own: the run can be killed with all that it started, and a Ctrl-C in the terminal
     // reaches the workers server alone, which then asks the runs to end.
     detached: true,

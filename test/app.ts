@@ -22,9 +22,9 @@ export const TEST_TASKS = join(import.meta.dirname, 'functions.ts')
 export type Server = { process: ChildProcess; output: string[]; ready: string; exited: Promise<[number | null, string | null]> }
 
 /** Starts `workers.ts` or `server.ts` and waits for the line that it prints when it is ready; throws when it ends before. */
-export async function startServer(file: string, env: Record<string, string>): Promise<Server> {
-  const child = spawn(process.execPath, ['--import', 'tsx', join(ROOT, file)], {
-    cwd: ROOT, env: { ...bareEnvironment(), ...env }, stdio: ['ignore', 'pipe', 'pipe'],
+export async function startServer(file: string, env: Record<string, string>, root = ROOT): Promise<Server> {
+  const child = spawn(process.execPath, ['--import', 'tsx', join(root, file)], {
+    cwd: root, env: { ...bareEnvironment(), ...env }, stdio: ['ignore', 'pipe', 'pipe'],
   })
   const output: string[] = []
   const exited = once(child, 'exit') as Promise<[number | null, string | null]>
@@ -45,21 +45,25 @@ export type Answer = { status: number; headers: Headers; body: any }
 
 /** The whole system in a folder of its own, on a free port. */
 export class App {
-  readonly runs = mkdtempSync(join(tmpdir(), 'longrun-test-'))
+  readonly runs: string
   readonly env: Record<string, string>
+  readonly root: string
   workers!: Server
   server!: Server
   url = ''
 
-  constructor(env: Record<string, string>) {
+  /** `root`: the folder of the program. */
+  constructor(env: Record<string, string>, root = ROOT) {
+    this.root = root
+    this.runs = env.RUNS ?? mkdtempSync(join(tmpdir(), 'longrun-test-'))
     this.env = { RUNS: this.runs, PORT: '0', TASKS: TEST_TASKS, ...env }
   }
 
-  async startWorkers() { this.workers = await startServer('workers.ts', this.env) }
+  async startWorkers() { this.workers = await startServer('workers.ts', this.env, this.root) }
 
   /** On the same port as before, when it is not the first. */
   async startServer() {
-    this.server = await startServer('server.ts', { ...this.env, ...this.url && { PORT: new URL(this.url).port } })
+    this.server = await startServer('server.ts', { ...this.env, ...this.url && { PORT: new URL(this.url).port } }, this.root)
     this.url = /http:\/\/\S+:\d+/.exec(this.server.ready)![0]
   }
 

@@ -100,3 +100,12 @@ export const takes = remote('takes one argument of each type', [
 ], async (_, ...args) => args)
 
 export const unmarked = async () => 'not to be called'
+
+export const hoard = remote('takes all the memory that there is for it', [], async task => {
+  task.log('hungry')
+  await sleep(10)
+  const { setFlagsFromString } = await import('node:v8')
+  setFlagsFromString('--max-old-space-size=60')
+  const hoarded: unknown[] = []
+  for (;;) hoarded.push(Array.from({ length: 10_000 }, () => ({})))
+})

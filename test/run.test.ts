@@ -1,0 +1,242 @@
+// What a run is to its caller: the contract over HTTP, WebSocket, Server-Sent Events and ZeroMQ, and its limits.
+
+import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
+import { after, before, suite, test } from 'node:test'
+import { App, startApp } from './app.ts'
+
+suite('A run', () => {
+  const app = new App({ PROCESS_LIMIT: '4', TIME_LIMIT: '100' })
+  before(async () => {
+    await app.startWorkers()
+    await app.startServer()
+  })
+  after(() => app.end())
+
+  test('reaches the page step by step, from start to done', async () => {
+    const run = await app.start('process', [3, 20], { callId: 'first' })
+    const [start, ...rest] = await run.entries()
+    assert.deepEqual(start!.data, { method: 'process', args: [3, 20], callId: 'first', pid: run.pid, timeLimit: 100 })
+    assert.deepEqual(rest.slice(0, 3).map(({ data }) => data), [0, 1, 2].map(step => ({ process: run.pid, step, token: run.id })))
+    assert.equal((await run.outcome()).outcome, 'ok')
+    assert.deepEqual(await run.types(), ['start', 'msg', 'msg', 'msg', 'done'])
+  })
+
+  test('is the same for a reader that comes in the middle, after the end, or from a position on', async () => {
+    const run = await app.start('process', [10, 20])
+    await run.reader.until(({ entries }) => entries.length > 4)
+    const middle = await app.follow(run.id)
+    const { entries } = run.reader
+    await run.outcome()
+    assert.deepEqual(await middle.done(), entries)
+    assert.deepEqual(await (await app.follow(run.id)).done(), entries)
+    const [first] = run.log().split('\n', 1)
+    assert.deepEqual(await (await app.follow(run.id, first!.length + 1)).done(), entries.slice(1))
+  })
+
+  test('can be followed by Server-Sent Events, and resumed by the last event id', async () => {
+    const run = await app.start('process', [5, 20])
+    const { body, headers } = await app.request('GET', `/tasks/${run.id}/events`)
+    assert.equal(headers.get('content-type'), 'text/event-stream')
+    const events = parseEvents(body)
+    assert.deepEqual(events.flatMap(({ data }) => data.entries), await run.entries())
+    assert.ok(events.every(({ id, data }) => Number(id) === data.next))
+    const rest = await app.request('GET', `/tasks/${run.id}/events`, undefined, { 'last-event-id': events[0]!.id })
+    assert.deepEqual(parseEvents(rest.body).flatMap(({ data }) => data.entries), (await run.entries()).slice(events[0]!.data.entries.length))
+  })
+
+  test('can be downloaded, whole or from a position on', async () => {
+    const run = await app.start('process', [5, 1])
+    await run.outcome()
+    const whole = await app.request('GET', `/tasks/${run.id}/log`)
+    assert.equal(whole.headers.get('content-type'), 'application/x-ndjson')
+    assert.match(whole.headers.get('content-disposition')!, /^attachment/)
+    assert.equal(whole.body, run.log())
+    const from = run.log().indexOf('\n') + 1
+    assert.equal((await app.request('GET', `/tasks/${run.id}/log?from=${from}`)).body, run.log().slice(from))
+    for (const wrong of ['x', '-1', '3']) assert.equal((await app.request('GET', `/tasks/${run.id}/log?from=${wrong}`)).status, 400, wrong)
+    assert.equal((await app.request('GET', '/tasks/nobody/log')).status, 404)
+  })
+
+  test('is refused with what is wrong, and the fitting status', async () => {
+    const post = async (body: unknown) => (await app.request('POST', '/tasks', body))
+    const used = await app.start('process', [1, 1])
+    await used.outcome()
+    for (const [body, status, message] of [
+      [{ method: 'nothing', args: [] }, 404, /unknown method nothing/],
+      [{ method: 'unmarked', args: [] }, 404, /unknown method/],
+      [{ method: '__proto__', args: [] }, 404, /unknown method/],
+      [{ method: 'process', args: ['x'] }, 400, /steps: not a number/],
+      [{ method: 'process', args: [1.5] }, 400, /steps: not a whole number/],
+      [{ method: 'process', args: [-1] }, 400, /steps: not from 0/],
+      [{ method: 'process', args: [1, 2, 3] }, 400, /3 given/],
+      [{ method: 'process', args: {} }, 400, /args must be an array/],
+      [{ method: 'importCsv', args: ['nobody'] }, 400, /no such upload/],
+      [{ method: 'importCsv', args: ['../../etc/passwd'] }, 400, /no such upload/],
+      [{ method: 'takes', args: ['a', 10, 1, true] }, 400, /integer: not from 1 to 9/],
+      [{ method: 'takes', args: ['a', 1, 1, 1] }, 400, /boolean: not true or false/],
+      [{ method: 'takes', args: ['a', 1, 1, true, []] }, 400, /object: not an object/],
+      [{ method: 'takes', args: ['a'] }, 400, /integer: missing/],
+      [{ method: 'process', id: 'a/b' }, 400, /id must be/],
+      [{ method: 'process', id: used.id }, 409, /already used/],
+      [{ method: 'process', timeLimit: 'x' }, 400, /timeLimit/],
+      [[], 400, /JSON object/],
+      [{}, 400, /method/],
+    ] as [unknown, number, RegExp][]) {
+      const answer = await post(body)
+      assert.equal(answer.status, status, JSON.stringify(body))
+      assert.match(answer.body.errors.join(), message)
+    }
+  })
+
+  test('fills in defaults, and hands its arguments over as they are', async () => {
+    const run = await app.start('takes', ['ü\u0000"', 9, -0.5, false])
+    assert.deepEqual((await run.outcome()).result, ['ü\u0000"', 9, -0.5, false, {}])
+  })
+
+  test('is in the list, newest first, with its outcome', async () => {
+    const first = await app.start('process', [1, 1])
+    await first.outcome()
+    const second = await app.start('deaf', [5])
+    const { body } = await app.request('GET', '/tasks')
+    const [newest, next] = body
+    assert.equal(newest.id, second.id)
+    assert.equal(newest.outcome, undefined)
+    assert.equal(next.id, first.id)
+    assert.equal(next.outcome, 'ok')
+    assert.equal(next.size, first.log().length)
+    await second.cancel()
+  })
+
+  test('can be cancelled, once or twice; not after its end, and not when nobody knows it', async () => {
+    const run = await app.start('polite')
+    await run.reader.until(({ entries }) => entries.length > 1)
+    assert.equal((await run.cancel()).status, 202)
+    assert.equal((await run.cancel()).status, 202)
+    const done = await run.outcome()
+    assert.equal(done.outcome, 'cancelled')
+    assert.deepEqual(await run.types(), ['start', 'log', 'log', 'done'])
+    const late = await run.cancel()
+    assert.equal(late.status, 409)
+    assert.match(late.body.errors[0], /not running/)
+    assert.equal((await app.request('DELETE', '/tasks/nobody')).status, 404)
+  })
+
+  test('is a million entries: whole, in order, each once', async () => {
+    const run = await app.start('process', [1_000_000, 0])
+    assert.equal((await run.outcome()).outcome, 'ok')
+    assert.equal(run.reader.entries.length, 1_000_002)
+    run.reader.entries.slice(1, -1).forEach(({ data }, step) => {
+      if ((data as { step: number }).step !== step) assert.fail(`entry ${step} is ${JSON.stringify(data)}`)
+    })
+  })
+
+  test('may be one huge entry', async () => {
+    const run = await app.start('text', [2 ** 20])
+    assert.equal((await run.outcome()).outcome, 'ok')
+    assert.equal((run.reader.entries[1]!.data as string).length, 2 ** 20)
+  })
+
+  test('can be followed together with others on one socket, each kept apart', async () => {
+    const socket = await app.connect()
+    const ids = [randomUUID(), 'a', 'ab', 'constructor', '__proto__', 'toString']
+    const heard: Record<string, number> = Object.create(null)
+    const done = new Promise<void>(resolve => socket.on('message', text => {
+      const { id, entries } = JSON.parse(String(text))
+      if (!entries) return
+      heard[id] = (heard[id] ?? 0) + entries.length
+      if (ids.every(id => heard[id] === 5)) resolve()
+    }))
+    for (const id of ids) socket.send(JSON.stringify({ start: id }))
+    for (const id of ids) await app.start('process', [3, 1], { id }).then(run => run.outcome())
+    await done
+    socket.terminate()
+  })
+
+  test('is known by what the API says: methods, health, the reserved names', async () => {
+    const methods = (await app.request('GET', '/methods')).body
+    assert.deepEqual(methods.find(({ name }: { name: string }) => name === 'process').parameters.map(({ name, default: value }: any) => [name, value]),
+      [['steps', 10], ['delay', 100]])
+    assert.ok(!methods.some(({ name }: { name: string }) => name === 'unmarked'))
+    assert.deepEqual(Object.keys((await app.request('GET', '/health')).body), ['server', 'workers', 'running', 'limit', 'readers'])
+    const run = await app.start('process', [1, 1])
+    await run.outcome()
+    const call = async (method: string, ...args: unknown[]) => {
+      const [tag, payload] = await app.call(method, '', '', JSON.stringify(args))
+      assert.equal(tag, '__RES__', payload)
+      return payload
+    }
+    assert.equal(await call('read', run.id, 0), run.log())
+    assert.equal(await call('read', run.id, run.log().length), '')
+    assert.deepEqual(JSON.parse(await call('stat', [run.id, 'nobody'])), { [run.id]: { size: run.log().length, done: true } })
+    assert.ok(JSON.parse(await call('list')).some(({ id }: { id: string }) => id === run.id))
+    assert.ok(JSON.parse(await call('methods')).length > 3)
+    assert.equal(JSON.parse(await call('ping')).limit, 4)
+  })
+})
+
+test('the process limit and one more: the last is refused as busy, each of the others delivers all its messages', async t => {
+  const app = await startApp(t, { PROCESS_LIMIT: '3' })
+  const runs = await Promise.all([1, 2, 3].map(() => app.start('process', [10, 100])))
+  const refused = await app.request('POST', '/tasks', { method: 'process', args: [1, 1] })
+  assert.equal(refused.status, 503)
+  assert.ok(refused.headers.get('retry-after'))
+  assert.deepEqual(await app.call('process', '', randomUUID(), '[1, 1]'), ['__BUSY__', 'the process limit of 3 is reached'])
+  for (const run of runs) {
+    assert.equal((await run.outcome()).outcome, 'ok')
+    assert.equal(run.reader.entries.length, 12)
+    await endOf(run.pid) // a place is a process: it is free when that has gone
+  }
+  assert.equal((await (await app.start('process', [1, 1])).outcome()).outcome, 'ok', 'there is a place again')
+})
+
+test('the same call id twenty times at once: one runs, nineteen are refused', async t => {
+  const app = await startApp(t, { PROCESS_LIMIT: '30' })
+  const answers = await Promise.all(Array.from({ length: 20 }, () => app.call('process', 'only once', randomUUID(), '[5, 100]')))
+  assert.equal(answers.filter(([tag]) => tag === '').length, 1)
+  assert.equal(answers.filter(([tag, message]) => tag === '__ERROR__' && /already running/.test(message)).length, 19)
+})
+
+test('the time limit of a call, or of all calls, ends a run with the reason', async t => {
+  const app = await startApp(t, { TIME_LIMIT: '1' })
+  const [own, general] = await Promise.all([app.start('polite', [], { timeLimit: 0.3 }), app.start('polite')])
+  for (const [run, seconds] of [[own, 0.3], [general, 1]] as const) {
+    const done = await run.outcome()
+    assert.equal(done.outcome, 'cancelled')
+    assert.equal(done.reason, `over its time limit of ${seconds} s`)
+  }
+})
+
+test('of finished runs, the oldest go first, with what they produced', async t => {
+  const app = await startApp(t, { KEEP_RUNS: '2' })
+  const produced: string[] = []
+  for (let i = 0; i < 4; i++) {
+    const run = await app.start('produce', [10])
+    const { result } = await run.outcome()
+    produced.push((result as { file: string }).file)
+    await endOf(run.pid)
+  }
+  const known = (await app.request('GET', '/tasks')).body.map(({ id }: { id: string }) => `${id}.txt`)
+  assert.deepEqual(known, produced.slice(2).reverse())
+  const statuses = await Promise.all(produced.map(async name => (await app.request('GET', `/files/${name}`)).status))
+  assert.deepEqual(statuses, [404, 404, 200, 200])
+})
+
+/** Until a process has gone, and the workers server knows: it takes note of the end before it answers the next call. */
+async function endOf(pid: number) {
+  for (;;) {
+    try {
+      process.kill(pid, 0)
+    } catch {
+      return
+    }
+    await new Promise(resolve => setTimeout(resolve, 10))
+  }
+}
+
+function parseEvents(text: string): { id: string; data: any }[] {
+  return text.split('\n\n').filter(event => event.startsWith('id:')).map(event => {
+    const [, id, data] = /^id: (\d+)\ndata: (.*)$/.exec(event)!
+    return { id: id!, data: JSON.parse(data!) }
+  })
+}
