@@ -4,7 +4,7 @@
 /** @typedef {{ ok: true, status: number, data: any }} Given */
 /** @typedef {{ ok: false, status: number, errors: string[], retryAfter: number }} Refused */
 /** @typedef {Given | Refused} Answer */
-/** @typedef {{ name: string, type: string, description: string, default?: unknown }} Parameter */
+/** @typedef {{ name: string, type: string, description: string, default?: unknown, min?: number, max?: number }} Parameter */
 /** @typedef {{ name: string, description: string, parameters: Parameter[] }} Method */
 /** @typedef {{ id: string, method: string, callId: string, pid: number, started: number, size: number, outcome?: string, seconds?: number }} Listed */
 

@@ -2,6 +2,7 @@
 // passes, with the frames of the last message to read. The WebSocket's two directions are what was
 // really sent; the hops behind it follow from them by the contract. Closed, it costs nothing.
 
+import { clockAhead } from './api.js'
 import { connection } from './connection.js'
 import { element, make, picture, put, redraw } from './draw.js'
 import { inView } from './runs.js'
@@ -67,7 +68,7 @@ function tap(way, text, piece) {
     const line = first ? JSON.stringify(first) : ''
     pass('socket', text)
     // what comes from a run that is over, or long past, came out of the log
-    const live = first && Date.now() - first.time < 5000
+    const live = first && Date.now() - clockAhead - first.time < 5000
     pass(live ? 'publish' : 'read', live ? framed(piece.id, piece.position, cut(line), lines) : `["${piece.id}", ${piece.position}]\n→ ${cut(line)}\n${lines}`)
     if (live) pass('append', `at byte ${count(piece.position)}, ${counted(size)}\n${cut(line)}\n${lines}`)
   }

@@ -33,6 +33,8 @@ let shownCount = 0
 let scanned = 0
 let chosen = -1
 let wantedLine = -1
+/** @type {Entry | undefined} the entry that is shown in full */
+let drawn
 
 /** @param {Run | undefined} next @param {number} [line] to go to when it has arrived, from 1 */
 export function showLog(next, line = 0) {
@@ -46,18 +48,13 @@ export function showLog(next, line = 0) {
   refilter()
 }
 
-/** @param {Entry} entry an entry that stands in the log of the run in view */
-export function goToEntry(entry) {
-  const n = run ? numberOf(run, entry) : -1
-  if (n >= 0) reveal(n)
-}
-
 picture(() => {
   if (!run) return
   scan(run)
   if (wantedLine >= 0 && wantedLine < run.chunks.count) reveal(wantedLine)
   list.selected = chosen < 0 ? -1 : rowOf(chosen)
   list.draw(shownCount)
+  drawChoice(run)
 })
 
 calmPicture(() => run && drawHead(run))
@@ -121,7 +118,6 @@ function refilter() {
     scan(run)
     list.reveal(rowOf(chosen))
   }
-  drawChoice()
   redraw()
 }
 
@@ -168,12 +164,11 @@ function write(target, text) {
 /** @param {number} row */
 function choose(row) {
   chosen = shown[row] ?? -1
-  drawChoice()
   redraw()
 }
 
 /** Shows entry n, also when the filter would not. @param {number} n */
-function reveal(n) {
+export function reveal(n) {
   wantedLine = -1
   chosen = n
   const level = run?.chunks.levels[n] ?? 0
@@ -183,13 +178,14 @@ function reveal(n) {
     refilter()
   }
   list.reveal(rowFrom(n))
-  drawChoice()
 }
 
-function drawChoice() {
-  const entry = chosen < 0 ? undefined : run?.chunks.get(chosen)
-  box.hidden = !entry
-  if (!entry) return
+/** @param {Run} run */
+function drawChoice({ chunks }) {
+  const entry = chosen < 0 ? undefined : chunks.get(chosen)
+  set(box, 'hidden', !entry)
+  if (!entry || entry === drawn) return
+  drawn = entry
   put(element('entry-title', HTMLElement), `Line ${count(chosen + 1)}, ${entry.type}, ${clock(entry.time)}`)
   put(element('entry-text', HTMLElement), fullText(entry))
 }
@@ -214,15 +210,6 @@ function jump(step) {
     const level = LEVELS[levels[n] ?? 0]
     if (level === 'warning' || level === 'error') return reveal(n)
   }
-}
-
-/** @param {Run} run @param {Entry} entry */
-function numberOf({ chunks }, entry) {
-  for (const chunk of chunks.all) {
-    const at = chunk.entries?.indexOf(entry) ?? -1
-    if (at >= 0) return chunk.first + at
-  }
-  return -1
 }
 
 /** @param {Entry['type']} type */
@@ -295,6 +282,5 @@ list.box.addEventListener('keydown', key => {
 
 function close() {
   chosen = -1
-  drawChoice()
   redraw()
 }

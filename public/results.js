@@ -4,7 +4,7 @@
 
 import { calmPicture, element, make, put, redraw, set } from './draw.js'
 import { List } from './list.js'
-import { goToEntry } from './log.js'
+import { reveal } from './log.js'
 import { count, place } from './words.js'
 
 /** @typedef {import('./run.js').Run} Run */
@@ -55,8 +55,10 @@ function drawImport(run) {
     ['Columns', Array.isArray(result?.columns) ? count(result.columns.length) : '–'],
   ])
   const name = typeof result?.file === 'string' ? result.file : ''
-  set(file, 'hidden', !name)
+  set(file, 'hidden', false) // from the beginning, so that nothing moves when it can be used
+  file.toggleAttribute('data-off', !name)
   if (name) file.href = `files/${encodeURIComponent(name)}`
+  else file.removeAttribute('href')
   put(note, Array.isArray(result?.columns) ? result.columns.join(', ') : run.done ? noResult(run) : 'The rows can be downloaded when the import has ended.')
   show({ source: false, findings: true, text: '' })
   const rejected = typeof result?.rejected === 'number' ? result.rejected : run.findings.length
@@ -154,7 +156,7 @@ function fillFinding(row, n) {
 function chooseFinding(n) {
   const finding = run?.findings[n]
   if (!finding) return
-  goToEntry(finding)
+  reveal(finding.n)
   const line = Number(finding.data.line)
   if (source.hidden || !line) return
   sourceList.selected = line - 1

@@ -6,7 +6,8 @@ import { Chunks } from './chunks.js'
 import { bytes, counted, duration, importedName, outcomes, signature } from './words.js'
 
 /** @typedef {import('../protocol.ts').Entry} Entry */
-/** @typedef {Entry & { type: 'warning' | 'error' }} Finding */
+/** @typedef {Entry & { type: 'warning' | 'error' }} Trouble */
+/** @typedef {Trouble & { n: number }} Finding with the number of its entry */
 /** @typedef {{ method: string, args: (unknown | File)[], callId?: string }} Call */
 /** @typedef {'uploading' | 'asking' | 'queued' | 'refused' | 'unsure' | 'joining' | 'running' | 'cancelling' | 'ok' | 'error' | 'cancelled' | 'died'} State */
 
@@ -54,7 +55,7 @@ export class Run {
 
   /** @param {Entry[]} entries @param {number} next */
   receive(entries, next) {
-    for (const entry of entries) /** @type {(run: Run, entry: Entry) => void} */ (learn[entry.type])(this, entry)
+    entries.forEach((entry, at) => /** @type {(run: Run, entry: Entry, n: number) => void} */ (learn[entry.type])(this, entry, this.chunks.count + at))
     this.chunks.append(entries, next)
     this.next = next
   }
@@ -125,7 +126,7 @@ export class Run {
 }
 
 /** Every kind of entry, and what is learnt from it: a kind that is missing here does not compile.
- * @type {{ [T in Entry['type']]: (run: Run, entry: Entry & { type: T }) => void }} */
+ * @type {{ [T in Entry['type']]: (run: Run, entry: Entry & { type: T }, n: number) => void }} */
 const learn = {
   start: (run, entry) => { run.start = entry; run.problem = undefined },
   msg: () => {},
@@ -136,9 +137,9 @@ const learn = {
   done: (run, entry) => { run.done = entry; run.cancelling = false },
 }
 
-/** @param {Run} run @param {Finding} entry */
-function find(run, entry) {
-  if (run.findings.length < MOST_FINDINGS) run.findings.push(entry)
+/** @param {Run} run @param {Trouble} entry @param {number} n */
+function find(run, entry, n) {
+  if (run.findings.length < MOST_FINDINGS) run.findings.push({ ...entry, n })
 }
 
 /** Speed from the times in the entries, so that a page which reads the log later sees the same. It is

@@ -5,14 +5,14 @@ import { ask } from './api.js'
 import { follow, unfollow } from './connection.js'
 import { calmPicture, element, make, put, redraw, set } from './draw.js'
 import { Run } from './run.js'
-import { bytes, day, duration, elapsed, importedName, outcomes } from './words.js'
+import { day, duration, elapsed, importedName, outcomes } from './words.js'
 
 /** @typedef {import('./api.js').Listed} Listed */
 /** @typedef {{ id: string, title: string, started: number }} Remembered */
 
 const STORE = 'longrun.runs'
 const MOST_REMEMBERED = 200
-const LOOK = 4000 // milliseconds between two looks at the server's list, while the page is visible
+const LOOK = 4000 // milliseconds between two looks at the server's list, while something in it can change unseen
 const OUT_OF_VIEW = 1024 * 1024 // bytes of log kept of a run that nobody looks at
 
 const items = element('runs', HTMLOListElement)
@@ -30,6 +30,8 @@ let listed = []
 export let listKnown = false
 let remembered = recall()
 let most = 50
+/** runs after whose end the list was asked for @type {WeakSet<Run>} */
+const seenDone = new WeakSet()
 
 /** @param {string} id @param {import('./run.js').Call} [call] */
 export function openRun(id, call) {
@@ -64,11 +66,12 @@ export function go(href) {
 }
 
 export async function look() {
+  for (const run of runs.values()) if (run.done) seenDone.add(run)
   const answer = await ask('GET', 'tasks')
   if (!answer.ok || !Array.isArray(answer.data)) return
   listed = answer.data
   listKnown = true
-  for (const run of runs.values()) if (run.done && run !== inView) forget(run)
+  for (const run of runs.values()) if (seenDone.has(run) && run !== inView) forget(run)
   redraw()
 }
 
@@ -124,13 +127,14 @@ function fromListed(run, title) {
   const state = run.outcome ?? 'running'
   const words = run.outcome ? outcomes[run.outcome] ?? run.outcome : 'Running'
   const time = run.seconds === undefined ? '' : ` · ${duration(run.seconds)}`
-  return { id: run.id, title: title ?? importedName(run.callId) ?? run.method, state, about: `${words}${time} · ${day(run.started)} · ${bytes(run.size)}`, part: undefined }
+  return { id: run.id, title: title ?? importedName(run.callId) ?? run.method, state, about: `${words}${time} · ${day(run.started)}`, part: undefined }
 }
 
 /** @type {Map<string, HTMLLIElement>} */
 const nodes = new Map()
 
 calmPicture(() => {
+  if ([...runs.values()].some(run => run.done && !seenDone.has(run))) look()
   const wanted = wantedItems()
   const drawn = wanted.slice(0, most)
   const ids = new Set(drawn.map(({ id }) => id))
@@ -187,4 +191,14 @@ for (const button of [mine, everyone]) {
   })
 }
 more.addEventListener('click', () => { most += 200; redraw() })
-setInterval(() => { if (!document.hidden) look() }, LOOK)
+// What this page follows, it knows; only of other runs does it have to ask.
+setInterval(() => {
+  const unseen = everyone.ariaPressed === 'true' || wantedItems().some(({ id, state }) => state === 'running' && !runs.has(id))
+  if (!document.hidden && (unseen || !listKnown)) look()
+}, LOOK)
+addEventListener('storage', ({ key }) => { // another tab of this browser has started something
+  if (key !== STORE) return
+  remembered = recall()
+  look()
+})
+document.addEventListener('visibilitychange', () => { if (!document.hidden) look() })

@@ -183,12 +183,14 @@ function makeForm(method) {
 /** @param {Parameter} parameter */
 function makeControl(parameter) {
   const label = make('label', '', parameter.name)
-  const { name, type, description, default: preset } = parameter
+  const { name, type, description, default: preset, min, max } = parameter
   const control = type === 'text' || type === 'object' ? make('textarea') : make('input')
   if (control instanceof HTMLInputElement) control.type = { number: 'number', integer: 'number', boolean: 'checkbox', file: 'file' }[type] ?? 'text'
   if (control instanceof HTMLInputElement && type === 'number') control.step = 'any'
   if (control instanceof HTMLInputElement && type === 'boolean') control.checked = preset === true
   else if (preset !== undefined) control.value = type === 'object' ? JSON.stringify(preset) : String(preset)
+  if (control instanceof HTMLInputElement && min !== undefined) control.min = String(min)
+  if (control instanceof HTMLInputElement && max !== undefined) control.max = String(max)
   control.name = name
   control.dataset.type = type
   control.required = preset === undefined && type !== 'boolean' && type !== 'string' && type !== 'text'
@@ -256,8 +258,11 @@ function showChoice(input) {
 }
 
 element('sample', HTMLButtonElement).addEventListener('click', async () => {
-  const answer = await fetch('sample.csv')
-  importFile(new File([await answer.blob()], 'sample.csv', { lastModified: 0 }))
+  const answer = await fetch('sample.csv').catch(() => undefined)
+  const problem = element('start-problem', HTMLElement)
+  problem.hidden = answer?.ok === true
+  problem.textContent = 'The web server does not give the sample file.'
+  if (answer?.ok) importFile(new File([await answer.blob()], 'sample.csv', { lastModified: 0 }))
 })
 
 const dropping = element('dropping', HTMLElement)

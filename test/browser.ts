@@ -174,16 +174,22 @@ async function openPage(protocol: Protocol, targetId: string, browserContextId: 
         resolve(seen)
       }
       const observer = new MutationObserver(look)
-      const limit = setTimeout(() => { observer.disconnect(); reject(new Error('waited in vain for ' + ${JSON.stringify(String(condition))} + '\\n' + document.body.innerText.slice(-700))) }, ${PATIENCE})
+      const limit = setTimeout(() => { observer.disconnect(); reject(new Error('waited in vain for ' + ${JSON.stringify(String(condition))} + '\\n' + document.body?.innerText.slice(-700))) }, ${PATIENCE})
       observer.observe(document, { subtree: true, childList: true, attributes: true, characterData: true })
       look()
     })`
-    const { result, exceptionDetails } = await send('Runtime.evaluate', { expression, awaitPromise: true, returnByValue: true })
-    if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text)
-    return result.value
+    try {
+      const { result, exceptionDetails } = await send('Runtime.evaluate', { expression, awaitPromise: true, returnByValue: true })
+      if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text)
+      return result.value
+    } catch (error) {
+      // the page went on to another address meanwhile: the condition is to hold there
+      if (/navigated|context was destroyed/.test(String(error))) return until(condition, ...args)
+      throw error
+    }
   }
 
-  const sees = (text: string) => until(text => document.body.innerText.includes(text), text)
+  const sees = (text: string) => until(text => document.body?.innerText.includes(text), text)
 
   async function click(selector: string) {
     const { x, y } = await run(selector => {
