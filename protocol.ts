@@ -130,6 +130,9 @@ export const BUSY_TAG = '__BUSY__'
 export const RESULT_TAG = '__RES__'
 const STARTED_TAG = ''
 
+/** Reserved names: the workers server answers these itself, in place. All other calls start a process. */
+export const RESERVED = ['list', 'read', 'stat', 'cancel', 'methods', 'ping']
+
 /** The largest `args` that a call may have, in bytes. */
 export const MAX_ARGS = 2 ** 20
 

@@ -16,7 +16,7 @@ import { WebSocketServer, type WebSocket } from 'ws'
 import { Subscriber } from 'zeromq'
 import {
   ALLOWED_HOSTS, BusyError, callRemote, createSocket, FILES, HOST, isId, MAX_ARGS, MAX_UPLOAD, openRuns, PORT,
-  refuseToStart, RemoteError, TimeoutError, TOKEN, unpackChunk, UPLOADS, XPUB_ADDR, type Call, type Chunk,
+  refuseToStart, RemoteError, RESERVED, TimeoutError, TOKEN, unpackChunk, UPLOADS, XPUB_ADDR, type Call, type Chunk,
 } from './protocol.ts'
 
 const BEAT = 5000 // ms between two heartbeats
@@ -391,6 +391,7 @@ async function readCall(request: IncomingMessage): Promise<Call> {
   if (!isObject(body)) throw new HttpError(400, 'the body must be a JSON object: {"method": NAME, "args": [...]}')
   const { method, args = [], id = randomUUID(), callId = '', timeLimit } = body
   if (typeof method !== 'string') throw new HttpError(400, 'method must be a string')
+  if (RESERVED.includes(method)) throw new HttpError(404, `unknown method ${method}`) // it would start nothing
   if (!Array.isArray(args)) throw new HttpError(400, 'args must be an array')
   if (!isId(id)) throw new HttpError(400, 'id must be 1 to 64 of A-Z a-z 0-9 _ -')
   if (typeof callId !== 'string') throw new HttpError(400, 'callId must be a string')
@@ -445,6 +446,7 @@ async function sendEvents(request: IncomingMessage, response: ServerResponse, id
     finish: () => response.end(),
   })
   const beat = setInterval(() => response.write(':\n\n'), BEAT)
+  response.setTimeout(3 * BEAT, () => response.destroy()) // it takes not even the heartbeats: it has gone without a word
   response.on('drain', () => reader.acknowledge(reader.next))
   follow(reader)
   response.once('close', () => {

@@ -31,7 +31,9 @@ type Values<P extends readonly Parameter[]> = { -readonly [K in keyof P]: Types[
 /** A function that may be called from outside, with what a caller must know. */
 export type Remote = { description: string; parameters: readonly Parameter[]; run: (task: Task, ...args: any[]) => unknown }
 
-const marked = new WeakSet<object>()
+// A registered symbol, and not a WeakSet of this module: a module that Node takes for CommonJS (no "type": "module"
+// beside it) gets a copy of this file of its own, and its marks must count, too.
+const MARK = Symbol.for('longrun.remote')
 
 /**
  * Marks a function that may be called from outside, under the name by which its module exports it; nothing else
@@ -40,9 +42,7 @@ const marked = new WeakSet<object>()
 export function remote<const P extends readonly Parameter[]>(
   description: string, parameters: P, run: (task: Task, ...args: Values<P>) => unknown,
 ): Remote {
-  const made = { description, parameters, run }
-  marked.add(made)
-  return made
+  return Object.assign({ description, parameters, run }, { [MARK]: true })
 }
 
 /**
@@ -51,8 +51,8 @@ export function remote<const P extends readonly Parameter[]>(
  */
 export async function loadFunctions(): Promise<Map<string, Remote>> {
   const modules = [await import(import.meta.url), await import(pathToFileURL(TASKS).href)]
-  const exported = modules.flatMap(module => Object.entries(module as object))
-  return new Map(exported.filter((pair): pair is [string, Remote] => marked.has(Object(pair[1]))))
+  const exported = modules.flatMap(module => Object.entries<object>(module))
+  return new Map(exported.filter((pair): pair is [string, Remote] => MARK in Object(pair[1])))
 }
 
 /** The arguments with their defaults filled in. Throws a RemoteError that names the argument that does not fit. */

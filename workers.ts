@@ -12,7 +12,7 @@ import { join } from 'node:path'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import {
   busy, BusyError, createSocket, FILES, isId, KEEP_RUNS, logPath, MAX_CHUNK, openRuns, packChunk, packEntry,
-  packReply, PROCESS_LIMIT, rawResult, refused, refuseToStart, RemoteError, REP_ADDR, result, RUNS, SPARES, started,
+  packReply, PROCESS_LIMIT, rawResult, refused, refuseToStart, RemoteError, REP_ADDR, RESERVED, result, RUNS, SPARES, started,
   TIME_LIMIT, unpackCall, unpackEntry, unpackEnvelope, UPLOADS, XPUB_ADDR, XSUB_ADDR,
   type Call, type Done, type Entry, type Outcome, type Reply, type Start,
 } from './protocol.ts'
@@ -54,17 +54,12 @@ let stopping = 0
 
 openRuns()
 const functions = await loadFunctions().catch(error => refuseToStart(`cannot load the remote functions: ${error.stack}`))
-for (const name of ['list', 'read', 'stat', 'cancel', 'methods', 'ping']) {
+for (const name of RESERVED) {
   if (functions.has(name)) refuseToStart(`a remote function cannot be called ${name}: that name is reserved`)
 }
 const router = createSocket(Router, { sendTimeout: 0 })
-const xsub = createSocket(XSubscriber)
-const xpub = createSocket(XPublisher)
 await bind(router, REP_ADDR)
-await bind(xsub, XSUB_ADDR)
-await bind(xpub, XPUB_ADDR)
-const proxy = new Proxy(xsub, xpub) // native, in its own thread: no message of a task passes through this program
-void proxy.run()
+let proxy = await startProxy()
 const publisher = createSocket(Publisher, { sendTimeout: 0 })
 publisher.connect(XSUB_ADDR)
 
@@ -87,6 +82,24 @@ async function bind(socket: { bind(address: string): Promise<void> }, address: s
   const path = socketPath(address)
   if (path && await listens(path)) refuseToStart(`another workers server is running on ${address}`)
   await socket.bind(address).catch(error => refuseToStart(`cannot listen on ${address}: ${error.message}`))
+}
+
+/**
+ * From the tasks to the web server. Native, in its own thread: no message of a task passes through this program.
+ * When this process is stopped and continued (SIGSTOP), it may end by EINTR, and closes its sockets: so start another.
+ */
+async function startProxy(): Promise<Proxy> {
+  const xsub = createSocket(XSubscriber)
+  const xpub = createSocket(XPublisher)
+  const closed = Promise.all([xsub, xpub].map(({ events }) => new Promise(resolve => events.on('end', resolve))))
+  await bind(xsub, XSUB_ADDR)
+  await bind(xpub, XPUB_ADDR)
+  const native = new Proxy(xsub, xpub)
+  native.run().catch(async () => {
+    await closed
+    proxy = await startProxy()
+  })
+  return native
 }
 
 /** The file of an ipc address. */

@@ -76,6 +76,15 @@ export const parent = remote('starts other processes', [{ name: 'ends', type: 's
   if (ends === 'wait') await sleep(60_000)
 })
 
+export const tick = remote('goes on until it is let go: by a produced file of that name', [{ name: 'name', type: 'string', description: '' }], async (task, name) => {
+  const { existsSync } = await import('node:fs')
+  const { FILES } = await import('../protocol.ts')
+  for (let step = 0; !existsSync(`${FILES}/${name}`); step++) {
+    task.msg({ step })
+    await sleep(20, undefined, { signal: task.signal })
+  }
+})
+
 export const text = remote('one entry of that many characters', [{ name: 'length', type: 'integer', description: 'of its text' }], async (task, length) => {
   task.msg('x'.repeat(length))
 })
