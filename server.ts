@@ -57,6 +57,7 @@ const server = createServer({
   maxHeaderSize: 16 * 2 ** 10,
   headersTimeout: 10_000,
   requestTimeout: 3600_000, // an upload may take long; it must not stall, though: see STALLED
+  keepAliveTimeout: 65_000, // longer than a reverse proxy's: a request on a connection that we close would be lost
   connectionsCheckingInterval: 5000,
   joinDuplicateHeaders: true, // two Hosts, two tokens: a proxy before us may look at the other one, so neither is right
 }, (request, response) => {

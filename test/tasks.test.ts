@@ -1,0 +1,149 @@
+// The remote functions that come with the project: importCsv and compile, over HTTP and WebSocket, with real files.
+
+import assert from 'node:assert/strict'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, before, suite, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { App, processesOf } from './app.ts'
+
+const app = new App({ PROCESS_LIMIT: '12', SPARES: '2', TASKS: '' })
+before(async () => {
+  await app.startWorkers()
+  await app.startServer()
+})
+after(() => app.end())
+
+suite('importCsv', { concurrency: 3 }, () => {
+  /** Imports a file, and gives the rows that were produced, the warnings as [line, msg], and the result. */
+  async function importCsv(content: string | Buffer, options = {}) {
+    const run = await app.start('importCsv', [await app.upload(content), options])
+    const done = await run.outcome()
+    const warnings = run.reader.entries.flatMap(({ type, data }) => type === 'warning' ? [[data.line, data.msg]] : [])
+    const result = done.result as { rows: number; rejected: number; columns: string[]; file: string } | undefined
+    const produced = result ? await app.request('GET', `/files/${result.file}`) : undefined
+    const rows = produced?.body.split('\n').slice(0, -1).map((line: string) => JSON.parse(line)) as unknown[]
+    return { run, done, result, warnings, rows, produced }
+  }
+
+  test('makes JSON lines of rows; the header names the columns', async () => {
+    const { result, rows, warnings, produced, run } = await importCsv('name,age\nAnna,3\nBert,4')
+    assert.deepEqual(rows, [{ name: 'Anna', age: '3' }, { name: 'Bert', age: '4' }])
+    assert.deepEqual(result, { rows: 2, rejected: 0, columns: ['name', 'age'], file: `${run.id}.ndjson` })
+    assert.deepEqual(warnings, [])
+    assert.match(produced!.headers.get('content-disposition')!, /^attachment/)
+    const progress = run.reader.entries.filter(({ type }) => type === 'progress').at(-1)!
+    assert.deepEqual(progress.data, { current: 22, total: 22, unit: 'bytes' })
+  })
+
+  test('knows quotes, doubled quotes, line breaks in fields, CRLF, a byte order mark, blank lines', async () => {
+    const { rows, warnings } = await importCsv('\ufeffa,"b ""x"""\r\n"1,5","two\r\nlines"\r\n\r\n"",ü"\r\n'.replace('ü"', 'ü'))
+    assert.deepEqual(rows, [{ a: '1,5', 'b "x"': 'two\r\nlines' }, { a: '', 'b "x"': 'ü' }])
+    assert.deepEqual(warnings, [])
+  })
+
+  test('finds the delimiter in the header, or takes the one that is given', async () => {
+    assert.deepEqual((await importCsv('a;b,c;d\n1;2;3')).rows, [{ a: '1', 'b,c': '2', d: '3' }])
+    assert.deepEqual((await importCsv('a\tb\n1\t2')).rows, [{ a: '1', b: '2' }])
+    assert.deepEqual((await importCsv('a;b,c\n1,2', { delimiter: ',' })).rows, [{ 'a;b': '1', c: '2' }])
+    assert.match((await importCsv('a,b\n1,2', { delimiter: '|' })).done.reason!, /must be a comma, a semicolon or a tab/)
+    assert.match((await importCsv('a,b\n1,2', { header: false })).done.reason!, /unknown option 'header'/)
+  })
+
+  test('warns of each line that cannot be imported, with its number and why, and goes on', async () => {
+    const content = Buffer.concat(['a,b\n', '1\n', '1,2,3\n', 'x"y,2\n', '"open,2\n', 'bad,', Buffer.from([0xff]), '\n', 'good,1\n'].map(part => Buffer.from(part)))
+    const { rows, warnings, result } = await importCsv(content)
+    assert.deepEqual(rows, [{ a: 'good', b: '1' }])
+    assert.equal(result!.rejected, 5)
+    assert.deepEqual(warnings.map(([line]) => line), [2, 3, 4, 5, 6])
+    for (const [index, why] of [/1 instead of 2/, /3 instead of 2/, /quote/, /not closed/, /UTF-8/].entries()) {
+      assert.match(String(warnings[index]![1]), why)
+    }
+  })
+
+  test('keeps a flood of warnings bounded: a thousand are entries, the rest is counted', async () => {
+    const { result, warnings, run } = await importCsv('a,b\n' + 'wrong\n'.repeat(5000) + '1,2\n')
+    assert.equal(warnings.length, 1000)
+    assert.equal(result!.rejected, 5000)
+    assert.equal(result!.rows, 1)
+    assert.ok(run.reader.entries.some(({ type, data }) => type === 'log' && /first 1000/.test(data.msg)))
+  })
+
+  test('refuses a file without a usable header', async () => {
+    for (const [content, why] of [['', /empty/], ['\n\n', /empty/], ['a,a\n1,2', /two columns are named 'a'/], ['a,,c\n', /column 2 has no name/]] as const) {
+      const { done } = await importCsv(content)
+      assert.equal(done.outcome, 'error')
+      assert.match(done.reason!, why)
+    }
+  })
+
+  test('keeps a column with a dangerous name harmless', async () => {
+    const { produced } = await importCsv('__proto__,constructor\n1,2\n')
+    assert.equal(produced!.body, '{"__proto__":"1","constructor":"2"}\n')
+  })
+
+  test('takes a large file in bounded memory, and can be cancelled in its middle without leaving a file', async () => {
+    const line = 'number,"some text, quoted",0123456789,äöü,last field\n'
+    const big = Buffer.from('a,b,c,d,e\n' + line.repeat(1_200_000))
+    const file = await app.upload(big)
+    const run = await app.start('importCsv', [file])
+    let peak = 0
+    while (!run.reader.isDone && existsSync(`/proc/${run.pid}/status`)) {
+      peak = Math.max(peak, Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${run.pid}/status`, 'utf8'))?.[1] ?? 0))
+      await sleep(20)
+    }
+    assert.equal(((await run.outcome()).result as { rows: number }).rows, 1_200_000)
+    assert.ok(peak > 0 && peak < 200_000, `${peak} kB at its peak`)
+    await until(() => !existsSync(join(app.runs, 'uploads', file))) // the upload goes with the run
+    const seconds = run.reader.entries.at(-1)!.time - run.reader.entries[0]!.time
+    assert.ok(run.reader.entries.length < 25 * seconds / 1000 + 10, 'about 20 entries of progress a second')
+
+    const cancelled = await app.start('importCsv', [await app.upload(big)])
+    await cancelled.reader.until(({ entries }) => entries.length > 1)
+    await cancelled.cancel()
+    assert.equal((await cancelled.outcome()).outcome, 'cancelled')
+    await until(() => !readdirSync(join(app.runs, 'files')).some(name => name.startsWith(cancelled.id)))
+  })
+})
+
+suite('compile', { concurrency: 3 }, () => {
+  async function compile(source: string) {
+    const run = await app.start('compile', [source])
+    const done = await run.outcome()
+    return { done, errors: run.reader.entries.flatMap(({ type, data }) => type === 'error' ? [data] : []) }
+  }
+
+  test('names every error with line, column and code, and counts them', async () => {
+    const { done, errors } = await compile('const a: number = "x"\nlet b = 1\n  b.nothing()\n')
+    assert.deepEqual(done.result, { errors: 2, warnings: 0 })
+    assert.deepEqual(errors.map(({ line, column, code, file }) => [line, column, code, file]), [[1, 7, 'TS2322', 'source.ts'], [3, 5, 'TS2339', 'source.ts']])
+    assert.match(errors[0]!.msg, /'string' is not assignable to type 'number'/)
+  })
+
+  test('finds nothing wrong with a good source', async () => {
+    assert.deepEqual((await compile('export const add = (a: number, b: number) => a + b\n')).done.result, { errors: 0, warnings: 0 })
+  })
+
+  test('reads nothing but the source: no imports, no references, no types of this project', async () => {
+    const source = '/// <reference path="/etc/passwd" />\nimport { WebSocket } from "ws"\nimport "/etc/passwd"\nprocess.exit()\n'
+    const { errors } = await compile(source)
+    assert.ok(errors.length >= 2)
+    assert.ok(errors.every(({ msg, file }) => !/root:/.test(msg) && (file === undefined || file === 'source.ts')))
+    assert.ok(errors.some(({ msg }) => /'process'/.test(msg)), 'no ambient types')
+  })
+
+  test('is cancelled together with its compiler, and leaves nothing in its folder', async () => {
+    const deep = Array.from({ length: 400 }, (_, i) => `type T${i}<A> = A extends { x: infer B } ? T${(i + 1) % 400}<B | { x: A, y${i}: B }> : A; let v${i}: T${i}<{ x: { x: { x: number } } }> = 0`).join('\n')
+    const run = await app.start('compile', [deep])
+    const compiles = () => processesOf(app.runs).some(({ command }) => command.includes('source.ts'))
+    await until(() => run.reader.isDone || compiles())
+    await run.cancel()
+    await run.outcome()
+    await until(() => !compiles() && !readdirSync(join(app.runs, 'files')).some(name => name.startsWith(run.id)))
+  })
+})
+
+/** Until something holds of which no event tells: a file, or a process that is not ours. The test's time-out bounds it. */
+async function until(holds: () => boolean) {
+  while (!holds()) await sleep(10)
+}
