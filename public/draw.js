@@ -3,25 +3,28 @@
 
 const CALM = 100 // milliseconds between two changes of a figure: faster nobody reads
 
-/** @type {{ draw: () => void, pause: number, at: number }[]} */
+/** @type {(() => void)[]} */
 const pictures = []
+/** @type {(() => void)[]} */
+const calmPictures = []
 /** @type {(() => void)[]} */
 const afterwards = []
 const channel = new MessageChannel()
 let asked = false
 let rested = 0
+let calmAt = 0
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let later
 
 /** What moves: drawn in every frame in which something changed, while the page is visible. @param {() => void} draw */
 export function picture(draw) {
-  pictures.push({ draw, pause: 0, at: 0 })
+  pictures.push(draw)
 }
 
 /** Words and figures: a few times a second, so that a flood of entries does not make the browser lay out
  * the whole page in every frame. @param {() => void} draw */
 export function calmPicture(draw) {
-  pictures.push({ draw, pause: CALM, at: 0 })
+  calmPictures.push(draw)
 }
 
 /** What must also happen in a background tab: acknowledgements, title. @param {() => void} job */
@@ -58,13 +61,10 @@ function rest(began) {
 
 /** @param {number} now */
 function drawPictures(now) {
-  for (const picture of pictures) {
-    if (now - picture.at < picture.pause) later ??= setTimeout(catchUp, CALM)
-    else {
-      picture.at = now
-      picture.draw()
-    }
-  }
+  for (const draw of pictures) draw()
+  if (now - calmAt < CALM) return void (later ??= setTimeout(catchUp, CALM))
+  calmAt = now
+  for (const draw of calmPictures) draw() // all in one frame, so that the page changes its layout once
 }
 
 function catchUp() {

@@ -192,13 +192,13 @@ async function openPage(protocol: Protocol, targetId: string, browserContextId: 
   const sees = (text: string) => until(text => document.body?.innerText.includes(text), text)
 
   async function click(selector: string) {
-    const { x, y } = await run(selector => {
+    // as a person would: when it is there, and nothing covers it
+    const { x, y } = await until(selector => {
       const target = document.querySelector(selector)
-      if (!target) throw new Error(`nothing to click: ${selector}`)
-      target.scrollIntoView({ block: 'nearest' })
-      const { left, top, width, height } = target.getBoundingClientRect()
-      if (!width) throw new Error(`not visible: ${selector}`)
-      return { x: left + width / 2, y: top + height / 2 }
+      target?.scrollIntoView({ block: 'nearest' })
+      const { left, top, width, height } = target?.getBoundingClientRect() ?? new DOMRect()
+      const [x, y] = [left + width / 2, top + height / 2]
+      return target?.contains(document.elementFromPoint(x, y)) ? { x, y } : undefined
     }, selector)
     for (const type of ['mousePressed', 'mouseReleased']) await send('Input.dispatchMouseEvent', { type, x, y, button: 'left', clickCount: 1 })
   }
