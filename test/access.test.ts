@@ -1,0 +1,775 @@
+// Who gets in, and what becomes of those who try: each test attacks the running system as an outsider would, and
+// the next honest request is served all the same.
+
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import {
+  chmodSync, chownSync, cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, watch,
+  writeFileSync,
+} from 'node:fs'
+import { request as httpRequest, type IncomingHttpHeaders, type OutgoingHttpHeaders } from 'node:http'
+import { request as httpsRequest, type RequestOptions as HttpsOptions } from 'node:https'
+import { connect, type Socket } from 'node:net'
+import { networkInterfaces, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { after, before, test } from 'node:test'
+import { connect as connectTls } from 'node:tls'
+import { gzipSync } from 'node:zlib'
+import { WebSocket } from 'ws'
+import { Dealer, Publisher, Request } from 'zeromq'
+import { App, ROOT, startServer } from './app.ts'
+
+const TOKEN = 'a-long.Secret~of+letters/and=signs'
+const NAME = 'longrun.example.org' // the server's name behind a reverse proxy
+const MAX_UPLOAD = 100_000
+
+const app = new App({ MAX_UPLOAD: String(MAX_UPLOAD), PROCESS_LIMIT: '4' })
+const guarded = new App({ HOST: '0.0.0.0', TOKEN, ALLOWED_HOSTS: `${NAME}, Other.Example.org`, PROCESS_LIMIT: '4' })
+let slow: Promise<string>[] = []
+
+before(async () => {
+  await Promise.all([app.startWorkers(), guarded.startWorkers()])
+  await Promise.all([app.startServer(), guarded.startServer()])
+  // These take as long as the server's patience: begun here, looked at last.
+  const post = `POST /tasks HTTP/1.1\r\n${hostLine(app)}Content-Type: application/json\r\n`
+  slow = [
+    '', 'GET / HT', `GET / HTTP/1.1\r\n${hostLine(app)}X: `, `${post}Content-Length: 100\r\n\r\n{`,
+    `${post}Transfer-Encoding: chunked\r\n\r\n5\r\n{`, `PUT / HTTP/1.1\r\n${hostLine(app)}Content-Length: 100\r\n\r\n{`,
+  ].map(begun => exchange(app, begun))
+})
+after(() => Promise.all([app.end(), guarded.end()]))
+
+// ---- Foreign pages
+
+test('a page of another origin can neither read, nor post, nor open the WebSocket', async () => {
+  const own = port(app)
+  const foreign = [
+    'http://evil.example', `http://evil.example:${own}`, 'null', '', 'file://', 'chrome-extension://abc', 'http://127.0.0.1',
+    `http://127.0.0.1:${own + 1}`, `http://127.0.0.1:${own}1`, `http://evil.example@127.0.0.1:${own}`,
+    `http://127.0.0.1:${own}@evil.example`, `http://127.0.0.1.:${own}`, `http://localhost.evil.example:${own}`,
+    `http://2130706433:${own}`, `http://0x7f000001:${own}`, `http://127.1:${own}`, `http://127.0.0.2:${own}`,
+    `http://[::ffff:127.0.0.1]:${own}`, `http://127.0.0.1:${own}/`, `http://127.0.0.1:${own} http://evil.example`,
+    `ftp://127.0.0.1:${own}`, `127.0.0.1:${own}`, '*', '__proto__',
+  ]
+  for (const Origin of foreign) {
+    const answers = await Promise.all([
+      ask(app, 'GET', '/', { Origin }), ask(app, 'GET', '/tasks', { Origin }), ask(app, 'GET', '/tasks/a/events', { Origin }),
+      ask(app, 'POST', '/tasks', { Origin, ...JSON_TYPE }, CALL), ask(app, 'OPTIONS', '/tasks', { Origin }),
+      ask(app, 'POST', '/files', { Origin }, 'x'), ask(app, 'DELETE', '/tasks/a', { Origin }), ask(app, 'GET', '/log', { Origin, ...UPGRADE }),
+    ])
+    assert.deepEqual(answers.map(({ status }) => status), Array(8).fill(403), Origin)
+    for (const { headers } of answers) assert.ok(!Object.keys(headers).some(name => name.startsWith('access-control')))
+  }
+  const twice = await exchange(app, `GET /tasks HTTP/1.1\r\n${hostLine(app)}Origin: http://127.0.0.1:${own}\r\nOrigin: http://evil.example\r\nConnection: close\r\n\r\n`)
+  assert.deepEqual(statuses(twice), [403])
+  assert.deepEqual(await runsOf(app), [], 'nothing was started')
+})
+
+test('a name of another is no name of this server, which defeats DNS rebinding', async () => {
+  const own = port(app)
+  const foreign = [
+    'evil.example', `evil.example:${own}`, '127.0.0.1', 'localhost', `127.0.0.1:${own + 1}`, `127.0.0.1:0${own}`, `localhost.:${own}`,
+    `user@127.0.0.1:${own}`, `127.0.0.1:${own}.evil.example`, `127.1:${own}`, `0.0.0.0:${own}`, `[::ffff:7f00:1]:${own}`, `::1:${own}`,
+    `http://127.0.0.1:${own}`, `127.0.0.1:${own}/`, `127.0.0.1:${own}, evil.example`, ' ', '[', ':', `:${own}`, '__proto__', 'constructor',
+  ]
+  for (const Host of foreign) {
+    const answers = await Promise.all([ask(app, 'GET', '/', { Host }), ask(app, 'POST', '/tasks', { Host, ...JSON_TYPE }, CALL), ask(app, 'GET', '/log', { Host, ...UPGRADE })])
+    assert.deepEqual(answers.map(({ status }) => status), [403, 403, 403], Host)
+  }
+  assert.deepEqual(statuses(await exchange(app, 'GET / HTTP/1.1\r\nConnection: close\r\n\r\n')), [400], 'no Host')
+  assert.deepEqual(statuses(await exchange(app, 'GET / HTTP/1.0\r\n\r\n')), [403], 'no Host, in HTTP/1.0')
+  for (const both of [`${hostLine(app)}Host: evil.example\r\n`, `Host: evil.example\r\n${hostLine(app)}`, hostLine(app) + hostLine(app)]) {
+    assert.deepEqual(statuses(await exchange(app, `GET / HTTP/1.1\r\n${both}Connection: close\r\n\r\n`)), [403], both)
+  }
+})
+
+test('the own names are let in, in any spelling, and with https behind a proxy', async () => {
+  for (const name of [`127.0.0.1:${port(app)}`, `localhost:${port(app)}`, `LocalHost:${port(app)}`, `[::1]:${port(app)}`]) {
+    assert.equal((await ask(app, 'GET', '/tasks', { Host: name, Origin: `http://${name.toLowerCase()}` })).status, 200, name)
+    assert.equal((await ask(app, 'GET', '/log', { Host: name, Origin: `http://${name.toLowerCase()}`, ...UPGRADE })).status, 101, name)
+  }
+  for (const name of [NAME, 'other.example.org']) {
+    const headers = { Host: name, Origin: `https://${name}`, Authorization: `Bearer ${TOKEN}` }
+    assert.equal((await ask(guarded, 'GET', '/tasks', headers)).status, 200, name)
+    assert.equal((await ask(guarded, 'GET', '/log', { ...headers, ...UPGRADE })).status, 101, name)
+    assert.equal((await ask(guarded, 'GET', '/tasks', { ...headers, Origin: `https://${name}.evil.example` })).status, 403, name)
+  }
+})
+
+test('what a form or a script without leave can post starts nothing: it must be application/json', async () => {
+  const types = [
+    undefined, '', 'text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data; boundary=x', 'application/jsonx',
+    'text/plain; application/json', 'application/json, text/plain', 'application/ json', 'text/json',
+  ]
+  for (const type of types) {
+    const { status } = await ask(app, 'POST', '/tasks', type === undefined ? {} : { 'Content-Type': type }, CALL)
+    assert.equal(status, 415, type)
+  }
+  assert.equal((await ask(app, 'POST', '/files', { 'Content-Type': 'multipart/form-data; boundary=x' }, 'x')).status, 415)
+  assert.deepEqual(await runsOf(app), [], 'nothing was started')
+})
+
+// ---- Other machines, other users
+
+test('without a token it listens for this machine alone, and refuses to listen for others', async () => {
+  const outside = Object.values(networkInterfaces()).flat().filter(found => found && !found.internal && found.family === 'IPv4')
+  for (const found of outside) await assert.rejects(once(connect(port(app), found!.address), 'connect'), /ECONNREFUSED/)
+  await Promise.all([
+    ...['0.0.0.0', '127.evil.example'].map(HOST =>
+      assert.rejects(startServer('server.ts', { ...app.env, HOST }), /reached from other machines: set TOKEN/, HOST)),
+    assert.rejects(startServer('server.ts', { ...app.env, TOKEN: 'with a line\nbreak' }), /TOKEN may have/),
+  ])
+})
+
+test('with a token, nothing is given to who does not have it, not even the page', async () => {
+  const paths = ['/', '/index.html', '/app.js', '/tasks', '/methods', '/health', '/tasks/a/log', '/tasks/a/events', '/files/a.txt', '/nothing']
+  for (const path of paths) assert.equal((await ask(guarded, 'GET', path)).status, 401, path)
+  assert.equal((await ask(guarded, 'POST', '/tasks', JSON_TYPE, CALL)).status, 401)
+  assert.equal((await ask(guarded, 'POST', '/files', {}, 'x')).status, 401)
+  assert.equal((await ask(guarded, 'DELETE', '/tasks/a')).status, 401)
+  const upgrade = await ask(guarded, 'GET', '/log', UPGRADE)
+  assert.equal(upgrade.status, 401)
+  assert.equal(upgrade.headers['www-authenticate'], 'Bearer')
+
+  const wrong = [
+    '', 'x', TOKEN.slice(0, -1), `${TOKEN}x`, ` ${TOKEN}`, TOKEN.toLowerCase(), 'undefined', 'null', '*', encodeURIComponent(TOKEN), `${TOKEN},${TOKEN}`,
+  ]
+  for (const token of wrong) {
+    const tries = [
+      { Authorization: `Bearer ${token}` }, { Cookie: `longrun=${token}` }, { Cookie: `x=1; longrun=${token}` }, { Cookie: `xlongrun=${TOKEN}` },
+      { Authorization: `Basic ${Buffer.from(`longrun:${TOKEN}`).toString('base64')}` }, { Authorization: TOKEN }, { 'X-Token': TOKEN },
+    ]
+    const answers = await Promise.all([...tries.map(headers => ask(guarded, 'GET', '/tasks', headers)), ask(guarded, 'GET', `/?token=${encodeURIComponent(token)}`)])
+    assert.deepEqual(answers.map(({ status }) => status), Array(tries.length + 1).fill(401), token)
+  }
+  const twice = `Authorization: Bearer ${TOKEN}\r\nAuthorization: Bearer ${TOKEN}\r\n`
+  assert.deepEqual(statuses(await exchange(guarded, `GET /tasks HTTP/1.1\r\n${hostLine(guarded)}${twice}Connection: close\r\n\r\n`)), [401])
+  for (const path of [`/tasks?token=${TOKEN}`, `//?token=${TOKEN}`, `/index.html?token=${TOKEN}`]) {
+    assert.equal((await ask(guarded, 'GET', path)).status, 401, path)
+  }
+  assert.deepEqual(await runsOf(guarded), [], 'nothing was started')
+})
+
+test('a browser shows the token once, in a form, and gets a cookie that no script and no other site can use', async () => {
+  const form = await ask(guarded, 'GET', '/', { Accept: 'text/html,*/*' })
+  assert.equal(form.status, 401)
+  assert.match(form.body, /<input[^>]+name="token"/)
+
+  const entered = await ask(guarded, 'GET', `/?run=a%26b&token=${encodeURIComponent(TOKEN)}&line=3`)
+  assert.equal(entered.status, 303)
+  assert.equal(entered.headers.location, '/?run=a%26b&line=3')
+  assert.deepEqual(entered.headers['set-cookie'], [`longrun=${TOKEN}; Path=/; HttpOnly; SameSite=Strict`])
+  const proxied = await ask(guarded, 'GET', `/?token=${encodeURIComponent(TOKEN)}`, { Host: NAME, 'X-Forwarded-Proto': 'https' })
+  assert.match(String(proxied.headers['set-cookie']), /; Secure$/)
+  assert.equal((await ask(guarded, 'GET', `/?token=${encodeURIComponent(TOKEN)}`, { Host: 'evil.example' })).status, 403)
+
+  const Cookie = `theme=dark; longrun=${TOKEN}`
+  assert.equal((await ask(guarded, 'GET', '/', { Cookie })).status, 200)
+  assert.equal((await ask(guarded, 'GET', '/log', { Cookie, ...UPGRADE })).status, 101)
+  assert.equal((await ask(guarded, 'POST', '/tasks', { Cookie, ...JSON_TYPE, Origin: 'http://evil.example' }, CALL)).status, 403)
+  assert.equal((await ask(guarded, 'GET', '/log', { Cookie, ...UPGRADE, Origin: `http://127.0.0.1:${port(guarded) + 1}` })).status, 403)
+})
+
+test('a task does not get the token', async () => {
+  const headers = { Authorization: `Bearer ${TOKEN}`, ...JSON_TYPE }
+  const started = await ask(guarded, 'POST', '/tasks', headers, JSON.stringify({ id: 'looks', method: 'environment' }))
+  assert.equal(started.status, 202)
+  const events = await ask(guarded, 'GET', '/tasks/looks/events', headers)
+  assert.match(events.body, /"outcome":"ok","result":\["/)
+  assert.doesNotMatch(events.body, /TOKEN/)
+  const waits = JSON.parse((await ask(guarded, 'POST', '/tasks', headers, JSON.stringify({ id: 'waits', method: 'polite' }))).body)
+  assert.ok(!readFileSync(`/proc/${waits.pid}/environ`, 'utf8').includes(TOKEN))
+  await ask(guarded, 'DELETE', '/tasks/waits', headers)
+  await ask(guarded, 'GET', '/tasks/waits/events', headers) // ends with the run
+  assert.ok(![...guarded.server.output, ...guarded.workers.output].join('\n').includes(TOKEN), 'nor is it printed')
+})
+
+test('logs, uploads and sockets are for the own user alone', async () => {
+  const run = await app.start('produce', [3])
+  await run.outcome()
+  const upload = await app.upload('x')
+  const mode = (...path: string[]) => (statSync(join(app.runs, ...path)).mode & 0o777).toString(8)
+  assert.deepEqual([mode(), mode('uploads'), mode('files')], ['700', '700', '700'])
+  assert.deepEqual([mode(`${run.id}.ndjson`), mode('uploads', upload), mode('files', `${run.id}.txt`)], ['600', '600', '600'])
+  for (const name of ['rep.sock', 'xsub.sock', 'xpub.sock']) assert.match(mode(name), /00$/, name)
+})
+
+test('a runs folder that others can reach is refused, before anything is put into it', async t => {
+  const folder = mkdtempSync(join(tmpdir(), 'longrun-test-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  const make = (name: string, mode = 0o700) => {
+    mkdirSync(join(folder, name))
+    chmodSync(join(folder, name), mode)
+    return join(folder, name)
+  }
+  const refuses = (file: string, RUNS: string, why: RegExp) => assert.rejects(startServer(file, { ...app.env, RUNS }), why)
+  symlinkSync(make('victim'), join(folder, 'link'))
+  symlinkSync(folder, join(make('inner'), 'uploads'))
+  writeFileSync(join(folder, 'file'), '')
+  await Promise.all([
+    refuses('server.ts', join(folder, 'link'), /not a folder of its own/),
+    refuses('workers.ts', make('group', 0o750), /open to other users: chmod 700/),
+    refuses('server.ts', join(folder, 'inner'), /uploads is not a folder of its own/),
+    refuses('server.ts', join(folder, 'file'), /cannot create the runs folder/),
+  ])
+  assert.deepEqual(readdirSync(join(folder, 'victim')), [])
+  if (process.getuid?.() !== 0) return t.diagnostic('not root: a folder of another user cannot be made here')
+  chownSync(make('other'), 65534, 65534)
+  await refuses('workers.ts', join(folder, 'other'), /belongs to another user/)
+})
+
+test('a second web server on the same port says so, and the first is unharmed', async () => {
+  const second = startServer('server.ts', { ...app.env, PORT: String(port(app)) })
+  await assert.rejects(second, /cannot listen on 127.0.0.1:\d+: .*EADDRINUSE.*; set PORT to another/)
+  await honest()
+})
+
+// ---- Other runs
+
+test('a follower of one run gets nothing of another whose id begins the same, nor everything by the empty id', async () => {
+  const seen: { id?: string; error?: string }[] = []
+  const socket = await app.connect()
+  socket.on('message', text => seen.push(JSON.parse(String(text))))
+  for (const id of ['', 'a', 'abc', '*', 'a*', 'a\0', '../a']) socket.send(JSON.stringify({ start: id }))
+  const run = await app.start('flood', [2000], { id: 'ab' })
+  await run.outcome()
+  const own = await app.start('process', [1, 0], { id: 'a' })
+  await own.outcome()
+  while (!JSON.stringify(seen.at(-1)).includes('"done"')) await once(socket, 'message')
+  socket.close()
+  const ids = new Set(seen.filter(({ id, error }) => id !== undefined && !error).map(({ id }) => id))
+  assert.deepEqual([...ids], ['a'])
+  assert.equal(seen.filter(({ error }) => error?.startsWith('invalid id')).length, 5)
+  for (const path of ['/tasks//events', '/tasks//log', '/tasks/*/log']) assert.equal((await ask(app, 'GET', path)).status, 404, path)
+})
+
+test('whoever can publish can publish rubbish, and the readers of runs do not notice', async () => {
+  const socket = new Publisher({ linger: 0 })
+  socket.connect(`ipc://${app.runs}/xsub.sock`)
+  const run = await app.start('process', [30, 20], { id: 'disturbed' })
+  const rubbish: (string | Buffer)[][] = [
+    [''], ['disturbed'], ['disturbed', '0'], ['disturbed', '0', 'no line break'], ['disturbed', '-1', '\n'], ['disturbed', 'NaN', '\n'],
+    ['disturbed', '1e99', '\n'], ['disturbed', '0', '{}\n', 'more'], ['disturbed', String(2 ** 52), ''], ['disturb', '0', '\n'],
+    ['disturbed', '99999999', '{"forged":true}\n'], [Buffer.alloc(10_000), Buffer.alloc(10_000), Buffer.alloc(10_000)], ['disturbed', '0', '\n'],
+  ]
+  while (!run.reader.isDone) {
+    for (const frames of rubbish) await socket.send(frames)
+    await once(run.reader.socket!, 'message')
+  }
+  socket.close()
+  assert.equal((await run.outcome()).outcome, 'ok')
+})
+
+test('names that every object has are run ids like others, and methods like none', async () => {
+  for (const id of ['__proto__', 'constructor']) {
+    const run = await app.start('process', [2, 0], { id })
+    assert.equal((await run.outcome()).outcome, 'ok', id)
+    assert.equal((await ask(app, 'GET', `/tasks/${id}/log`)).body, run.log())
+    assert.ok((await runsOf(app)).includes(id))
+    const { status } = await ask(app, 'POST', '/tasks', JSON_TYPE, JSON.stringify({ method: id }))
+    assert.equal(status, 404, id)
+  }
+  for (const method of ['unmarked', 'default', 'remote', 'Task', 'RunLog', 'list', 'read', 'ping', '../tasks', 'process\0', '']) {
+    const { status, body } = await ask(app, 'POST', '/tasks', JSON_TYPE, JSON.stringify({ method }))
+    assert.ok(status === 404 || status === 400, `${method}: ${status} ${body}`)
+  }
+  for (const id of ['', '.', '..', 'a/b', '../a', 'a.b', 'ä', 'a\0', 'a'.repeat(65), null, 1, {}, ['a'], { toString: 1 }]) {
+    const { status } = await ask(app, 'POST', '/tasks', JSON_TYPE, JSON.stringify({ method: 'process', id }))
+    assert.equal(status, 400, String(JSON.stringify(id)))
+  }
+})
+
+// ---- Paths and files
+
+test('no path leads anywhere but to the page and the API', async () => {
+  const paths = [
+    '/%', '/%00', '//', '///', '/..', '/../server.ts', '/..%2fserver.ts', '/%2e%2e/server.ts', '/..%5cserver.ts', '/..\\server.ts',
+    '/.', '/./index.html', '//index.html', '/index.html/', '/index.html%00', '/index.html.', '/INDEX.HTML', '/index.html;x', '/public/index.html',
+    '/server.ts', '/package.json', '/.git/config', '/__proto__', '/constructor', '/toString', '*', 'index.html', '?', '#', '/#', '',
+    '//evil.example/', '/\\evil.example', 'http:', `http://127.0.0.1:${port(app)}/`, 'http://evil.example/', 'file:///etc/passwd',
+    '/files/', '/files/..', '/files/../a.ndjson', '/files/..%2fa.ndjson', '/files/.htaccess', '/files/a', '/files/a.part', '/files/a.b.c',
+    '/files/a.TXT', '/files/a.txt/', '/files/%61.txt', '/tasks/../log', '/tasks/a/../b/log', '/tasks/a%2fb/log', '/tasks/a/log/',
+    '/tasks/a.ndjson', `/tasks/${'a'.repeat(65)}/log`, '/uploads/a', '/runs/a.ndjson', `/${'a'.repeat(10_000)}`, '/log', '/\u00e9',
+  ]
+  for (const path of paths) {
+    const answer = await exchange(app, `GET ${path} HTTP/1.1\r\n${hostLine(app)}Connection: close\r\n\r\n`)
+    assert.match(answer, /^HTTP\/1.1 40[04] /, path)
+    assert.doesNotMatch(answer, /longrun<\/title>|root:/, path)
+  }
+  await honest()
+})
+
+test('files are only given as attachments, and only those that runs produced', async () => {
+  const run = await app.start('produce', [10])
+  await run.outcome()
+  const upload = await app.upload('<script>alert(1)</script>')
+  const files = join(app.runs, 'files')
+  for (const name of ['page.html', 'image.svg']) writeFileSync(join(files, name), '<script>alert(1)</script>')
+  writeFileSync(join(files, 'half.part'), 'x')
+  symlinkSync('/etc/passwd', join(files, 'passwd.txt'))
+  symlinkSync(join(app.runs, `${run.id}.ndjson`), join(files, 'log.txt'))
+
+  for (const name of [`${run.id}.txt`, 'page.html', 'image.svg']) {
+    const { status, headers } = await ask(app, 'GET', `/files/${name}`)
+    assert.equal(status, 200)
+    assert.equal(headers['content-type'], 'application/octet-stream')
+    assert.equal(headers['content-disposition'], `attachment; filename="${name}"`)
+  }
+  const log = await ask(app, 'GET', `/tasks/${run.id}/log`)
+  assert.equal(log.headers['content-type'], 'application/x-ndjson')
+  assert.equal(log.headers['content-disposition'], `attachment; filename="${run.id}.ndjson"`)
+  for (const name of ['half.part', 'passwd.txt', 'log.txt', upload, `${upload}.part`, `${run.id}.ndjson`]) {
+    assert.equal((await ask(app, 'GET', `/files/${name}`)).status, 404, name)
+  }
+})
+
+test('of the folder of the page, only the files that stood in it at start are served, and no links', async t => {
+  const copy = mkdtempSync(join(tmpdir(), 'longrun-test-'))
+  t.after(() => rmSync(copy, { recursive: true }))
+  for (const name of ['server.ts', 'protocol.ts', 'package.json', 'public']) cpSync(join(ROOT, name), join(copy, name), { recursive: true })
+  symlinkSync(join(ROOT, 'node_modules'), join(copy, 'node_modules'))
+  symlinkSync('/etc/passwd', join(copy, 'public', 'passwd.html'))
+  symlinkSync('/etc', join(copy, 'public', 'etc.html'))
+  const other = new App({}, copy)
+  t.after(() => other.end())
+  await other.startServer()
+  const style = join(copy, 'public', 'style.css')
+  const wanted = readFileSync(style, 'utf8')
+  rmSync(style)
+  symlinkSync('/etc/passwd', style)
+  writeFileSync(join(copy, 'public', 'late.html'), 'late')
+  for (const path of ['/passwd.html', '/etc.html', '/etc.html/passwd', '/late.html']) assert.equal((await ask(other, 'GET', path)).status, 404, path)
+  assert.equal((await ask(other, 'GET', '/style.css')).body, wanted)
+})
+
+test('an upload that breaks off, or is too large, leaves no file', async () => {
+  const uploads = join(app.runs, 'uploads')
+  const before = readdirSync(uploads)
+  const changes = watch(uploads)
+  for (const length of [`Content-Length: ${MAX_UPLOAD}`, 'Transfer-Encoding: chunked']) {
+    const socket = connect(port(app), '127.0.0.1').on('error', () => {})
+    socket.write(`POST /files HTTP/1.1\r\n${hostLine(app)}${length}\r\n\r\n1000\r\n${'x'.repeat(2000)}`)
+    while (readdirSync(uploads).length === before.length) await once(changes, 'change')
+    socket.resetAndDestroy()
+    while (readdirSync(uploads).length > before.length) await once(changes, 'change')
+  }
+  changes.close()
+  // The client is still sending when the refusal comes, and must be able to read it.
+  for (let round = 0; round < 5; round++) {
+    assert.equal((await app.request('POST', '/files', Buffer.alloc(100 * MAX_UPLOAD))).status, 413)
+  }
+  const chunks = `${(MAX_UPLOAD / 2).toString(16)}\r\n${'x'.repeat(MAX_UPLOAD / 2)}\r\n`.repeat(3)
+  assert.deepEqual(statuses(await exchange(app, `POST /files HTTP/1.1\r\n${hostLine(app)}Transfer-Encoding: chunked\r\n\r\n${chunks}`)), [413])
+  assert.deepEqual(readdirSync(uploads), before)
+  assert.equal(statSync(join(uploads, await app.upload('x'.repeat(MAX_UPLOAD)))).size, MAX_UPLOAD)
+})
+
+// ---- HTTP
+
+test('every answer forbids what could make a page of it, and tells nobody where it came from', async () => {
+  const run = await app.start('produce', [1])
+  await run.outcome()
+  const large = Buffer.alloc(2 ** 21)
+  const answers = await Promise.all([
+    ask(app, 'GET', '/'), ask(app, 'HEAD', '/'), ask(app, 'GET', '/app.js'), ask(app, 'GET', '/methods'), ask(app, 'GET', '/tasks'),
+    ask(app, 'GET', '/health'), ask(app, 'GET', `/tasks/${run.id}/log`), ask(app, 'GET', `/tasks/${run.id}/events`), ask(app, 'GET', `/files/${run.id}.txt`),
+    ask(app, 'GET', '/nothing'), ask(app, 'PUT', '/tasks'), ask(app, 'POST', '/tasks', {}, CALL), ask(app, 'POST', '/tasks', JSON_TYPE, '{'),
+    ask(app, 'POST', '/tasks', JSON_TYPE, large), ask(app, 'POST', '/files', {}, large), ask(app, 'DELETE', `/tasks/${run.id}`), ask(app, 'GET', '/tasks/x/log'),
+    ask(app, 'POST', '/tasks', JSON_TYPE, JSON.stringify({ method: 'process', id: run.id })), ask(app, 'GET', '/', { Host: 'evil.example' }),
+    ask(guarded, 'GET', '/'), ask(guarded, 'GET', '/', { Accept: 'text/html' }), ask(guarded, 'GET', `/?token=${encodeURIComponent(TOKEN)}`),
+    ask(app, 'GET', '/elsewhere', UPGRADE), ask(app, 'GET', '/log', { ...UPGRADE, Origin: 'http://evil.example' }), ask(guarded, 'GET', '/log', UPGRADE),
+    ask(app, 'GET', '/log', { ...UPGRADE, 'Sec-WebSocket-Key': 'x' }), ask(app, 'GET', '/log', { ...UPGRADE, 'Sec-WebSocket-Version': '1' }),
+    ask(app, 'POST', '/log', UPGRADE), ask(app, 'GET', '/log', { ...UPGRADE, Upgrade: 'h2c' }),
+  ])
+  const seen = new Set(answers.map(({ status }) => status))
+  assert.deepEqual([...seen].sort((a, b) => a - b), [200, 303, 400, 401, 403, 404, 405, 409, 413, 415])
+  for (const { status, headers, about } of answers) {
+    const policy = String(headers['content-security-policy'])
+    assert.match(policy, /default-src 'none'.*script-src 'self';.*frame-ancestors 'none'/, `${about} ${status}`)
+    assert.doesNotMatch(policy, /unsafe|\*|http/)
+    assert.equal(headers['x-content-type-options'], 'nosniff', about)
+    assert.equal(headers['x-frame-options'], 'DENY', about)
+    assert.equal(headers['referrer-policy'], 'no-referrer', about)
+    assert.equal(headers['cross-origin-resource-policy'], 'same-origin', about)
+    assert.match(String(headers['cache-control']), /^no-(store|cache)$/, about)
+    assert.equal(headers.server ?? headers['x-powered-by'], undefined, about)
+  }
+})
+
+test('the page holds nothing that the policy forbids, and writes no text as markup', () => {
+  const folder = join(ROOT, 'public')
+  for (const name of readdirSync(folder)) {
+    const text = readFileSync(join(folder, name), 'utf8')
+    if (name.endsWith('.html')) assert.doesNotMatch(text, /<script(?![^>]*\ssrc=)|<style|\sstyle=|\son[a-z]+=|javascript:|(src|href)="(https?:)?\/\//, name)
+    if (name.endsWith('.svg')) assert.doesNotMatch(text, /<script|\son[a-z]+=|javascript:/, name)
+    if (name.endsWith('.js')) assert.doesNotMatch(text, /innerHTML|outerHTML|insertAdjacentHTML|document\.write|srcdoc|\beval\(|new Function|DOMParser/, name)
+  }
+})
+
+test('only the methods that a path has are answered, and none grants anything to other sites', async () => {
+  const headers = { 'Access-Control-Request-Method': 'POST', 'X-HTTP-Method-Override': 'DELETE' }
+  for (const [method, path, status, allow] of [
+    ['OPTIONS', '/tasks', 405, 'GET, POST'], ['OPTIONS', '*', 404], ['TRACE', '/', 405, 'GET'], ['PUT', '/index.html', 405, 'GET'],
+    ['PATCH', '/tasks/a', 405, 'DELETE'], ['DELETE', '/', 405, 'GET'], ['POST', '/', 405, 'GET'], ['PROPFIND', '/', 405, 'GET'], ['GET', '/tasks/a', 405, 'DELETE'],
+    ['HEAD', '/tasks', 200], ['HEAD', '/', 200], ['HEAD', '/tasks/a', 405, 'DELETE'], ['MERGE', '/files', 405, 'POST'],
+  ] as const) {
+    const answer = await ask(app, method, path, { ...headers, 'X-Secret': 'echo' })
+    assert.equal(answer.status, status, `${method} ${path}`)
+    assert.equal(answer.headers.allow, allow, `${method} ${path}`)
+    assert.doesNotMatch(JSON.stringify(answer), /access-control|echo/i)
+  }
+  assert.equal(await exchange(app, `CONNECT 127.0.0.1:22 HTTP/1.1\r\n${hostLine(app)}\r\n`), '')
+  assert.match(await exchange(app, `HEAD /tasks HTTP/1.1\r\n${hostLine(app)}Connection: close\r\n\r\n`), /\r\n\r\n$/, 'no body')
+})
+
+test('no request hides another in its body', async () => {
+  const hidden = `DELETE /tasks/hidden HTTP/1.1\r\n${hostLine(app)}\r\n`
+  const post = `POST /tasks HTTP/1.1\r\n${hostLine(app)}Content-Type: text/plain\r\n`
+  const shapes = [
+    `${post}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n${hidden}`,
+    `${post}Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n${hidden}`,
+    `${post}Content-Length: 0\r\nContent-Length: 5\r\n\r\n${hidden}`,
+    `${post}Content-Length: 0, 5\r\n\r\n${hidden}`,
+    `${post}Content-Length: +0\r\n\r\n${hidden}`,
+    `${post}Content-Length: -1\r\n\r\n${hidden}`,
+    `${post}Content-Length: 0x0\r\n\r\n${hidden}`,
+    `${post}Content-Length : 0\r\n\r\n${hidden}`,
+    `${post}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n${hidden}`,
+    `${post}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n${hidden}`,
+    `${post}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n${hidden}`,
+    `${post}Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n0\r\n\r\n${hidden}`,
+    `${post}Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n${hidden}`,
+    `${post}X: y\r\n Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n${hidden}`,
+    `${post}X: y\rTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n${hidden}`,
+    `${post}Transfer-Encoding: chunked\r\n\r\n0;\n\r\n${hidden}`,
+    `${post}Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n${hidden}`,
+    `${post}Transfer-Encoding: chunked\r\n\r\n1;${'x'.repeat(20_000)}\r\na\r\n0\r\n\r\n${hidden}`,
+    `${post}Transfer-Encoding: chunked\r\n\r\n0x0\r\n\r\n${hidden}`,
+    `GET / HTTP/1.1\r\n${hostLine(app)}Content-Length: ${hidden.length}\r\n\r\n${hidden}`.replace('GET /', 'GET /nothing'),
+    `GET /nothing HTTP/1.1\n${hostLine(app)}\n${hidden}`,
+    `GET /nothing HTTP/1.1\r\n${hostLine(app)}X\0: y\r\n\r\n${hidden}`,
+    `GET /nothing HTTP/1.1\r\n${hostLine(app)}no colon\r\n\r\n${hidden}`,
+    `GET /nothing HTTP/9.9\r\n${hostLine(app)}\r\n${hidden}`,
+    `GET /nothing\r\n\r\n${hidden}`,
+    `GET /elsewhere HTTP/1.1\r\n${hostLine(app)}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n${hidden}`,
+  ]
+  await Promise.all(shapes.map(async shape => {
+    const answer = await exchange(app, shape + `GET /closes HTTP/1.1\r\n${hostLine(app)}Connection: close\r\n\r\n`)
+    assert.doesNotMatch(answer, /unknown run hidden/, shape)
+    assert.ok(statuses(answer).every(status => status >= 400), `${shape}\n${answer}`)
+  }))
+  await honest()
+})
+
+test('huge heads and bodies are refused, and compressed ones are not unpacked', async () => {
+  const lines = (count: number) => Array.from({ length: count }, (_, index) => `X${index}: y\r\n`).join('')
+  const heads = [`X: ${'x'.repeat(20_000)}\r\n`, `X: ${'x'.repeat(2_000_000)}\r\n`, lines(10_000), `Cookie: ${'a=b; '.repeat(10_000)}\r\n`]
+  for (const head of heads) {
+    assert.match(await exchange(app, `GET / HTTP/1.1\r\n${hostLine(app)}${head}Connection: close\r\n\r\n`), /^HTTP\/1.1 431 .*\r\nConnection: close\r\n\r\n$/)
+  }
+  assert.match(await exchange(app, `GET /${'a'.repeat(200_000)} HTTP/1.1\r\n${hostLine(app)}\r\n`), /^HTTP\/1.1 4/)
+  assert.equal((await ask(app, 'POST', '/tasks', JSON_TYPE, Buffer.alloc(3_000_000, 'x'))).status, 413)
+  assert.equal((await ask(app, 'POST', '/tasks', JSON_TYPE, `{"method":"text","args":${'['.repeat(500_000)}${']'.repeat(500_000)}}`)).status, 400)
+  assert.equal((await ask(app, 'POST', '/tasks', { ...JSON_TYPE, 'Content-Encoding': 'gzip' }, gzipSync(Buffer.alloc(50_000_000)))).status, 400)
+  for (const body of ['', 'null', '1', '[]', '"x"', '{', '{}', '{"method":1}', '{"method":"process","args":{}}', '{"method":"process","callId":1}',
+    '{"method":"process","timeLimit":-1}', '{"method":"process","timeLimit":"1"}', '{"method":"process","timeLimit":1e99}', '{"__proto__":{"method":"process"}}',
+    '\xff\xfe', '{"method":"process","args":[1,0,0,0]}', `{"method":"${'x'.repeat(2000)}"}`, `{"method":"process","callId":"${'x'.repeat(300)}"}`]) {
+    const { status } = await ask(app, 'POST', '/tasks', JSON_TYPE, Buffer.from(body, 'latin1'))
+    assert.equal(status, 400, body)
+  }
+  await honest()
+})
+
+test('a client that resets its connection in the middle of anything harms nobody', async () => {
+  const beginnings = [
+    'G', `GET / HTTP/1.1\r\n${hostLine(app)}`, `POST /tasks HTTP/1.1\r\n${hostLine(app)}Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{`,
+    `GET /health HTTP/1.1\r\n${hostLine(app)}\r\n`.repeat(20), `GET /tasks/any/events HTTP/1.1\r\n${hostLine(app)}\r\n`, upgradeHead(app),
+    upgradeHead(app) + '\x81', upgradeHead(app).replace('/log', '/elsewhere'), `POST /files HTTP/1.1\r\n${hostLine(app)}Content-Length: 99\r\n\r\nx`,
+  ]
+  await Promise.all(beginnings.map(async beginning => {
+    for (let round = 0; round < 5; round++) {
+      const socket = connect(port(app), '127.0.0.1').on('error', () => {})
+      await once(socket, 'connect')
+      socket.write(beginning)
+      if (round % 2) await Promise.race([once(socket, 'data'), once(app.server.process.stdout!, 'data'), new Promise(setImmediate)])
+      socket.resetAndDestroy()
+    }
+  }))
+  await honest()
+})
+
+// ---- WebSocket
+
+test('a malformed WebSocket message is told what is wrong, or closes its own socket with the right code', async () => {
+  const nested = `${'['.repeat(30_000)}${']'.repeat(30_000)}`
+  const closing: [bytes: Buffer, code: number][] = [
+    ...['', 'x', '{', 'null', '1', '"start"', '[]', '{}', '{"start":null}', '{"start":1}', '{"start":["a"]}', '{"start":{}}', '{"start":{"toString":1}}',
+      `{"start":${nested}}`, nested, '{"start":"a","next":-1}', '{"start":"a","next":1.5}', '{"start":"a","next":"0"}', '{"start":"a","next":1e99}',
+      '{"start":"a","next":null}', '{"ack":{"toString":1}}', '{"stop":{"toString":1}}', '{"stop":true}', '{"__proto__":{"start":"a"}}',
+    ].map((text): [Buffer, number] => [frame(1, Buffer.from(text)), 1008]),
+    [frame(2, Buffer.from('{"start":"a"}')), 1008], // binary
+    [frame(1, Buffer.from([0x22, 0xff, 0xfe, 0x22])), 1007], // not UTF-8
+    [frame(1, Buffer.alloc(2 ** 20, 'x')), 1009],
+    [frame(1, Buffer.alloc(2 ** 16 + 1, 'x')), 1009],
+    [Buffer.concat([frame(1, Buffer.alloc(60_000, 'x'), 0), frame(0, Buffer.alloc(60_000, 'x'))]), 1009], // in two parts
+    [frame(1, gzipSync('x'), 0xc0), 1002], // compressed, which was not agreed on
+    [frame(3, Buffer.from('x')), 1002], [frame(0, Buffer.from('x')), 1002], [frame(9, Buffer.alloc(126)), 1002], [frame(8, Buffer.from([0])), 1002],
+    [Buffer.from([0x81, 0x01, 0x78]), 1002], // not masked
+    [Buffer.from([0x81, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), 1009],
+    [Buffer.from('GET / HTTP/1.1\r\n\r\n'), 1002],
+  ]
+  for (const [bytes, code] of closing) {
+    const socket = await app.connect()
+    rawOf(socket).write(bytes)
+    assert.equal((await once(socket, 'close'))[0], code, bytes.subarray(0, 60).toString('latin1'))
+  }
+  const socket = await app.connect({ 'Sec-WebSocket-Extensions': 'permessage-deflate' })
+  assert.equal(socket.extensions, '', 'compression is not agreed on')
+  const errors = collect(socket, message => message.error)
+  for (const text of ['{"ack":"unknown","next":7}', '{"stop":"unknown"}', '{"start":"unknown","next":9007199254740991}', '{"start":"../x"}']) socket.send(text)
+  assert.deepEqual(await errors(1), ['invalid id: 1 to 64 of A-Z a-z 0-9 _ - are allowed'])
+  assert.equal(socket.readyState, WebSocket.OPEN)
+  socket.close()
+  await honest()
+})
+
+test('one socket can follow a thousand runs, and no more, and leaves none behind', async () => {
+  const readers = async () => (await app.request('GET', '/health')).body.readers
+  const before = await readers()
+  const socket = await app.connect()
+  const errors = collect(socket, message => message.error)
+  for (let index = 0; index < 10_000; index++) socket.send(JSON.stringify({ start: `one-of-many-${index}` }))
+  assert.deepEqual([...new Set(await errors(9000))], ['one socket may follow 1000 runs'])
+  assert.equal(await readers(), before + 1000)
+  for (let index = 0; index < 500; index++) socket.send(JSON.stringify({ stop: `one-of-many-${index}` }))
+  socket.send('{"start":"!"}') // its answer comes when the others have been dealt with
+  await errors(9001)
+  assert.equal(await readers(), before + 500)
+  socket.terminate()
+  while (await readers() > before); // each question lets the server go on
+  await honest()
+})
+
+test('who asks on and on without reading the answers is cut off, before they fill the memory', async () => {
+  for (const question of [frame(1, Buffer.from('{"start":"!"}')), frame(9, Buffer.alloc(125))]) {
+    const socket = connect(port(app), '127.0.0.1').on('error', () => {})
+    const closed = new Promise(resolve => socket.once('close', resolve))
+    socket.write(upgradeHead(app))
+    await once(socket, 'readable') // from here on nothing is read
+    const before = memoryOf(app)
+    const questions = Buffer.concat(Array(2000).fill(question))
+    let sent = 0
+    while (!socket.destroyed && sent < 400e6) {
+      sent += questions.length
+      if (!socket.write(questions)) await Promise.race([new Promise(resolve => socket.once('drain', resolve)), closed])
+    }
+    assert.ok(socket.destroyed, `still open after ${sent} bytes`)
+    assert.ok(memoryOf(app) - before < 150e6, `${(memoryOf(app) - before) / 1e6} MB more`)
+  }
+  await honest()
+})
+
+// ---- ZeroMQ
+
+test('a malformed request to the workers server is refused, and the next is served, thirty times out of thirty', async () => {
+  const id = () => `malformed-${randomUUID()}`
+  const args = (json: string | Buffer): (string | Buffer)[] => ['process', '', id(), json]
+  const bad: (string | Buffer)[][] = [
+    [''], ['', ''], ['', '', ''], ['', '', '', ''], ['', '', '', '', ''], Array(6).fill('x'), Array(1000).fill('x'), [Buffer.alloc(10_000_000)],
+    args(Buffer.alloc(10_000_000)), args(`["${'x'.repeat(2 ** 21)}"]`), args('['.repeat(100_000)), args('['.repeat(100_000) + ']'.repeat(100_000)), args('{}'),
+    args('null'), args(''), args('"x"'), args('[1,"x"]'), args('[-1]'), args('[1,0,0]'), args('\0'), args('["\0"]'), args(Buffer.from([0xff])), args('[{"toString":1}]'),
+    [Buffer.from([0xff, 0xfe]), '', id(), '[]'], ['process\0', '', id(), '[]'], ['__proto__', '', id(), '[]'], ['constructor', '', id(), '[]'],
+    ['toString', '', id(), '[]'], ['unmarked', '', id(), '[]'], ['process', '', '', '[]'], ['process', '', '../x', '[]'], ['process', '', 'a\0', '[]'],
+    ['process', '', 'x'.repeat(65), '[]'], ['process', 'x'.repeat(257), id(), '[]'], ['process', Buffer.from([0xc3]), id(), '[]'],
+    ...['-1', 'x', '1e99', 'Infinity', '0x10', '99999999', ' ', '1\0'].map(limit => ['process', '', id(), '[]', limit]),
+    ...['[]', '[null]', '["nobody"]', '[{"toString":1}]', '[["a"]]', '["../x"]'].flatMap(args => [['read', '', '', args], ['cancel', '', '', args]]),
+    ['read', '', '', '["a",-1]'], ['read', '', '', '["a",{"valueOf":1}]'], ['read', '', '', '["a",1]'], ['stat', '', '', '[]'], ['stat', '', '', '["a"]'],
+  ]
+  await app.start('process', [1, 0], { id: `base-${randomUUID()}` }).then(run => run.outcome())
+  for (const frames of bad) assert.equal((await app.call(...frames))[0], '__ERROR__', String(frames.map(frame => String(frame).slice(0, 30))))
+  assert.equal((await app.call('stat', '', '', '[["__proto__",null,{"toString":1},["a"],"../x"]]'))[0], '__RES__')
+
+  for (let round = 0; round < 30; round++) {
+    const dealer = new Dealer({ linger: 0 }) // no REQ: it sends frames as it likes
+    dealer.connect(`ipc://${app.runs}/rep.sock`)
+    for (const frames of [[''], ['x'], ['x', 'ping', '', '', '[]'], ['', ''], ['', '', 'ping'], Array(20).fill('')]) await dealer.send(frames)
+    const gone = new Request({ linger: 0 }) // dies before its reply
+    gone.connect(`ipc://${app.runs}/rep.sock`)
+    await gone.send(['list', '', '', '[]'])
+    gone.close()
+    const raw = ['rep', 'xsub', 'xpub'].map(name => connect(join(app.runs, `${name}.sock`)).on('error', () => {}))
+    for (const socket of raw) socket.write(round % 2 ? 'GET / HTTP/1.1\r\nHost: x\r\n\r\n' : Buffer.from(Array.from({ length: 99 }, (_, index) => index * round)))
+    assert.equal((await app.call('ping', '', '', '[]'))[0], '__RES__', `round ${round}`)
+    dealer.close()
+    raw.forEach(socket => socket.destroy())
+  }
+  const [, list] = await app.call('list', '', '', '[]')
+  assert.doesNotMatch(list, /malformed-/, 'none of them became a run')
+  assert.deepEqual(app.workers.output.filter(line => /error/i.test(line)), [], 'and none was unforeseen')
+  await honest()
+})
+
+// ---- Behind nginx
+
+test('the nginx block of the README carries the page, uploads, the WebSocket and events over TLS', async t => {
+  const block = /```nginx\n(.*?)```/s.exec(readFileSync(join(ROOT, 'README.md'), 'utf8'))?.[1]
+  assert.ok(block, 'the README has an nginx block')
+  const nginx = process.env.PATH!.split(':').concat('/usr/sbin').map(folder => join(folder, 'nginx')).find(path => statSync(path, { throwIfNoEntry: false }))
+  if (!nginx && !process.env.CI) return t.skip('nginx is not installed')
+  assert.ok(nginx, 'nginx is installed')
+
+  const folder = mkdtempSync(join(tmpdir(), 'longrun-test-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  const [key, certificate, socketPath] = ['key.pem', 'certificate.pem', 'nginx.sock'].map(name => join(folder, name)) as [string, string, string]
+  const made = spawn('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '1', '-subj', `/CN=${NAME}`,
+    '-addext', `subjectAltName=DNS:${NAME}`, '-keyout', key, '-out', certificate], { stdio: 'ignore' })
+  assert.deepEqual(await once(made, 'exit'), [0, null])
+  const site = block
+    .replace(/(ssl_certificate\s+)\S+;/, `$1${certificate};`).replace(/(ssl_certificate_key\s+)\S+;/, `$1${key};`)
+    .replace(/listen 443 ssl;/, `listen unix:${socketPath} ssl;`).replaceAll('http://127.0.0.1:8080', `http://127.0.0.1:${port(guarded)}`)
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(name => `${name}_temp_path ${folder}/${name};`).join('\n')
+  const user = process.getuid?.() === 0 ? 'user root;' : '' // its workers must reach this folder
+  writeFileSync(join(folder, 'nginx.conf'), `daemon off; ${user} pid ${folder}/pid; error_log stderr notice; events {}\nhttp {\naccess_log off;\n${temporary}\n${site}\n}`)
+  const proxy = spawn(nginx, ['-p', folder, '-c', join(folder, 'nginx.conf')], { stdio: ['ignore', 'ignore', 'pipe'] })
+  const exited = once(proxy, 'exit')
+  t.after(async () => (proxy.kill('SIGTERM'), await exited))
+  const lines: string[] = []
+  for await (const line of createInterface(proxy.stderr)) {
+    lines.push(line)
+    if (line.includes('start worker process')) break
+  }
+  assert.match(lines.at(-1)!, /start worker process/, lines.join('\n'))
+  proxy.stderr.resume()
+
+  const ca = readFileSync(certificate)
+  const through = (method: string, path: string, headers: OutgoingHttpHeaders = {}, body?: string | Buffer) =>
+    ask({ socketPath, servername: NAME, ca, protocol: 'https:' }, method, path, { Host: NAME, ...headers }, body)
+
+  assert.equal((await through('GET', '/')).status, 401)
+  const entered = await through('GET', `/?token=${encodeURIComponent(TOKEN)}`)
+  assert.match(String(entered.headers['set-cookie']), /HttpOnly; SameSite=Strict; Secure/)
+  const own = { Cookie: String(entered.headers['set-cookie']).split(';')[0], Origin: `https://${NAME}` }
+  const page = await through('GET', '/', own)
+  assert.equal(page.body, readFileSync(join(ROOT, 'public', 'index.html'), 'utf8'))
+  assert.match(String(page.headers['strict-transport-security']), /max-age/)
+  assert.match(String(page.headers['content-security-policy']), /default-src 'none'/)
+  assert.equal((await through('POST', '/tasks', { ...own, ...JSON_TYPE, Origin: 'https://evil.example' }, CALL)).status, 403)
+  assert.equal((await through('GET', '/log', { ...own, ...UPGRADE, Origin: 'https://evil.example' })).status, 403)
+
+  const upload = await through('POST', '/files', own, Buffer.alloc(5_000_000)) // above nginx's own default
+  assert.equal(upload.status, 201, upload.body)
+
+  const socket = new WebSocket(`wss://${NAME}/log`, { headers: own, createConnection: () => connectTls({ path: socketPath, servername: NAME, ca }) })
+  await once(socket, 'open')
+  const steps = collect(socket, ({ entries }) => entries)
+  socket.send(JSON.stringify({ start: 'proxied' }))
+  const started = await through('POST', '/tasks', { ...own, ...JSON_TYPE }, JSON.stringify({ id: 'proxied', method: 'polite' }))
+  assert.equal(started.status, 202, started.body)
+  await steps(1)
+  const events = httpsRequest({ socketPath, servername: NAME, ca, path: '/tasks/proxied/events', headers: { Host: NAME, ...own }, agent: false }).end()
+  const [response] = await once(events, 'response')
+  const [first] = await once(response, 'data') // while the run goes on: nothing waits in nginx
+  assert.match(String(first), /^id: \d+\ndata: \{"next":\d+,"entries":\[/)
+  assert.equal((await through('DELETE', '/tasks/proxied', own)).status, 202)
+  await once(response, 'end')
+  socket.terminate()
+})
+
+// ---- Patience
+
+test('a request whose head or body never comes is given up, and others are served meanwhile', async () => {
+  for (const answer of await Promise.all(slow)) assert.match(answer, /^(HTTP\/1.1 4\d\d [\s\S]*)?$/)
+  await honest()
+})
+
+// ---- What the tests need
+
+type Answer = { about: string; status: number; headers: IncomingHttpHeaders; body: string }
+
+const JSON_TYPE = { 'Content-Type': 'application/json' }
+const CALL = JSON.stringify({ method: 'process', args: [1, 0] })
+const UPGRADE = {
+  Connection: 'Upgrade', Upgrade: 'websocket', 'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Key': 'AAAAAAAAAAAAAAAAAAAAAA==',
+}
+
+function port({ url }: App) { return Number(new URL(url).port) }
+
+function hostLine(app: App) { return `Host: 127.0.0.1:${port(app)}\r\n` }
+
+function upgradeHead(app: App) {
+  return `GET /log HTTP/1.1\r\n${hostLine(app)}${Object.entries(UPGRADE).map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`
+}
+
+/** The next normal request: a run from its start to its end. */
+async function honest() {
+  const run = await app.start('process', [2, 0])
+  assert.equal((await run.outcome()).outcome, 'ok')
+}
+
+async function runsOf(app: App): Promise<string[]> {
+  return JSON.parse((await app.call('list', '', '', '[]'))[1]).map(({ id }: { id: string }) => id)
+}
+
+/** A request with headers as they are, `Host` and `Origin` too. */
+function ask(where: App | HttpsOptions, method: string, path: string, headers: OutgoingHttpHeaders = {}, body?: string | Buffer): Promise<Answer> {
+  const to = where instanceof App ? { host: '127.0.0.1', port: port(where) } : where
+  const request = where instanceof App ? httpRequest : httpsRequest
+  return new Promise((resolve, reject) => {
+    const about = `${method} ${path}`
+    const asked = request({ ...to, method, path, headers, agent: false })
+    asked.on('response', response => {
+      const { statusCode: status = 0, headers } = response
+      response.toArray().then(parts => resolve({ about, status, headers, body: String(Buffer.concat(parts)) }), reject)
+    })
+    asked.on('upgrade', ({ statusCode: status = 0, headers }, socket) => {
+      socket.destroy()
+      resolve({ about, status, headers, body: '' })
+    })
+    asked.on('error', reject)
+    asked.end(body)
+  })
+}
+
+/** Sends these bytes, and returns all that comes back until the server closes the connection. */
+function exchange(app: App, bytes: string): Promise<string> {
+  return new Promise(resolve => {
+    let answer = ''
+    const socket = connect({ port: port(app), host: '127.0.0.1', allowHalfOpen: true })
+    socket.on('data', data => { answer += data }).on('error', () => {})
+    socket.on('end', () => socket.destroy()).on('close', () => resolve(answer))
+    socket.write(bytes, 'latin1')
+  })
+}
+
+function statuses(answer: string) { return [...answer.matchAll(/^HTTP\/1.1 (\d+)/gm)].map(([, status]) => Number(status)) }
+
+/** A WebSocket frame as a client sends it, but masked with zeros; `flags` are FIN and the reserved bits. */
+function frame(opcode: number, payload: Buffer, flags = 0x80): Buffer {
+  const size = payload.length
+  const head = size < 126 ? Buffer.from([flags | opcode, 0x80 | size]) : Buffer.from([flags | opcode, 0xff, 0, 0, 0, 0, ...[24, 16, 8, 0].map(bits => size >> bits & 0xff)])
+  return Buffer.concat([head, Buffer.alloc(4), payload])
+}
+
+/** The connection below a WebSocket, for bytes that no WebSocket would send. */
+function rawOf(socket: WebSocket): Socket { return (socket as unknown as { _socket: Socket })._socket }
+
+/** Gathers something of each message; the function returned waits for a number of them. */
+function collect<T>(socket: WebSocket, pick: (message: any) => T | undefined): (count: number) => Promise<T[]> {
+  const found: T[] = []
+  socket.on('message', text => {
+    const value = pick(JSON.parse(String(text)))
+    if (value !== undefined) found.push(value)
+  })
+  return async count => {
+    while (found.length < count) await once(socket, 'message')
+    return found
+  }
+}
+
+/** What the web server holds in memory, in bytes. */
+function memoryOf({ server }: App): number {
+  return 1024 * Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${server.process.pid}/status`, 'utf8'))![1])
+}
