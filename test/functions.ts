@@ -118,3 +118,17 @@ export const hoard = remote('takes all the memory that there is for it', [], asy
   const hoarded: unknown[] = []
   for (;;) hoarded.push(Array.from({ length: 10_000 }, () => ({})))
 })
+
+/** Microseconds on a clock that all processes of the machine share. */
+const now = () => Number(process.hrtime.bigint() / 1000n)
+
+export const rate = remote('so many entries, so many a second, each with the time at which it was made', [
+  count, { name: 'perSecond', type: 'number', description: 'at most 1,000 turns a second' },
+], async (task, count, perSecond) => {
+  const began = now()
+  for (let step = 0; step < count;) {
+    const due = Math.min(count, Math.ceil((now() - began) / 1e6 * perSecond))
+    for (; step < due; step++) task.msg({ step, at: now() })
+    await sleep(1, undefined, { signal: task.signal })
+  }
+})
