@@ -106,6 +106,7 @@ export class List {
   }
 
   #scroll() {
+    this.#room = this.box.clientHeight // when that has grown, the browser scrolls by itself
     const moved = this.box.scrollTop - this.#scrolled // sub-pixel when it is only our own doing, rounded
     if (Math.abs(moved) < 1) return
     this.#scrolled = this.box.scrollTop

@@ -142,10 +142,11 @@ function find(run, entry, n) {
   if (run.findings.length < MOST_FINDINGS) run.findings.push({ ...entry, n })
 }
 
-/** Speed from the times in the entries, so that a page which reads the log later sees the same. It is
- * smoothed over several seconds: the estimate should not dance. */
+/** Speed from the times in the entries, so that a page which reads the log later sees the same: the mean so
+ * far, later that of the last seconds. An estimate should not dance. */
 class Pace {
   speed = 0
+  #began = 0
   #time = 0
   #current = 0
 
@@ -155,9 +156,10 @@ class Pace {
     if (this.#time && seconds < 0.5) return
     if (this.#time && current > this.#current) {
       const speed = (current - this.#current) / seconds
-      const weight = this.speed ? Math.min(0.5, 0.2 * seconds) : 1
+      const weight = Math.max(seconds / ((time - this.#began) / 1000), Math.min(0.5, 0.1 * seconds))
       this.speed += weight * (speed - this.speed)
     }
+    this.#began ||= time
     this.#time = time
     this.#current = current
   }

@@ -70,10 +70,10 @@ function drawName(run) {
 /** @param {Run} run */
 function drawMeter(run) {
   const { part, progress, seconds, state } = run
-  // a progress element without a value is indeterminate: it runs, and nobody knows how far
-  if (part !== undefined) set(bar, 'value', part)
-  else if (ended.includes(state)) set(bar, 'value', 0)
-  else if (bar.hasAttribute('value')) bar.removeAttribute('value')
+  // without the attribute it is indeterminate (it runs, and nobody knows how far), and its property is 0 then, too
+  const value = part ?? (ended.includes(state) ? 0 : undefined)
+  if (value === undefined) bar.removeAttribute('value')
+  else if (bar.getAttribute('value') !== String(value)) bar.setAttribute('value', String(value))
   const reached = progress && amount(progress.current, progress.unit)
   put(element('percent', HTMLElement), part === undefined ? (reached ?? '–') : `${Math.floor(part * 100)} %`)
   put(element('elapsed', HTMLElement), seconds === undefined ? '–' : run.done ? duration(seconds) : elapsed(seconds))

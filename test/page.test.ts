@@ -404,7 +404,24 @@ test('under the hood, the path lights up, and the frames can be read', { skip },
   await state(page, 'cancelled')
 })
 
-test('nothing moves about: the page is as wide as the screen from phone to desk, and still when asked to be', { skip }, async t => {
+test('nothing jumps while a run goes on and ends', { skip }, async t => {
+  const run = await app.start('process', [80, 20])
+  const page = await open(t, `/?run=${run.id}`)
+  await page.sees('"step":10')
+  await page.run(() => {
+    const shifts: number[] = []
+    Object.assign(globalThis, { shifts })
+    new PerformanceObserver(list => {
+      for (const shift of list.getEntries()) shifts.push((shift as PerformanceEntry & { value: number }).value)
+    }).observe({ type: 'layout-shift' })
+  })
+  await state(page, 'ok')
+  await page.sees('"step":79')
+  const shifts = await page.run(() => (globalThis as unknown as { shifts: number[] }).shifts)
+  assert.ok(shifts.reduce((sum, shift) => sum + shift, 0) < 0.01, `layout shifts: ${shifts}`)
+})
+
+test('the page fits the screen from phone to desk, and keeps still when asked to', { skip }, async t => {
   const run = await app.start('crash', ['x'.repeat(3000), 3])
   await run.outcome()
   const page = await open(t, `/?run=${run.id}`)
