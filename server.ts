@@ -534,6 +534,7 @@ function toHttpError(error: unknown): HttpError {
   if (error instanceof BusyError) return new HttpError(503, error.message, { 'Retry-After': '1' })
   if (error instanceof TimeoutError) return new HttpError(504, error.message)
   const { code, message } = error as NodeJS.ErrnoException
+  if (code === 'EMFILE') return new HttpError(503, 'too many connections are open', { 'Retry-After': '1' })
   if (code === 'ENOSPC') return new HttpError(507, 'there is no space left for the file')
   if (code !== 'ERR_STREAM_PREMATURE_CLOSE' && code !== 'ECONNRESET') console.error(error)
   return new HttpError(500, message)
