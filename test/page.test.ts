@@ -66,6 +66,8 @@ async function steps(page: Page) {
 }
 
 const counts = (page: Page, wanted: string) => page.until(wanted => document.querySelector('#log-count')?.textContent === wanted, wanted)
+/** Until the log in the page has more than that many entries. */
+const arrived = (page: Page, more: number) => page.until(more => Number(/([\d,]+) entr/.exec(document.querySelector('#log-count')?.textContent ?? '')?.[1]?.replaceAll(',', '')) > more, more)
 const upTo = (n: number) => Array.from({ length: n }, (_, step) => step)
 
 test('a CSV file chosen in the page is imported: the bar moves, bad lines are named, the rows can be downloaded', { skip }, async t => {
@@ -138,9 +140,9 @@ test('reloading in the middle, or opening the address elsewhere, shows the whole
   await elsewhere.outcome()
   const page = await open(t)
   const id = await start(page, 'process', { steps: 60, delay: 30 })
-  await page.sees('"step":5')
+  await arrived(page, 5)
   await page.reload()
-  await page.sees('"step":12')
+  await arrived(page, 12)
   const other = await open(t, `/?run=${id}`)
   await Promise.all([state(page, 'ok'), state(other, 'ok')])
   for (const reader of [page, other]) {
@@ -163,14 +165,14 @@ test('cancelling says that it is cancelling, then how it ended', { skip }, async
 
   await page.click('#new')
   const id = await start(page, 'process', { steps: 1000, delay: 50 })
-  await page.sees('"step":2')
+  await arrived(page, 2)
   await page.click('#cancel')
   await state(page, 'cancelled')
   assert.equal(await text(page, '#state-words'), 'Cancelled')
   assert.match(lines(id).at(-1)!, /"outcome":"cancelled"/)
   await page.click('#again')
   await page.until(id => !location.search.includes(id), id)
-  await page.sees('"step":1')
+  await arrived(page, 1)
   await page.click('#cancel')
   await state(page, 'cancelled')
   await page.until(() => !document.querySelector('#runs [data-state=cancelling]')) // the deaf one is killed meanwhile
@@ -221,7 +223,7 @@ test('what is refused is said, with the reason', { skip }, async t => {
 test('the connection is lost and comes back: the log goes on, nothing is missing, and says so', { skip }, async t => {
   const page = await open(t)
   const id = await start(page, 'process', { steps: 150, delay: 30 })
-  await page.sees('"step":10')
+  await arrived(page, 10)
   await app.kill('server')
   await page.sees('Connection lost')
   await app.startServer()
@@ -292,7 +294,7 @@ test('text from a task stays text', { skip }, async t => {
 test('the log follows the end, stays put when one scrolls up, and goes back with one click', { skip }, async t => {
   const page = await open(t, '/', { height: 700 })
   await start(page, 'process', { steps: 120, delay: 30 })
-  await page.sees('"step":40')
+  await arrived(page, 40)
   await page.run(() => { document.querySelector('#log-list')!.scrollTop = 0 })
   await page.until(() => document.querySelector('#to-end')?.checkVisibility())
   const put = await rows(page, '#log-list')
@@ -407,7 +409,7 @@ test('under the hood, the path lights up, and the frames can be read', { skip },
 test('nothing jumps while a run goes on and ends', { skip }, async t => {
   const run = await app.start('process', [80, 20])
   const page = await open(t, `/?run=${run.id}`)
-  await page.sees('"step":10')
+  await arrived(page, 10)
   await page.run(() => {
     const shifts: number[] = []
     Object.assign(globalThis, { shifts })
@@ -416,7 +418,6 @@ test('nothing jumps while a run goes on and ends', { skip }, async t => {
     }).observe({ type: 'layout-shift' })
   })
   await state(page, 'ok')
-  await page.sees('"step":79')
   const shifts = await page.run(() => (globalThis as unknown as { shifts: number[] }).shifts)
   assert.ok(shifts.reduce((sum, shift) => sum + shift, 0) < 0.01, `layout shifts: ${shifts}`)
 })
