@@ -89,8 +89,9 @@ function drawReturned(run) {
   const words = result === undefined ? '' : typeof result === 'string' ? result : JSON.stringify(result, null, 2)
   drawTiles([])
   set(file, 'hidden', true)
-  put(note, !done ? 'What it returns is shown here.' : words ? '' : noResult(run))
-  show({ source: false, findings: false, text: words.length > LONGEST_RESULT ? words.slice(0, LONGEST_RESULT) + '\n… (the whole log has all of it)' : words })
+  put(note, '')
+  const shown = !done ? 'What it returns is shown here.' : words || noResult(run)
+  show({ source: false, findings: false, text: shown.length > LONGEST_RESULT ? shown.slice(0, LONGEST_RESULT) + '\n… (the whole log has all of it)' : shown })
 }
 
 /** @param {Run} run */
