@@ -96,7 +96,9 @@ export type Entry =
   | { type: 'start'; time: number; data: Start }
   | { type: 'msg'; time: number; data: unknown }
   | { type: 'progress'; time: number; data: { current: number; total?: number; unit?: string } }
-  | { type: 'log' | 'warning' | 'error'; time: number; data: Note }
+  | { type: 'log'; time: number; data: Note }
+  | { type: 'warning'; time: number; data: Note }
+  | { type: 'error'; time: number; data: Note }
   | { type: 'done'; time: number; data: Done }
 /** Always the first line. `timeLimit` in seconds, 0: none. */
 export type Start = { method: string; args: unknown[]; callId: string; pid: number; timeLimit: number }

@@ -523,7 +523,9 @@ function respondError(response: ServerResponse, error: unknown) {
   if (status === 401 && response.req.headers.accept?.includes('text/html')) {
     // A click on a link in another site does not carry a strict cookie: the page asks again, now of itself.
     if (response.req.headers['sec-fetch-site'] === 'cross-site') headers.Refresh = '0'
-    return void response.writeHead(status, { 'Content-Type': 'text/html; charset=utf-8', ...headers }).end(files.get('/token.html')?.body)
+    const run = /[?&]run=([\w-]{1,64})(&|$)/.exec(request.url ?? '')?.[1] // the form leads to where the link did
+    const form = String(files.get('/token.html')?.body).replace('</form>', run ? `<input type="hidden" name="run" value="${run}"></form>` : '$&')
+    return void response.writeHead(status, { 'Content-Type': 'text/html; charset=utf-8', ...headers }).end(form)
   }
   respondJson(response, status, { errors: [message] }, headers)
 }

@@ -21,11 +21,17 @@ export const TEST_TASKS = join(import.meta.dirname, 'functions.ts')
 /** One process of the system, with what it prints. */
 export type Server = { process: ChildProcess; output: string[]; ready: string; exited: Promise<[number | null, string | null]> }
 
+// A test file that is ended by its time-out must not leave servers behind.
+const started = new Set<ChildProcess>()
+process.once('exit', () => started.forEach(child => child.kill('SIGKILL')))
+
 /** Starts `workers.ts` or `server.ts` and waits for the line that it prints when it is ready; throws when it ends before. */
 export async function startServer(file: string, env: Record<string, string>, root = ROOT): Promise<Server> {
   const child = spawn(process.execPath, ['--import', 'tsx', join(root, file)], {
     cwd: root, env: { ...bareEnvironment(), ...env }, stdio: ['ignore', 'pipe', 'pipe'],
   })
+  started.add(child)
+  child.once('exit', () => started.delete(child))
   const output: string[] = []
   const exited = once(child, 'exit') as Promise<[number | null, string | null]>
   createInterface(child.stderr).on('line', line => output.push(line))
