@@ -74,7 +74,7 @@ const upTo = (n: number) => Array.from({ length: n }, (_, step) => step)
 test('a CSV file chosen in the page is imported: the bar moves, bad lines are named, the rows can be downloaded', { skip }, async t => {
   const bad = [7, 500, 12_345, 19_999] // lines of the file; the header is line 1
   const file = join(folder, 'people.csv')
-  const row = (line: number) => (bad.includes(line) ? `${line},too few` : `${line},"Ada, ""the"" runner",${'x'.repeat(200)}`)
+  const row = (line: number) => (bad.includes(line) ? `${line},too few` : `${line},"Ada, ""the"" runner",${'x'.repeat(2000)}`) // wide, so that the import takes a moment
   await writeFile(file, ['number,name,note', ...Array.from({ length: 20_000 }, (_, at) => row(at + 2))].join('\n') + '\n')
 
   const page = await open(t)
