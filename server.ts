@@ -447,7 +447,7 @@ async function sendEvents(request: IncomingMessage, response: ServerResponse, id
     finish: () => response.end(),
   })
   const beat = setInterval(() => response.write(':\n\n'), BEAT)
-  response.setTimeout(3 * BEAT, () => response.destroy()) // it takes not even the heartbeats: it has gone without a word
+  response.setTimeout(2 * BEAT, () => response.destroy()) // it takes not even the heartbeats: it has gone without a word
   response.on('drain', () => reader.acknowledge(reader.next))
   follow(reader)
   response.once('close', () => {

@@ -1,7 +1,7 @@
 // Remote functions for the tests: each does one thing that a function should not do, or that needs to be looked at.
 
 import { spawn } from 'node:child_process'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { remote } from '../tasks.ts'
 
 const count = { name: 'count', type: 'integer', description: 'how many', default: 3 } as const
@@ -91,6 +91,13 @@ export const text = remote('one entry of that many characters', [{ name: 'length
 
 export const flood = remote('as many entries as it can, in one turn', [count], (task, count) => {
   for (let step = 0; step < count; step++) task.msg({ step, text: 'the quick brown fox jumps over' })
+})
+
+export const murmur = remote('many entries, one in each turn: one message each', [count], async (task, count) => {
+  for (let step = 0; step < count; step++) {
+    task.msg({ step })
+    await nextTurn()
+  }
 })
 
 export const produce = remote('writes a file', [count], async (task, count) => {

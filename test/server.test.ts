@@ -12,226 +12,216 @@ import { suite, test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { App, Reader, ROOT, startApp } from './app.ts'
 
-suite('A reader gets every entry once, although', { concurrency: true }, () => {
-  test('the web server is killed, twice, and started again', async t => {
-    const app = await startApp(t)
-    const { reader, ...run } = await app.start('process', [300, 10])
-    const events = new Events(app, run.id)
-    for (const seen of [20, 60]) {
-      await reader.until(({ entries }) => entries.length > seen)
-      await app.kill('server')
-      await events.closed
-      await app.startServer()
-      reader.attach(await app.connect())
-      events.connect()
-    }
-    assert.equal((await reader.done()).length, 302)
-    assert.deepEqual(await events.reader.done(), reader.entries)
-    assert.equal(reader.lines.join('\n') + '\n', logOf(app, run.id))
-  })
-
-  test('the web server is stopped for 10 s', async t => {
-    const app = await startApp(t)
-    const run = await app.start('process', [1100, 10])
-    await run.reader.until(({ entries }) => entries.length > 20)
-    app.server.process.kill('SIGSTOP')
-    await sleep(10_000)
-    app.server.process.kill('SIGCONT')
-    assert.equal((await run.outcome()).outcome, 'ok')
-    assert.equal(run.reader.entries.length, 1102)
-  })
-
-  test('ZeroMQ drops most of a flood, the last message too, while the web server is stopped', async t => {
-    const app = await startApp(t)
-    const ready = await app.start('process', [1, 0]) // the way from the tasks to the page is open
-    await ready.reader.done()
-    const run = await app.start('process', [200_000, 0])
-    await run.reader.until(({ entries }) => entries.length > 0)
-    app.server.process.kill('SIGSTOP')
-    await until(async () => JSON.parse((await app.call('stat', '', 'call', JSON.stringify([[run.id]])))[1])[run.id].done)
-    app.server.process.kill('SIGCONT')
-    assert.equal((await run.outcome()).outcome, 'ok')
-    assert.equal(run.reader.entries.length, 200_002)
-  })
-
-  test('the connection to the workers server breaks in the middle, and comes back', async t => {
-    const { app, line } = await startAppWithLine(t)
-    const run = await app.start('process', [300, 10])
-    await run.reader.until(({ entries }) => entries.length > 20)
-    line.cut()
-    await sleep(1000)
-    line.mend()
-    assert.equal((await run.outcome()).outcome, 'ok')
-    assert.equal(run.reader.entries.length, 302)
-  })
-
-  test('no message of the run, not even the last, reaches the web server', async t => {
-    const { app, line } = await startAppWithLine(t)
-    line.cut()
-    const run = await app.start('process', [20, 10])
-    assert.equal((await run.outcome()).outcome, 'ok')
-    assert.equal(run.reader.entries.length, 22)
-  })
-})
-
-test('a call while the workers server does not run is answered with 504, and not executed later', async t => {
-  const app = new App({})
-  t.after(() => app.end())
-  await app.startServer()
-  assert.equal((await app.request('POST', '/tasks', { method: 'process', args: [1, 1] })).status, 504)
-  assert.equal((await app.request('GET', '/health')).status, 503)
-  await app.startWorkers()
-  assert.equal((await (await app.start('process', [1, 1], { id: 'first' })).outcome()).outcome, 'ok')
-
-  await app.kill('workers') // now with connections that were open
-  const calls = [1, 2, 3].map(() => app.request('POST', '/tasks', { method: 'process', args: [1, 1] }))
-  assert.deepEqual((await Promise.all(calls)).map(({ status }) => status), [504, 504, 504])
-  await app.startWorkers()
-  assert.equal((await (await app.start('process', [1, 1], { id: 'second' })).outcome()).outcome, 'ok')
-  const { body } = await app.request('GET', '/tasks')
-  assert.deepEqual(body.map(({ id }: { id: string }) => id), ['second', 'first'])
-})
-
-test('pages and clients of events that have gone without a word are cut off', async t => {
-  const app = await startApp(t)
-  const run = await app.start('flood', [200_000])
-  await run.outcome()
-  const page = connect(Number(new URL(app.url).port), '127.0.0.1')
-  t.after(() => page.destroy())
-  page.on('error', () => {}).write(`GET /log HTTP/1.1\r\nHost: ${new URL(app.url).host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n`
-    + 'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n')
-  await once(page, 'data') // and never again: its process has been stopped
-  page.pause()
-  const start = Buffer.from(JSON.stringify({ start: run.id }))
-  page.write(Buffer.concat([Buffer.from([0x81, 0x80 | start.length, 0, 0, 0, 0]), start]))
-  const events = new Events(app, run.id)
-  await events.opened
-  events.response!.pause()
-
-  const readers = async () => (await app.request('GET', '/health')).body.readers
-  await until(async () => await readers() === 3)
-  run.reader.socket!.terminate()
-  await until(async () => await readers() === 0)
-  events.response!.destroy()
-})
-
-test('a taken port is a clear message, and exit code 1', async t => {
-  const taken = createServer().listen(0, '127.0.0.1')
-  t.after(() => taken.close())
-  await once(taken, 'listening')
-  const { port } = taken.address() as { port: number }
-  const app = new App({ PORT: String(port) })
-  t.after(() => app.end())
-  const server = spawn(process.execPath, ['--import', 'tsx', 'server.ts'], { cwd: ROOT, env: { ...process.env, ...app.env } })
-  let said = ''
-  server.stderr.on('data', text => { said += text })
-  const [code] = await once(server, 'close')
-  assert.equal(code, 1)
-  assert.match(said, new RegExp(`^longrun: cannot listen on 127.0.0.1:${port}: .*set PORT to another\\s*$`))
-})
-
-suite('One web server', { concurrency: true }, () => {
-  const app = new App({ PROCESS_LIMIT: '20', SPARES: '2', MAX_UPLOAD: '100000' })
-  let ready: Promise<void> | undefined
-  const start = () => ready ??= app.startWorkers().then(() => app.startServer())
-  test.before(start)
-  test.after(() => app.end())
-
-  test('carries 1,000 pages on one run, and 1,000 more that arrive at once', async () => {
-    await start()
-    const early = await Promise.all(Array.from({ length: 1000 }, () => app.follow('popular')))
-    const run = await app.start('process', [100, 20], { id: 'popular' })
-    await run.reader.until(({ entries }) => entries.length > 20)
-    const late = await Promise.all(Array.from({ length: 1000 }, () => app.follow('popular')))
-    await run.outcome()
-    for (const reader of [...early, ...late]) {
-      await reader.done()
-      assert.deepEqual(reader.lines, run.reader.lines)
-      reader.socket!.terminate()
-    }
-  })
-
-  test('holds little for pages that do not read, hurries no other, and goes on when they read again', async () => {
-    await start()
-    const before = memoryOf(app)
-    const pages = await Promise.all(Array.from({ length: 8 }, () => app.follow('large')))
-    const clients = Array.from({ length: 8 }, () => new Events(app, 'large'))
-    await Promise.all(clients.map(({ opened }) => opened))
-    pages.forEach(({ socket }) => socket!.pause())
-    clients.forEach(({ response }) => response!.pause())
-    const run = await app.start('flood', [200_000], { id: 'large' }) // about 18 MB, for each of them
-    assert.equal((await run.outcome()).outcome, 'ok')
-    const grown = (memoryOf(app) - before) / 2 ** 20
-    assert.ok(grown < 150, `the web server has grown by ${grown} MiB`)
-
-    // If this took long, the server has taken them for gone: then they come back.
-    const [page, client] = [pages[0]!, clients[0]!]
-    page.socket!.resume()
-    client.response!.resume()
-    for (; !page.isDone; page.attach(await app.connect())) await Promise.race([page.done(), once(page.socket!, 'close')])
-    for (; !client.reader.isDone; client.connect()) await client.closed
-    assert.equal(page.next, run.reader.next)
-    assert.equal(client.reader.next, run.reader.next)
-    for (const { socket } of pages) socket!.terminate()
-    for (const { response } of clients) response!.destroy()
-  })
-
-  test('sends no more than a window to a page that does not say what it has rendered', async () => {
-    await start()
-    const run = await app.start('flood', [100_000], { id: 'unrendered' })
-    await run.outcome()
-    const socket = await app.connect()
-    let size = 0
-    let pieces: { next: number }[] = []
-    socket.on('message', text => {
-      const piece = JSON.parse(String(text))
-      if (piece.id !== 'unrendered') return
-      size += String(text).length
-      pieces.push(piece)
+suite('The web server', { concurrency: true }, () => {
+  suite('brings every entry to its reader once, although', { concurrency: true }, () => {
+    test('the web server is killed, twice, and started again', async t => {
+      const app = await startApp(t)
+      const { reader, ...run } = await app.start('process', [300, 10])
+      const events = new Events(app, run.id)
+      for (const seen of [20, 60]) {
+        await reader.until(({ entries }) => entries.length > seen)
+        await app.kill('server')
+        await events.closed
+        await app.startServer()
+        reader.attach(await app.connect())
+        events.connect()
+      }
+      assert.equal((await reader.done()).length, 302)
+      assert.deepEqual(await events.reader.done(), reader.entries)
+      assert.equal(reader.lines.join('\n') + '\n', logOf(app, run.id))
     })
-    socket.send(JSON.stringify({ start: 'unrendered' }))
-    await until(() => size > 2 ** 19)
-    await (await app.start('process', [10, 10])).outcome() // time in which it could send more
-    assert.ok(size < 2 * 2 ** 20, `${size} bytes were sent`)
-    const reader = new Reader('unrendered', pieces.at(-1)!.next)
-    reader.attach(socket)
-    assert.equal((await reader.done()).at(-1)!.type, 'done')
-    socket.terminate()
+
+    test('the web server is stopped for 10 s, and ZeroMQ drops what is above its high-water mark', async t => {
+      const app = await startApp(t)
+      const run = await app.start('process', [1100, 10])
+      const many = await app.start('murmur', [20_000])
+      await run.reader.until(({ entries }) => entries.length > 20)
+      await many.reader.until(({ entries }) => entries.length > 0)
+      app.server.process.kill('SIGSTOP')
+      await sleep(10_000)
+      app.server.process.kill('SIGCONT')
+      assert.equal((await run.outcome()).outcome, 'ok')
+      assert.equal((await many.outcome()).outcome, 'ok')
+      assert.equal(run.reader.entries.length, 1102)
+      assert.equal(many.reader.entries.length, 20_002)
+    })
+
+    test('no message of it, not even the last, reaches the web server, or the connection breaks in the middle', async t => {
+      const { app, line } = await startAppWithLine(t)
+      line.cut()
+      const silent = await app.start('process', [20, 10])
+      assert.equal((await silent.outcome()).outcome, 'ok')
+      assert.equal(silent.reader.entries.length, 22)
+
+      line.mend()
+      const run = await app.start('process', [300, 10])
+      await run.reader.until(({ entries }) => entries.length > 20)
+      line.cut()
+      await run.reader.until(({ entries }) => entries.length > 100)
+      line.mend()
+      assert.equal((await run.outcome()).outcome, 'ok')
+      assert.equal(run.reader.entries.length, 302)
+    })
   })
 
-  test('goes on with events after the last one that a client says it has', async () => {
-    await start()
-    const run = await app.start('process', [20, 1])
-    await run.outcome()
-    const all = new Events(app, run.id)
-    await all.closed // it ends after `done`
-    assert.deepEqual(all.reader.lines, run.reader.lines)
-    const { next } = all.reader
-    const half = run.reader.lines.slice(0, 11).join('\n').length + 1
-    const rest = new Events(app, run.id, half)
-    await rest.closed
-    assert.deepEqual(rest.reader.lines, run.reader.lines.slice(11))
-    const nothing = new Events(app, run.id, next)
-    await nothing.closed
-    assert.deepEqual(nothing.reader.lines, [])
-  })
+  suite('by itself', { concurrency: true }, () => {
+    const app = new App({ PROCESS_LIMIT: '20', SPARES: '2', MAX_UPLOAD: '100000' })
+    let ready: Promise<void> | undefined
+    const start = () => ready ??= app.startWorkers().then(() => app.startServer())
+    test.before(start)
+    test.after(() => app.end())
 
-  test('keeps nothing of an upload that breaks off, or is too large', async () => {
-    await start()
-    const uploads = join(app.runs, 'uploads')
-    const broken = request(`${app.url}/files`, { method: 'POST', headers: { 'content-length': 50_000 } })
-    broken.on('error', () => {}).write(Buffer.alloc(20_000))
-    await until(() => readdirSync(uploads).length > 0)
-    broken.destroy()
-    await until(() => readdirSync(uploads).length === 0)
+    test('carries 1,000 pages on one run, and 1,000 more that arrive at once', async () => {
+      await start()
+      const early = await Promise.all(Array.from({ length: 1000 }, () => app.follow('popular')))
+      const run = await app.start('process', [30, 50], { id: 'popular' })
+      await run.reader.until(({ entries }) => entries.length > 5)
+      const late = await Promise.all(Array.from({ length: 1000 }, () => app.follow('popular')))
+      await run.outcome()
+      for (const reader of [...early, ...late]) {
+        await reader.done()
+        assert.deepEqual(reader.lines, run.reader.lines)
+        reader.socket!.terminate()
+      }
+    })
 
-    assert.equal((await app.request('POST', '/files', Buffer.alloc(100_001))).status, 413)
-    const endless = request(`${app.url}/files`, { method: 'POST', headers: { 'transfer-encoding': 'chunked' } })
-    endless.on('error', () => {}).end(Buffer.alloc(200_000))
-    const [response] = await once(endless, 'response') as [IncomingMessage]
-    assert.equal(response.statusCode, 413)
-    await until(() => readdirSync(uploads).length === 0)
-    await app.upload(Buffer.alloc(100_000))
+    test('holds little for pages that do not read, hurries no other, and goes on when they read again', async () => {
+      await start()
+      const before = memoryOf(app)
+      const pages = await Promise.all(Array.from({ length: 8 }, () => app.follow('large')))
+      const clients = Array.from({ length: 8 }, () => new Events(app, 'large'))
+      await Promise.all(clients.map(({ opened }) => opened))
+      pages.forEach(({ socket }) => socket!.pause())
+      clients.forEach(({ response }) => response!.pause())
+      const run = await app.start('flood', [200_000], { id: 'large' }) // about 18 MB, for each of them
+      assert.equal((await run.outcome()).outcome, 'ok')
+      const grown = (memoryOf(app) - before) / 2 ** 20
+      assert.ok(grown < 150, `the web server has grown by ${grown} MiB`)
+
+      // If this took long, the server has taken them for gone: then they come back.
+      const [page, client] = [pages[0]!, clients[0]!]
+      page.socket!.resume()
+      client.response!.resume()
+      for (; !page.isDone; page.attach(await app.connect())) await Promise.race([page.done(), once(page.socket!, 'close')])
+      for (; !client.reader.isDone; client.connect()) await client.closed
+      assert.equal(page.next, run.reader.next)
+      assert.equal(client.reader.next, run.reader.next)
+      for (const { socket } of pages) socket!.terminate()
+      for (const { response } of clients) response!.destroy()
+    })
+
+    test('sends no more than a window to a page that does not say what it has rendered', async () => {
+      await start()
+      const run = await app.start('flood', [40_000], { id: 'unrendered' })
+      await run.outcome()
+      const socket = await app.connect()
+      let size = 0
+      let pieces: { next: number }[] = []
+      socket.on('message', text => {
+        const piece = JSON.parse(String(text))
+        if (piece.id !== 'unrendered') return
+        size += String(text).length
+        pieces.push(piece)
+      })
+      socket.send(JSON.stringify({ start: 'unrendered' }))
+      await until(() => size > 2 ** 19)
+      await (await app.start('process', [10, 10])).outcome() // time in which it could send more
+      assert.ok(size < 2 * 2 ** 20, `${size} bytes were sent`)
+      const reader = new Reader('unrendered', pieces.at(-1)!.next)
+      reader.attach(socket)
+      assert.equal((await reader.done()).at(-1)!.type, 'done')
+      socket.terminate()
+    })
+
+    test('goes on with events after the last one that a client says it has', async () => {
+      await start()
+      const run = await app.start('process', [20, 1])
+      await run.outcome()
+      const all = new Events(app, run.id)
+      await all.closed // it ends after `done`
+      assert.deepEqual(all.reader.lines, run.reader.lines)
+      const { next } = all.reader
+      const half = run.reader.lines.slice(0, 11).join('\n').length + 1
+      const rest = new Events(app, run.id, half)
+      await rest.closed
+      assert.deepEqual(rest.reader.lines, run.reader.lines.slice(11))
+      const nothing = new Events(app, run.id, next)
+      await nothing.closed
+      assert.deepEqual(nothing.reader.lines, [])
+    })
+
+    test('keeps nothing of an upload that breaks off, or is too large', async () => {
+      await start()
+      const uploads = join(app.runs, 'uploads')
+      const broken = request(`${app.url}/files`, { method: 'POST', headers: { 'content-length': 50_000 } })
+      broken.on('error', () => {}).write(Buffer.alloc(20_000))
+      await until(() => readdirSync(uploads).length > 0)
+      broken.destroy()
+      await until(() => readdirSync(uploads).length === 0)
+
+      assert.equal((await app.request('POST', '/files', Buffer.alloc(100_001))).status, 413)
+      const endless = request(`${app.url}/files`, { method: 'POST', headers: { 'transfer-encoding': 'chunked' } })
+      endless.on('error', () => {}).end(Buffer.alloc(200_000))
+      const [response] = await once(endless, 'response') as [IncomingMessage]
+      assert.equal(response.statusCode, 413)
+      await until(() => readdirSync(uploads).length === 0)
+      await app.upload(Buffer.alloc(100_000))
+    })
+
+    test('answers a call with 504 while the workers server does not run, and the call is not executed later', async t => {
+      const app = new App({})
+      t.after(() => app.end())
+      await app.startServer()
+      assert.equal((await app.request('POST', '/tasks', { method: 'process', args: [1, 1] })).status, 504)
+      assert.equal((await app.request('GET', '/health')).status, 503)
+      await app.startWorkers()
+      assert.equal((await (await app.start('process', [1, 1], { id: 'first' })).outcome()).outcome, 'ok')
+
+      await app.kill('workers') // now with connections that were open
+      const calls = [1, 2, 3].map(() => app.request('POST', '/tasks', { method: 'process', args: [1, 1] }))
+      assert.deepEqual((await Promise.all(calls)).map(({ status }) => status), [504, 504, 504])
+      await app.startWorkers()
+      assert.equal((await (await app.start('process', [1, 1], { id: 'second' })).outcome()).outcome, 'ok')
+      const { body } = await app.request('GET', '/tasks')
+      assert.deepEqual(body.map(({ id }: { id: string }) => id), ['second', 'first'])
+    })
+
+    test('cuts off pages and clients of events that have gone without a word', async t => {
+      const app = await startApp(t)
+      const id = 'forsaken'
+      await app.request('POST', '/tasks', { method: 'flood', args: [200_000], id }) // more than the kernel holds for them
+      const page = connect(Number(new URL(app.url).port), '127.0.0.1')
+      t.after(() => page.destroy())
+      page.on('error', () => {}).write(`GET /log HTTP/1.1\r\nHost: ${new URL(app.url).host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n`
+        + 'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n')
+      await once(page, 'data') // and never again: its process has been stopped
+      page.pause()
+      const start = Buffer.from(JSON.stringify({ start: id }))
+      page.write(Buffer.concat([Buffer.from([0x81, 0x80 | start.length, 0, 0, 0, 0]), start]))
+      const events = new Events(app, id)
+      await events.opened
+      events.response!.pause()
+
+      const readers = async () => (await app.request('GET', '/health')).body.readers
+      await until(async () => await readers() === 2)
+      await until(async () => await readers() === 0)
+      events.response!.destroy()
+    })
+
+    test('says that its port is taken, and ends with exit code 1', async t => {
+      const taken = createServer().listen(0, '127.0.0.1')
+      t.after(() => taken.close())
+      await once(taken, 'listening')
+      const { port } = taken.address() as { port: number }
+      const app = new App({ PORT: String(port) })
+      t.after(() => app.end())
+      const server = spawn(process.execPath, ['--import', 'tsx', 'server.ts'], { cwd: ROOT, env: { ...process.env, ...app.env } })
+      let said = ''
+      server.stderr.on('data', text => { said += text })
+      const [code] = await once(server, 'close')
+      assert.equal(code, 1)
+      assert.match(said, new RegExp(`^longrun: cannot listen on 127.0.0.1:${port}: .*set PORT to another\\s*$`))
+    })
   })
 })
 
