@@ -120,10 +120,8 @@ export const unmarked = async () => 'not to be called'
 export const hoard = remote('takes all the memory that there is for it', [], async task => {
   task.log('hungry')
   await sleep(10)
-  const { setFlagsFromString } = await import('node:v8')
-  setFlagsFromString('--max-old-space-size=60')
   const hoarded: unknown[] = []
-  for (;;) hoarded.push(Array.from({ length: 10_000 }, () => ({})))
+  for (;;) hoarded.push(new Array(1_000_000).fill(0.5))
 })
 
 /** Microseconds on a clock that all processes of the machine share. */
