@@ -632,7 +632,7 @@ function serveSocket(socket: WebSocket) {
     follow(reader)
   })
   socket.on('ping', () => isFull() && socket.terminate()) // `ws` has answered it
-  socket.on('error', () => socket.terminate()) // without a listener, one oversized frame ends the process
+  socket.on('error', () => {}) // without a listener, one oversized frame ends the process; `ws` closes it, with the right code
   socket.once('close', () => readers.forEach(unfollow))
   tell({ workers })
   tell({ beat: BEAT })
