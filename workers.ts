@@ -198,7 +198,7 @@ function runningRun(id: unknown): Run {
   return run
 }
 
-/** By id; looks on the disk for what a server that was killed has started, and a process logged only after our start. */
+/** By id; looks on the disk, too: a log that was empty and young when this server started was left for later. */
 function findRun(id: unknown): Run | undefined {
   return isId(id) ? running.get(id) ?? ended.get(id)?.run ?? adoptRun(id) : undefined
 }
@@ -400,7 +400,7 @@ function adoptRun(id: string): Run | undefined {
   const found = isId(id) && statSync(logPath(id), { throwIfNoEntry: false })
   if (!found) return
   const first = firstEntry(id)
-  if (!first && Date.now() - found.mtimeMs < GRACE) return // being created at this moment
+  if (!first && Date.now() - found.mtimeMs < GRACE) return // a server may be creating it at this moment
   const start = first?.type === 'start' ? first.data : { method: '', args: [], callId: '', pid: 0, timeLimit: 0 }
   const run: Run = { id, start, started: first?.time ?? found.mtimeMs, timers: [], adopted: true }
   const end = logEnd(run)
