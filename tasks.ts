@@ -50,9 +50,22 @@ export function remote<const P extends readonly Parameter[]>(
  * an object `toString` and `__proto__` would be functions that anyone may call.
  */
 export async function loadFunctions(): Promise<Map<string, Remote>> {
-  const modules = [await import(import.meta.url), await import(pathToFileURL(TASKS).href)]
-  const exported = modules.flatMap(module => Object.entries<object>(module))
+  const modules = [await loadModule(import.meta.filename), await loadModule(TASKS)]
+  const exported = modules.flatMap(module => Object.entries(module))
   return new Map(exported.filter((pair): pair is [string, Remote] => MARK in Object(pair[1])))
+}
+
+// Task processes on Node 20 are CommonJS (see forkTask), where `import` cannot load TypeScript. `require` cannot load
+// a module with an `await` at its top level: for such a one, tsx is told to see to `import`, too, which takes longer.
+async function loadModule(path: string): Promise<Record<string, object>> {
+  try {
+    if (typeof require === 'function') return require(path)
+  } catch (error) {
+    if (!/^ERR_REQUIRE_(ASYNC_MODULE|ESM)$/.test((error as NodeJS.ErrnoException).code ?? '')) throw error
+    const { register } = await import('tsx/esm/api')
+    register()
+  }
+  return import(pathToFileURL(path).href)
 }
 
 /** The arguments with their defaults filled in. Throws a RemoteError that names the argument that does not fit. */
@@ -508,25 +521,30 @@ async function reportDiagnostics(output: Readable, report: Report) {
 
 // ---- The task process
 
-if (process.send && process.argv[1] === import.meta.filename) void awaitRun(process.argv[2])
+// The arguments are taken away, so that a copy of this file (see MARK) does not do the same.
+if (process.send && process.argv[1] === import.meta.filename) void awaitRun(process.argv.splice(1)[1])
 
 /**
  * Loads and connects everything, then runs the run that it was started for; without one it is a spare, which gets
- * its run as a message, later. All that it is told is the id: the call stands in the log.
+ * its run as a message: later, or while it is still loading. All that it is told is the id: the call stands in the log.
  */
 async function awaitRun(id: string | undefined) {
-  if (!id) process.once('disconnect', () => process.exit()) // a spare ends with its server
+  const assigned = id ?? assignment()
   const functions = await loadFunctions()
   const socket = createSocket(Publisher, { sendTimeout: 0 }) // 0: a send never waits, what is too much is dropped
   socket.connect(XSUB_ADDR)
-  if (id) return run(id, functions, socket)
-  process.once('message', (id: string) => {
+  if (!id) process.send?.('ready', undefined, undefined, () => {}) // the server has gone: `disconnect` follows
+  await run(await assigned, functions, socket)
+}
+
+function assignment(): Promise<string> {
+  if (!process.connected) process.exit() // the server died before we could listen: no event will come
+  process.once('disconnect', () => process.exit()) // a spare ends with its server
+  return new Promise(resolve => process.once('message', (id: string) => {
     process.removeAllListeners('disconnect') // a run goes on without its server: the next one adopts it
     process.channel?.unref() // nor does the channel keep a run alive that has nothing left to do
-    void run(id, functions, socket)
-  })
-  process.send?.('ready')
-  if (!process.connected) process.exit() // the server died while we were loading: no event will come
+    resolve(id)
+  }))
 }
 
 async function run(id: string, functions: Map<string, Remote>, socket: Publisher) {

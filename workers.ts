@@ -9,6 +9,7 @@ import {
 } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import {
   busy, BusyError, createSocket, FILES, isId, KEEP_RUNS, logPath, MAX_CHUNK, openRuns, packChunk, packEntry,
@@ -19,7 +20,7 @@ import {
 import { BALLAST, checkArgs, loadFunctions, RunLog } from './tasks.ts'
 
 const GRACE = 5000 // ms between asking a run to end, and killing it
-const QUIET = 30 // ms without a launch before a spare is refilled: loading one would slow down a burst of launches
+const QUIET = 5 // ms without a launch before a spare is refilled: loading one would slow down a burst of launches
 const LONGEST_PAUSE = 30_000 // ms between two attempts to load a spare, when all of them crash
 const WATCH = 250 // ms between two looks at adopted runs
 const LAST_READS = 200 // ms in which readers can still fetch the last lines when the server stops
@@ -219,7 +220,7 @@ async function startRun({ method, callId, id, args, timeLimit = TIME_LIMIT }: Ca
   if (stopping) throw new BusyError('the workers server is stopping')
   if (running.size >= PROCESS_LIMIT) throw new BusyError(`the process limit of ${PROCESS_LIMIT} is reached`)
 
-  const spare = spares.shift()
+  const spare = takeSpare()
   const child = spare ?? forkTask(id)
   const start: Start = { method, args, callId, pid: child.pid ?? 0, timeLimit }
   const run: Run = { id, start, started: Date.now(), timers: [], adopted: false }
@@ -236,7 +237,7 @@ async function startRun({ method, callId, id, args, timeLimit = TIME_LIMIT }: Ca
     child.kill('SIGKILL')
     throw new RemoteError(`cannot start a log: ${(error as Error).message}`) // the disk is full
   }
-  child.removeAllListeners('exit').once('exit', (code, signal) => finishRun(run, endOf(code, signal)))
+  child.once('exit', (code, signal) => finishRun(run, endOf(code, signal)))
   spare?.send(id, () => {}) // it died: `exit` follows
   limitTime(run)
   refillSoon()
@@ -458,7 +459,8 @@ function forkTask(id?: string): ChildProcess {
     // A process group of its own: the run can be killed with all that it started, and a Ctrl-C in the terminal
     // reaches the workers server alone, which then asks the runs to end.
     detached: true,
-    execArgv: stripsTypes ? [] : ['--import', import.meta.resolve('tsx')],
+    // Not `--import tsx`: that runs a second thread for `import`, and takes 450 ms to load this, not 200.
+    execArgv: stripsTypes ? [] : ['--require', fileURLToPath(import.meta.resolve('tsx/cjs')), '--eval', 'require(process.argv[1])'],
     env: taskEnvironment(),
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   })
@@ -476,6 +478,13 @@ function taskEnvironment(): NodeJS.ProcessEnv {
 function refillSoon() {
   clearTimeout(refillTimer)
   refillTimer = setTimeout(refill, pause)
+}
+
+/** One that is still loading will do: it is ready sooner than a new one, and two would slow each other down. */
+function takeSpare(): ChildProcess | undefined {
+  const child = spares.shift() ?? loading
+  if (child === loading) loading = undefined
+  return child?.removeAllListeners('exit').removeAllListeners('message')
 }
 
 function refill() {
