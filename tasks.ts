@@ -5,7 +5,9 @@
 import { isUtf8 } from 'node:buffer'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, existsSync, fstatSync, ftruncateSync, openSync, readSync, rmSync, writeSync } from 'node:fs'
+import {
+  closeSync, existsSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync, rmSync, writeSync,
+} from 'node:fs'
 import { mkdir, open, rename, rm, writeFile, type FileHandle } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { basename, dirname, join } from 'node:path'
@@ -55,15 +57,24 @@ export async function loadFunctions(): Promise<Map<string, Remote>> {
   return new Map(exported.filter((pair): pair is [string, Remote] => MARK in Object(pair[1])))
 }
 
-// Task processes on Node 20 are CommonJS (see forkTask), where `import` cannot load TypeScript. `require` cannot load
-// a module with an `await` at its top level: for such a one, tsx is told to see to `import`, too, which takes longer.
+// On Node 20 a task process is CommonJS (see forkTask), where require() cannot load a module that awaits at its top
+// level, nor import() one in TypeScript. tsx would see to that, with a second thread that takes 250 ms to start: so it
+// is told only for modules that need it.
 async function loadModule(path: string): Promise<Record<string, object>> {
+  if (typeof require !== 'function') return import(pathToFileURL(path).href)
+  let imports = false
+  const loadFile = require.extensions['.ts']!
+  require.extensions['.ts'] = (module, file) => {
+    imports ||= /\bimport\s*\(/.test(readFileSync(file, 'utf8'))
+    loadFile(module, file)
+  }
   try {
-    if (typeof require === 'function') return require(path)
+    return require(path)
   } catch (error) {
-    if (!/^ERR_REQUIRE_(ASYNC_MODULE|ESM)$/.test((error as NodeJS.ErrnoException).code ?? '')) throw error
-    const { register } = await import('tsx/esm/api')
-    register()
+    if ((error as NodeJS.ErrnoException).code !== 'ERR_REQUIRE_ASYNC_MODULE') throw error
+    imports = true
+  } finally {
+    if (imports) (await import('tsx/esm/api')).register()
   }
   return import(pathToFileURL(path).href)
 }

@@ -1,7 +1,9 @@
 // Remote functions for the tests: each does one thing that a function should not do, or that needs to be looked at.
 
 import { spawn } from 'node:child_process'
+import { existsSync, writeFileSync } from 'node:fs'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
+import { FILES } from '../protocol.ts'
 import { remote } from '../tasks.ts'
 
 const count = { name: 'count', type: 'integer', description: 'how many', default: 3 } as const
@@ -77,8 +79,6 @@ export const parent = remote('starts other processes', [{ name: 'ends', type: 's
 })
 
 export const tick = remote('goes on until it is let go: by a produced file of that name', [{ name: 'name', type: 'string', description: '' }], async (task, name) => {
-  const { existsSync } = await import('node:fs')
-  const { FILES } = await import('../protocol.ts')
   for (let step = 0; !existsSync(`${FILES}/${name}`); step++) {
     task.msg({ step })
     await sleep(20, undefined, { signal: task.signal })
@@ -101,8 +101,6 @@ export const murmur = remote('many entries, one in each turn: one message each',
 })
 
 export const produce = remote('writes a file', [count], async (task, count) => {
-  const { writeFileSync } = await import('node:fs')
-  const { FILES } = await import('../protocol.ts')
   writeFileSync(`${FILES}/${task.id}.txt`, 'x'.repeat(count))
   return { file: `${task.id}.txt` }
 })

@@ -2,8 +2,11 @@
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
-import { App, startApp } from './app.ts'
+import { App, ROOT, startApp } from './app.ts'
 
 suite('A run', () => {
   const app = new App({ PROCESS_LIMIT: '4', TIME_LIMIT: '100' })
@@ -223,6 +226,29 @@ test('of finished runs, the oldest go first, with what they produced', async t =
   const statuses = await Promise.all(produced.map(async name => (await app.request('GET', `/files/${name}`)).status))
   assert.deepEqual(statuses, [404, 404, 200, 200])
 })
+
+for (const spares of ['0', '1']) {
+  test(`a module of one's own may await while it loads, and import while it runs (${spares} spares)`, async t => {
+    const folder = mkdtempSync(join(tmpdir(), 'longrun-own-'))
+    t.after(() => rmSync(folder, { recursive: true }))
+    writeFileSync(join(folder, 'package.json'), '{ "type": "module" }')
+    writeFileSync(join(folder, 'greeting.ts'), `export const greeting: string = 'hello'`)
+    const own = (first: string) => `${first}
+      import { remote } from ${JSON.stringify(join(ROOT, 'tasks.ts'))}
+      export const greet = remote('greets', [], async task => {
+        const { greeting } = await import('./greeting.ts')
+        task.log(greeting)
+      })`
+    writeFileSync(join(folder, 'importing.ts'), own(''))
+    writeFileSync(join(folder, 'awaiting.ts'), own('await new Promise(resolve => setTimeout(resolve, 10))'))
+    for (const name of ['importing.ts', 'awaiting.ts']) {
+      const app = await startApp(t, { TASKS: join(folder, name), SPARES: spares })
+      const run = await app.start('greet')
+      assert.equal((await run.outcome()).outcome, 'ok')
+      assert.deepEqual(await run.types(), ['start', 'log', 'done'], 'it ran once')
+    }
+  })
+}
 
 /** Until a process has gone, and the workers server knows: it takes note of the end before it answers the next call. */
 async function endOf(pid: number) {
