@@ -15,7 +15,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocketServer, type WebSocket } from 'ws'
 import { Subscriber } from 'zeromq'
 import {
-  ALLOWED_HOSTS, BusyError, callRemote, createSocket, FILES, HOST, isId, MAX_ARGS, MAX_UPLOAD, openRuns, PORT,
+  ALLOWED_HOSTS, BusyError, callRemote, createSocket, FILES, HOST, isId, MAX_ARGS, MAX_CHUNK, MAX_UPLOAD, openRuns, PORT,
   refuseToStart, RemoteError, RESERVED, TimeoutError, TOKEN, unpackChunk, UPLOADS, XPUB_ADDR, type Call, type Chunk,
 } from './protocol.ts'
 
@@ -81,7 +81,7 @@ class Piece {
   readonly id: string
   readonly position: number
   readonly lines: Buffer
-  #message?: Buffer
+  #frame?: Buffer
   #event?: Buffer
 
   constructor({ id, position, lines }: Chunk) {
@@ -97,8 +97,8 @@ class Piece {
     return position === this.position ? this : new Piece({ ...this, position, lines: this.lines.subarray(position - this.position) })
   }
 
-  /** For a WebSocket. */
-  get message() { return this.#message ??= this.#wrap(`{"id":"${this.id}","next":${this.end},"entries":[`, ']}') }
+  /** For a WebSocket, as a whole frame: `ws` would make one for each reader, which costs as much as writing it. */
+  get frame() { return this.#frame ??= frame(this.#wrap(`{"id":"${this.id}","next":${this.end},"entries":[`, ']}')) }
   /** For Server-Sent Events. */
   get event() { return this.#event ??= this.#wrap(`id: ${this.end}\ndata: {"next":${this.end},"entries":[`, ']}\n\n') }
 
@@ -111,6 +111,15 @@ class Piece {
     text.write(foot, text.length - foot.length, 'latin1')
     return text
   }
+}
+
+/** A text frame of the WebSocket protocol (RFC 6455, section 5.2), from a server: whole, and not masked. */
+function frame(text: Buffer): Buffer {
+  const head = Buffer.from([0x81, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+  const extended = text.length < 126 ? 0 : text.length < 2 ** 16 ? 2 : 8 // bytes that say the length
+  head[1] = extended ? extended === 2 ? 126 : 127 : text.length
+  if (extended) head.writeUIntBE(text.length, 2 + Math.max(0, extended - 6), Math.min(6, extended))
+  return Buffer.concat([head.subarray(0, 2 + extended), text])
 }
 
 /** Where a reader's pieces go. `isFull`: whether more are waiting there than a reader should hold. */
@@ -176,11 +185,11 @@ class Reader {
   }
 }
 
-/** All readers of one run; `size` is known from when the run has ended (`done`). */
-type Stream = { readers: Set<Reader>; size: number; done: boolean }
+/** All readers of one run; the chunks for them that came in this turn; `size` is known when the run has ended (`done`). */
+type Stream = { readers: Set<Reader>; waiting: Chunk[]; size: number; done: boolean }
 
 function follow(reader: Reader) {
-  const stream = streams.get(reader.id) ?? { readers: new Set(), size: 0, done: false }
+  const stream = streams.get(reader.id) ?? { readers: new Set<Reader>(), waiting: [], size: 0, done: false }
   if (!streams.has(reader.id)) subscriber.subscribe(reader.id)
   streams.set(reader.id, stream)
   stream.readers.add(reader)
@@ -199,10 +208,22 @@ async function receiveChunks() {
     const chunk = unpackChunk(frames)
     const stream = chunk && streams.get(chunk.id) // the whole id: ZeroMQ compares only its beginning
     if (!stream) continue
-    const piece = new Piece(chunk)
-    for (const reader of stream.readers) reader.receive(piece)
+    const last = stream.waiting.at(-1)
+    if (last && chunk.position !== last.position + last.lines.length) passOn(stream) // a gap, or its repetition
+    if (stream.waiting.push(chunk) === 1) setImmediate(passOn, stream)
+    else if (chunk.position - stream.waiting[0]!.position > MAX_CHUNK) passOn(stream)
     if (!chunk.lines.length) checkSoon(chunk.id) // the run has probably ended
   }
+}
+
+// What arrived in one turn is one frame for each reader: the more there is to do, the less each entry costs.
+function passOn({ readers, waiting }: Stream) {
+  const [first] = waiting
+  if (!first) return
+  const lines = waiting.length === 1 ? first.lines : Buffer.concat(waiting.map(({ lines }) => lines))
+  waiting.length = 0
+  const piece = new Piece({ ...first, lines })
+  for (const reader of readers) reader.receive(piece)
 }
 
 // ---- What the workers server is asked
@@ -584,7 +605,7 @@ function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
     if (request.url?.split('?')[0] !== '/log') throw new HttpError(404, 'the WebSocket is at /log')
     checkNames(request)
     checkToken(request)
-    sockets.handleUpgrade(request, socket, head, serveSocket)
+    sockets.handleUpgrade(request, socket, head, webSocket => serveSocket(webSocket, socket))
   } catch (error) {
     refuseUpgrade(socket, toHttpError(error))
   }
@@ -598,13 +619,14 @@ function refuseUpgrade(socket: Duplex, { status, message, headers }: HttpError) 
   socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${head}\r\n${body}`)
 }
 
-function serveSocket(socket: WebSocket) {
+/** `connection` is what the socket is on: between the frames that `ws` writes there (it compresses none) we may write our own. */
+function serveSocket(socket: WebSocket, connection: Duplex) {
   const readers = new Map<string, Reader>()
   const isFull = () => socket.bufferedAmount > 4 * WINDOW // of all the runs that it follows together
   // Whoever asks on and on without reading the answers would have them all kept here.
   const tell = (message: object) => isFull() ? socket.terminate() : socket.send(JSON.stringify(message))
   const sink = (id: string): Sink => ({
-    send: piece => socket.send(piece.message, { binary: false }),
+    send: piece => { if (socket.readyState === socket.OPEN) connection.write(piece.frame) },
     isFull,
     refuse(message) {
       tell({ id, error: message })

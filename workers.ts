@@ -20,7 +20,7 @@ import {
 import { BALLAST, checkArgs, loadFunctions, RunLog } from './tasks.ts'
 
 const GRACE = 5000 // ms between asking a run to end, and killing it
-const QUIET = 5 // ms without a launch before a spare is refilled: loading one would slow down a burst of launches
+const QUIET = 20 // ms without a launch before a spare is refilled: loading one would slow down a burst of launches
 const LONGEST_PAUSE = 30_000 // ms between two attempts to load a spare, when all of them crash
 const WATCH = 250 // ms between two looks at adopted runs
 const LAST_READS = 200 // ms in which readers can still fetch the last lines when the server stops
