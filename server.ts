@@ -146,8 +146,10 @@ class Reader {
   receive(piece: Piece) {
     this.#seen = Math.max(this.#seen, piece.end)
     if (piece.end <= this.next || this.#catchingUp) return // old, or the catch-up will come to it
-    if (piece.position > this.next || this.#isFull()) void this.#catchUp()
-    else this.#deliver(piece.from(this.next))
+    if (piece.position > this.next || this.#isFull()) return void this.#catchUp()
+    const fresh = piece.from(this.next)
+    this.next = piece.end
+    this.#sink.send(fresh)
   }
 
   /** The page has rendered everything before `position`. */
@@ -160,21 +162,19 @@ class Reader {
 
   #isFull() { return this.next - this.#acknowledged >= WINDOW || this.#sink.isFull() }
 
-  #deliver(piece: Piece) {
-    this.next = piece.end
-    this.#sink.send(piece)
-  }
-
   // Live pieces that arrive meanwhile only move `#seen`, so the two cannot race: the catch-up ends when `next` has
   // reached it, or the log has no more. What stops it otherwise is mended by the next answer about sizes.
   async #catchUp() {
     if (this.#catchingUp) return
     this.#catchingUp = true
     try {
-      while (this.next < this.#seen && !this.#isFull() && streams.get(this.id)?.readers.has(this)) {
-        const piece = await readPiece(this.id, this.next)
+      let read = this.#isBehind() && readPiece(this.id, this.next)
+      while (read) {
+        const piece = await read
         if (piece.end === this.next) break
-        this.#deliver(piece)
+        this.next = piece.end
+        read = this.#isBehind() && readPiece(this.id, this.next) // is on its way while this one is sent
+        this.#sink.send(piece)
         finishReaders(this.id)
       }
     } catch (error) {
@@ -182,6 +182,10 @@ class Reader {
     } finally {
       this.#catchingUp = false
     }
+  }
+
+  #isBehind() {
+    return this.next < this.#seen && !this.#isFull() && streams.get(this.id)?.readers.has(this)
   }
 }
 
