@@ -15,13 +15,14 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocketServer, type WebSocket } from 'ws'
 import { Subscriber } from 'zeromq'
 import {
-  ALLOWED_HOSTS, BusyError, callRemote, createSocket, FILES, HOST, isId, MAX_ARGS, MAX_CHUNK, MAX_UPLOAD, openRuns, PORT,
+  ALLOWED_HOSTS, BusyError, callRemote, createSocket, FILES, HOST, isId, MAX_ARGS, MAX_UPLOAD, openRuns, PORT,
   refuseToStart, RemoteError, RESERVED, TimeoutError, TOKEN, unpackChunk, UPLOADS, XPUB_ADDR, type Call, type Chunk,
 } from './protocol.ts'
 
 const BEAT = 5000 // ms between two heartbeats
 const CHECK = 2000 // ms between two questions for the sizes of the logs
 const WINDOW = 2 ** 20 // bytes that a reader may have unacknowledged; beyond, it gets nothing until it acknowledges
+const GATHERED = 64 * 2 ** 10 // bytes that are copied together, to be sent at once; copying more costs more than it saves
 const MAX_FOLLOWS = 1000 // runs that one socket may follow
 const MAX_CONNECTIONS = 5000
 const MAX_READS = 16 // requests for pieces of logs under way at once
@@ -76,50 +77,59 @@ process.stderr.on('error', () => {})
 
 // ---- Readers: the one rule
 
-/** Some lines of a run's log, with the texts that are sent for them: made once, for all readers. */
+/** Some lines of a run's log, with what is sent for them: made once, for all readers. */
 class Piece {
   readonly id: string
   readonly position: number
-  readonly lines: Buffer
-  #frame?: Buffer
-  #event?: Buffer
+  readonly end: number
+  #lines: Buffer
+  #frame?: Buffer[]
+  #event?: Buffer[]
 
+  /** The lines are the piece's own from now on. */
   constructor({ id, position, lines }: Chunk) {
     this.id = id
     this.position = position
-    this.lines = lines
+    this.end = position + lines.length
+    this.#lines = lines
   }
-
-  get end() { return this.position + this.lines.length }
 
   /** What of it stands at `position` or later. */
   from(position: number): Piece {
-    return position === this.position ? this : new Piece({ ...this, position, lines: this.lines.subarray(position - this.position) })
+    if (position === this.position) return this
+    return new Piece({ id: this.id, position, lines: this.#lines.subarray(position - this.position) })
   }
 
   /** For a WebSocket, as a whole frame: `ws` would make one for each reader, which costs as much as writing it. */
-  get frame() { return this.#frame ??= frame(this.#wrap(`{"id":"${this.id}","next":${this.end},"entries":[`, ']}')) }
+  get frame() { return this.#frame ??= framed(this.#wrap(`{"id":"${this.id}","next":${this.end},"entries":[`, ']}')) }
   /** For Server-Sent Events. */
-  get event() { return this.#event ??= this.#wrap(`id: ${this.end}\ndata: {"next":${this.end},"entries":[`, ']}\n\n') }
+  get event() { return this.#event ??= joined(this.#wrap(`id: ${this.end}\ndata: {"next":${this.end},"entries":[`, ']}\n\n')) }
 
-  // Lines become the elements of a JSON array by turning line breaks into commas: no entry is parsed on its way.
-  #wrap(head: string, foot: string): Buffer {
-    const text = Buffer.allocUnsafe(head.length + this.lines.length - 1 + foot.length)
-    text.write(head, 'latin1')
-    this.lines.copy(text, head.length)
-    for (let at = text.indexOf(10, head.length); at >= 0; at = text.indexOf(10, at + 1)) text[at] = 44
-    text.write(foot, text.length - foot.length, 'latin1')
-    return text
+  // Lines become the elements of a JSON array by turning line breaks into commas, in place: no entry is parsed on its way.
+  #wrap(head: string, foot: string): Buffer[] {
+    const elements = this.#lines.subarray(0, -1)
+    for (let at = elements.indexOf(10); at >= 0; at = elements.indexOf(10, at + 1)) elements[at] = 44
+    return [Buffer.from(head), elements, Buffer.from(foot)]
   }
 }
 
 /** A text frame of the WebSocket protocol (RFC 6455, section 5.2), from a server: whole, and not masked. */
-function frame(text: Buffer): Buffer {
+function framed(text: Buffer[]): Buffer[] {
+  const length = lengthOf(text)
   const head = Buffer.from([0x81, 0, 0, 0, 0, 0, 0, 0, 0, 0])
-  const extended = text.length < 126 ? 0 : text.length < 2 ** 16 ? 2 : 8 // bytes that say the length
-  head[1] = extended ? extended === 2 ? 126 : 127 : text.length
-  if (extended) head.writeUIntBE(text.length, 2 + Math.max(0, extended - 6), Math.min(6, extended))
-  return Buffer.concat([head.subarray(0, 2 + extended), text])
+  const extended = length < 126 ? 0 : length < 2 ** 16 ? 2 : 8 // bytes that say the length
+  head[1] = extended === 0 ? length : extended === 2 ? 126 : 127
+  if (extended) head.writeUIntBE(length, 2 + Math.max(0, extended - 6), Math.min(6, extended))
+  return joined([head.subarray(0, 2 + extended), ...text])
+}
+
+/** As one buffer, for one write; but what is large is not copied: the fresh memory would cost more than two writes. */
+function joined(parts: Buffer[]): Buffer[] {
+  return lengthOf(parts) > GATHERED ? parts : [Buffer.concat(parts)]
+}
+
+function lengthOf(parts: Buffer[]): number {
+  return parts.reduce((sum, { length }) => sum + length, 0)
 }
 
 /** Where a reader's pieces go. `isFull`: whether more are waiting there than a reader should hold. */
@@ -212,10 +222,12 @@ async function receiveChunks() {
     const chunk = unpackChunk(frames)
     const stream = chunk && streams.get(chunk.id) // the whole id: ZeroMQ compares only its beginning
     if (!stream) continue
-    const last = stream.waiting.at(-1)
-    if (last && chunk.position !== last.position + last.lines.length) passOn(stream) // a gap, or its repetition
-    if (stream.waiting.push(chunk) === 1) setImmediate(passOn, stream)
-    else if (chunk.position - stream.waiting[0]!.position > MAX_CHUNK) passOn(stream)
+    const { waiting } = stream
+    const [first = chunk] = waiting
+    const { position, lines } = waiting.at(-1) ?? first
+    const goesOn = !waiting.length || chunk.position === position + lines.length
+    if (!goesOn || chunk.position + chunk.lines.length - first.position > GATHERED) passOn(stream)
+    if (waiting.push(chunk) === 1) setImmediate(passOn, stream)
     if (!chunk.lines.length) checkSoon(chunk.id) // the run has probably ended
   }
 }
@@ -236,12 +248,14 @@ function passOn({ readers, waiting }: Stream) {
 async function readPiece(id: string, position: number): Promise<Piece> {
   const key = `${id} ${position}`
   while (!reads.has(key) && reads.size >= MAX_READS) await Promise.race(reads.values()).catch(() => {})
-  const read = reads.get(key) ?? callRemote({ method: 'read', args: [id, position] })
+  const read = reads.get(key) ?? readLines(id, position)
     .then(lines => new Piece({ id, position, lines }))
     .finally(() => reads.delete(key))
   reads.set(key, read)
   return read
 }
+
+const readLines = (id: string, position: number) => callRemote({ method: 'read', args: [id, position] })
 
 /** Asks for the size of a log at the end of this turn: with all the others that are wanted, in one request. */
 function checkSoon(id: string) {
@@ -450,11 +464,12 @@ async function cancelTask(_: IncomingMessage, response: ServerResponse, id: stri
 async function sendLog(request: IncomingMessage, response: ServerResponse, id: string, query: URLSearchParams) {
   const from = query.get('from') ?? '0'
   if (!/^\d{1,15}$/.test(from)) throw new HttpError(400, 'from must be a position, in bytes')
-  let piece = await readPiece(id, Number(from))
+  let position = Number(from)
+  let lines = await readLines(id, position)
   response.writeHead(200, { 'Content-Type': 'application/x-ndjson', 'Content-Disposition': `attachment; filename="${id}.ndjson"` })
   if (request.method === 'HEAD') return void response.end()
   await pipeline(async function* () {
-    for (; piece.lines.length; piece = await readPiece(id, piece.end)) yield piece.lines
+    for (; lines.length; lines = await readLines(id, position += lines.length)) yield lines
   }, response)
 }
 
@@ -466,7 +481,7 @@ async function sendEvents(request: IncomingMessage, response: ServerResponse, id
   if (request.method === 'HEAD') return void response.end()
   response.flushHeaders()
   const reader = new Reader(id, Number(last), {
-    send: piece => { if (response.write(piece.event)) reader.acknowledge(piece.end) },
+    send: piece => { if (piece.event.map(part => response.write(part)).every(Boolean)) reader.acknowledge(piece.end) },
     isFull: () => false,
     refuse: message => response.end(`event: refused\ndata: ${JSON.stringify({ errors: [message] })}\n\n`),
     finish: () => response.end(),
@@ -630,7 +645,7 @@ function serveSocket(socket: WebSocket, connection: Duplex) {
   // Whoever asks on and on without reading the answers would have them all kept here.
   const tell = (message: object) => isFull() ? socket.terminate() : socket.send(JSON.stringify(message))
   const sink = (id: string): Sink => ({
-    send: piece => { if (socket.readyState === socket.OPEN) connection.write(piece.frame) },
+    send: piece => { if (socket.readyState === socket.OPEN) for (const part of piece.frame) connection.write(part) },
     isFull,
     refuse(message) {
       tell({ id, error: message })
