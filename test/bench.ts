@@ -17,7 +17,7 @@ import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocket, WebSocketServer } from 'ws'
 import { Proxy, Publisher, Subscriber, XPublisher, XSubscriber } from 'zeromq'
-import { App, processesOf } from './app.ts'
+import { App, bareEnvironment, processesOf } from './app.ts'
 
 type Row = { what: string; ours: string; raw: string; ratio: string }
 const folder = mkdtempSync(join(tmpdir(), 'longrun-bench-'))
@@ -78,7 +78,7 @@ const MEASUREMENTS: Record<string, () => Promise<Row[]>> = {
     })
     const raw = await rounds(50, async () => {
       const began = now()
-      await once(spawn(process.execPath, ['-e', '0']), 'exit')
+      await once(spawn(process.execPath, ['-e', '0'], { env: bareEnvironment() }), 'exit')
       return (now() - began) / 1000
     })
     return [{ what: 'back to back, a run, ms', ours: spread(ours), raw: spread(raw), ratio: ratio(ours, raw) }]
@@ -134,47 +134,54 @@ const MEASUREMENTS: Record<string, () => Promise<Row[]>> = {
     return [{ what: 'fan-out to 1,000 readers', ours: format(ours), raw: format(limit), ratio: (ours[1]! / limit[1]!).toFixed(2) }]
   },
 
-  /** A finished log of about 100 MB, to one reader. */
+  /** A finished log of about 100 MB, to one reader; one of 1 MB, to 1,000 who come at once. */
   async late() {
-    let log = ''
-    const ours = await withApp({}, async app => {
+    const logs = [1_000_000, 8_000].map(steps => ({ steps, path: join(folder, `log-${steps}`), ours: [] as number[], raw: [] as number[] }))
+    const [large, small] = logs as [typeof logs[0], typeof logs[0]]
+    await withApp({}, async app => {
       const socket = await app.connect()
-      const id = await startRun(app, socket, 'process', [1_000_000, 0])
-      await drain(socket, id)
-      log = join(folder, 'log')
-      writeFileSync(log, readFileSync(join(app.runs, `${id}.ndjson`)))
-      return rounds(3, async () => {
-        const late = await app.connect()
-        const began = now()
-        late.send(JSON.stringify({ start: id }))
-        await drain(late, id)
-        return (now() - began) / 1000
-      })
+      for (const { steps, path, ours } of logs) {
+        const id = await startRun(app, socket, 'process', [steps, 0])
+        await drain(socket, id)
+        writeFileSync(path, readFileSync(join(app.runs, `${id}.ndjson`)))
+        ours.push(...await rounds(3, () => arrive(`${app.url.replace('http', 'ws')}/log`, id, steps === small.steps ? 1000 : 1)))
+      }
     })
-    const raw = await startRole('sendfile', log)
-    const limit = await rounds(3, async () => {
-      const socket = await openSocket(raw.port)
-      const began = now()
-      await drain(socket)
-      return (now() - began) / 1000
-    })
-    raw.process.kill()
-    return [{ what: `late join, ${(statSync(log).size / 1e6).toFixed(0)} MB, ms`, ours: spread(ours, 0), raw: spread(limit, 0), ratio: ratio(ours, limit) }]
+    for (const { steps, path, raw } of logs) {
+      const role = await startRole('sendfile', path)
+      raw.push(...await rounds(3, () => arrive(`ws://127.0.0.1:${role.port}`, 'raw', steps === small.steps ? 1000 : 1)))
+      role.process.kill()
+    }
+    const row = (what: string, { ours, raw, path }: typeof large) =>
+      ({ what: `late join, ${(statSync(path).size / 1e6).toFixed(0)} MB, ${what}, ms`, ours: spread(ours, 0), raw: spread(raw, 0), ratio: ratio(ours, raw) })
+    return [row('1 reader', large), row('1,000 readers at once', small)]
   },
 
-  /** Resident memory, MB. */
+  /** Resident memory. */
   async memory() {
     return withApp({}, async app => {
-      while (processesOf(app.runs).length < 3) await sleep(100)
-      await sleep(2000)
-      const rss = (pid: number) => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) / 1024
+      const megabytes = (pid: number) => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) / 1024
+      const web = app.server.process.pid!
       const spare = processesOf(app.runs).find(({ command }) => command.includes('tasks.ts'))!
-      const bare = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'])
+      const bare = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'], { env: bareEnvironment() })
       await sleep(500)
-      const rows = [['workers server', app.workers.process.pid!], ['web server', app.server.process.pid!], ['a spare', spare.pid]] as const
-      const raw = rss(bare.pid!)
+      const raw = megabytes(bare.pid!)
       bare.kill()
-      return rows.map(([what, pid]) => ({ what: `memory of ${what}, MB`, ours: rss(pid).toFixed(0), raw: `${raw.toFixed(0)} (bare node)`, ratio: (rss(pid) / raw).toFixed(2) }))
+      const rows = Object.entries({ 'workers server': app.workers.process.pid!, 'web server': web, 'a spare': spare.pid }).map(([what, pid]) =>
+        ({ what: `memory of ${what}, MB`, ours: megabytes(pid).toFixed(0), raw: `${raw.toFixed(0)} (bare node)`, ratio: (megabytes(pid) / raw).toFixed(2) }))
+      const before = megabytes(web)
+      const readers = await startRole('readers', app.url.replace('http', 'ws') + '/log', 'nobody', '1000', '0')
+      const perReader = (megabytes(web) - before) / 1000 * 1024
+      readers.process.kill()
+      const stalled = await app.connect() // it never acknowledges
+      await startRun(app, stalled, 'process', [1_000_000, 0])
+      const quick = await app.connect()
+      await drain(quick, await startRun(app, quick, 'process', [1_000_000, 0]))
+      return [
+        ...rows,
+        { what: 'memory of each of 1,000 readers, kB', ours: perReader.toFixed(0), raw: '', ratio: '' },
+        { what: 'memory of web server in a flood, one reader stalled, MB', ours: megabytes(web).toFixed(0), raw: '', ratio: '' },
+      ]
     })
   },
 
@@ -198,20 +205,30 @@ const MEASUREMENTS: Record<string, () => Promise<Row[]>> = {
     return [{ what: `import of ${megabytes.toFixed(0)} MB, MB/s`, ours: spread(ours, 0), raw: spread(raw, 0), ratio: (quantile(ours, 0.5) / quantile(raw, 0.5)).toFixed(2) }]
   },
 
-  /** Cost per entry, and per finished run that is kept. */
+  /** Cost per entry, per reader, and per finished run that is kept. */
   async growth() {
-    const perEntry = await Promise.resolve().then(async () => {
-      const costs: string[] = []
-      for (const entries of [10_000, 1_000_000, 10_000_000]) {
-        costs.push(await withApp({ MAX_LOG: '2000000000' }, async app => {
-          const socket = await app.connect()
-          const began = now()
-          await drain(socket, await startRun(app, socket, 'process', [entries, 0]))
-          return ((now() - began) / entries).toFixed(2)
-        }))
-      }
-      return costs
-    })
+    const perEntry: string[] = []
+    for (const entries of [10_000, 1_000_000, 10_000_000]) {
+      perEntry.push(await withApp({ MAX_LOG: '2000000000' }, async app => {
+        const socket = await app.connect()
+        const began = now()
+        await drain(socket, await startRun(app, socket, 'process', [entries, 0]))
+        return ((now() - began) / entries).toFixed(2)
+      }))
+    }
+    const perDelivery: string[] = []
+    for (const count of [10, 100, 1000]) {
+      perDelivery.push(await withApp({}, async app => {
+        const seconds = () => Number(readFileSync(`/proc/${app.server.process.pid}/stat`, 'utf8').split(' ').slice(13, 15).reduce((sum, ticks) => sum + Number(ticks) / 100, 0))
+        const id = randomUUID()
+        const readers = await startRole('readers', app.url.replace('http', 'ws') + '/log', id, String(count), '500')
+        const before = seconds()
+        await post(`${app.url}/tasks`, { method: 'rate', args: [500, 100], id })
+        await readers.result
+        readers.process.kill()
+        return ((seconds() - before) / count / 500 * 1e6).toFixed(1)
+      }))
+    }
     const perRun: string[] = []
     for (const kept of [10, 1000, 10_000]) {
       perRun.push(await withApp({ KEEP_RUNS: String(kept), SPARES: '2' }, async app => {
@@ -228,6 +245,7 @@ const MEASUREMENTS: Record<string, () => Promise<Row[]>> = {
     }
     return [
       { what: 'growth: µs an entry, at 10⁴, 10⁶, 10⁷', ours: perEntry.join(', '), raw: '', ratio: '' },
+      { what: 'growth: µs of the web server a delivery, to 10, 100, 1,000 readers', ours: perDelivery.join(', '), raw: '', ratio: '' },
       { what: 'growth: launch, ms, with 10, 1,000, 10,000 kept', ours: perRun.join(', '), raw: '', ratio: '' },
     ]
   },
@@ -331,6 +349,14 @@ async function openSocket(port: number): Promise<WebSocket> {
   return socket
 }
 
+/** Milliseconds until so many readers, in a process of their own, have all of a log. */
+async function arrive(url: string, id: string, count: number): Promise<number> {
+  const readers = await startRole('arrive', url, id, String(count))
+  const [took] = await readers.result
+  readers.process.kill()
+  return took!
+}
+
 // ---- Raw limits: processes of their own, with nothing of ours in them
 
 type Role = { process: ChildProcess; port: number; result: Promise<number[]> }
@@ -373,6 +399,7 @@ const ROLES: Record<string, (...args: string[]) => Promise<number>> = {
   },
   async sendfile(path) {
     return listenSockets(async socket => {
+      await once(socket, 'message')
       for await (const piece of createReadStream(path!, { highWaterMark: 256 * 1024 })) socket.send(piece, { binary: false })
       socket.close()
     })
@@ -406,6 +433,24 @@ const ROLES: Record<string, (...args: string[]) => Promise<number>> = {
         if (times.length === Number(count) * Number(expected)) process.send!([times.length, quantile(times, 0.5), quantile(times, 0.99)])
       })
     }
+    return 1
+  },
+  async arrive(url, id, count) {
+    const sockets = await rounds(Number(count), async () => {
+      const socket = new WebSocket(url!, { perMessageDeflate: false })
+      await once(socket, 'open')
+      return socket
+    })
+    const began = now()
+    const all = Promise.all(sockets.map(socket => new Promise<unknown>(resolve => {
+      socket.on('message', (data: Buffer) => {
+        const next = /"next":(\d+)/.exec(data.toString('latin1', 0, 200))?.[1]
+        if (next) socket.send(`{"ack":"${id}","next":${next}}`)
+        if (data.toString('latin1', data.length - 300).includes('"type":"done"')) resolve(socket)
+      })
+      socket.send(JSON.stringify({ start: id }))
+    })))
+    void all.then(() => process.send!([(now() - began) / 1000]))
     return 1
   },
   async proxy(folder) {

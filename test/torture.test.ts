@@ -22,8 +22,8 @@ test('the same seed makes the same plan', () => {
 test('a web server that never catches up is found out', async t => {
   const root = copyOfTheProgram()
   t.after(() => rmSync(root, { recursive: true }))
-  replaceIn(join(root, 'server.ts'), 'if (piece.position > this.next || this.#isFull()) void this.#catchUp()',
-    'if (piece.position > this.next) piece.lines.length && this.#deliver(piece)')
+  replaceIn(join(root, 'server.ts'), 'if (piece.position > this.next || this.#isFull()) return void this.#catchUp()',
+    'if (piece.position > this.next) return piece.end > piece.position && this.#sink.send(piece), void (this.next = piece.end)')
   replaceIn(join(root, 'server.ts'), 'async #catchUp() {', 'async #catchUp() {\n    return')
   const plan = [
     { at: 0, what: 'a run starts', pick: 0, ms: 10_001 }, // one entry every 10 ms, for 10 s, and a page that follows it

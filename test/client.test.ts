@@ -1,0 +1,57 @@
+// Clients of the contract in other languages: client.py, which the README shows, against the real system.
+
+import assert from 'node:assert/strict'
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { test } from 'node:test'
+import { App, startApp } from './app.ts'
+
+const CLIENT = join(import.meta.dirname, 'client.py')
+const python = ['/usr/bin/python3', 'python3'].find(path => spawnSync(path, ['-c', 'import zmq']).status === 0)
+if (!python && process.env['CI']) throw new Error('Python 3 with pyzmq is missing: apt install python3-zmq')
+const skip = !python && 'Python 3 with pyzmq is missing: apt install python3-zmq'
+
+function run(app: App, ...args: string[]): ChildProcess {
+  return spawn(python!, [CLIENT, ...args], { env: { RUNS: app.runs }, stdio: ['ignore', 'pipe', 'pipe'] })
+}
+
+async function output(client: ChildProcess): Promise<string> {
+  const [printed, complaint, [code]] = await Promise.all([text(client.stdout!), text(client.stderr!), once(client, 'exit')])
+  assert.equal(code, 0, complaint)
+  return printed
+}
+
+const logOf = (app: App, id: string) => readFileSync(join(app.runs, `${id}.ndjson`), 'utf8')
+
+test('a client in Python starts a run, follows it to its end, and from a position on', { skip }, async t => {
+  const app = await startApp(t)
+  const id = (await output(run(app, 'start', 'process', '[20, 20]'))).trim()
+  assert.equal(await output(run(app, 'follow', id)), logOf(app, id))
+  const second = logOf(app, id).indexOf('\n') + 1
+  assert.equal(await output(run(app, 'follow', id, String(second))), logOf(app, id).slice(second))
+})
+
+test('a client in Python that was stopped in a flood, and has lost messages, repairs the gap', { skip }, async t => {
+  const app = await startApp(t)
+  const id = (await output(run(app, 'start', 'murmur', '[60000]'))).trim()
+  const client = run(app, 'follow', id)
+  const printed = output(client)
+  await once(client.stdout!, 'data')
+  client.kill('SIGSTOP')
+  const reader = await app.follow(id)
+  await reader.done()
+  client.kill('SIGCONT')
+  assert.equal(await printed, logOf(app, id))
+})
+
+test('a client in Python cancels a run, and is told what it cannot do', { skip }, async t => {
+  const app = await startApp(t)
+  const id = (await output(run(app, 'start', 'process', '[1000, 100]'))).trim()
+  await output(run(app, 'cancel', id))
+  assert.match(await output(run(app, 'follow', id)), /"outcome":"cancelled"[^\n]*\n$/)
+  await assert.rejects(output(run(app, 'cancel', id)), /not running/)
+  await assert.rejects(output(run(app, 'start', 'nothing', '[]')), /unknown method nothing/)
+})
