@@ -199,11 +199,11 @@ class Reader {
   }
 }
 
-/** All readers of one run; the chunks for them that came in this turn; `size` is known when the run has ended (`done`). */
-type Stream = { readers: Set<Reader>; waiting: Chunk[]; size: number; done: boolean }
+/** All readers of one run, and the chunks that wait for the end of the turn; `size` is known when the run has ended (`done`). */
+type Stream = { readers: Set<Reader>; waiting: Chunk[]; gathers: boolean; size: number; done: boolean }
 
 function follow(reader: Reader) {
-  const stream = streams.get(reader.id) ?? { readers: new Set<Reader>(), waiting: [], size: 0, done: false }
+  const stream = streams.get(reader.id) ?? { readers: new Set<Reader>(), waiting: [], gathers: false, size: 0, done: false }
   if (!streams.has(reader.id)) subscriber.subscribe(reader.id)
   streams.set(reader.id, stream)
   stream.readers.add(reader)
@@ -227,12 +227,21 @@ async function receiveChunks() {
     const { position, lines } = waiting.at(-1) ?? first
     const goesOn = !waiting.length || chunk.position === position + lines.length
     if (!goesOn || chunk.position + chunk.lines.length - first.position > GATHERED) passOn(stream)
-    if (waiting.push(chunk) === 1) setImmediate(passOn, stream)
+    waiting.push(chunk)
+    if (!stream.gathers) {
+      stream.gathers = true
+      passOn(stream)
+      setImmediate(() => {
+        stream.gathers = false
+        passOn(stream)
+      })
+    }
     if (!chunk.lines.length) checkSoon(chunk.id) // the run has probably ended
   }
 }
 
-// What arrived in one turn is one frame for each reader: the more there is to do, the less each entry costs.
+// The first chunk of a turn is passed on at once; what else has arrived is one frame for each reader, at the end of the
+// turn: so the more there is to do, the less each entry costs.
 function passOn({ readers, waiting }: Stream) {
   const [first] = waiting
   if (!first) return

@@ -56,13 +56,14 @@ const MEASUREMENTS: Record<string, () => Promise<Row[]>> = {
 
   /** As many starts at once as there are places: until the last reply. */
   async burst() {
-    const ours = await rounds(5, () => withApp({ PROCESS_LIMIT: '8', SPARES: '8' }, async app => {
-      while (processesOf(app.runs).length < 2 + 8) await sleep(100)
-      await sleep(3000) // the last spare has loaded
+    const ours = await withApp({ PROCESS_LIMIT: '8', SPARES: '8' }, app => rounds(6, async () => {
       const began = now()
       await Promise.all(Array.from({ length: 8 }, () => post(`${app.url}/tasks`, { method: 'process', args: [1, 1] })))
-      return (now() - began) / 1000
+      const took = (now() - began) / 1000
+      await sleep(5000) // until the spares are there again
+      return took
     }))
+    ours.shift() // the first one finds code that was never run, and is optimized for the others
     return [{ what: 'burst of 8 starts, last reply, ms', ours: spread(ours), raw: '', ratio: '' }]
   },
 
@@ -113,10 +114,10 @@ const MEASUREMENTS: Record<string, () => Promise<Row[]>> = {
     return [{ what: 'throughput, entries a second', ours: spread(ours, 0), raw: spread(limit, 0), ratio: (quantile(ours, 0.5) / quantile(limit, 0.5)).toFixed(2) }]
   },
 
-  /** Eight runs at once, 5,000 entries a second each. */
+  /** Eight runs at once, 5,000 entries a second each, when all eight have loaded: the first four seconds do not count. */
   async eight() {
-    const ours = await withApp({ PROCESS_LIMIT: '8' }, async app => latencies(app, 8, 15_000, 5000))
-    return [{ what: '8 runs × 5,000 entries a second', ours: `p50 ${quantile(ours, 0.5).toFixed(1)} ms, p99 ${quantile(ours, 0.99).toFixed(1)} ms, all ${ours.length} there`, raw: '', ratio: '' }]
+    const ours = await withApp({ PROCESS_LIMIT: '8', SPARES: '0' }, async app => latencies(app, 8, 40_000, 5000, 20_000))
+    return [{ what: '8 runs × 5,000 entries a second', ours: `p50 ${quantile(ours, 0.5).toFixed(1)} ms, p99 ${quantile(ours, 0.99).toFixed(1)} ms, none lost`, raw: '', ratio: '' }]
   },
 
   /** One run at 100 entries a second, 1,000 readers in another process. */
@@ -170,8 +171,8 @@ const MEASUREMENTS: Record<string, () => Promise<Row[]>> = {
       const rows = Object.entries({ 'workers server': app.workers.process.pid!, 'web server': web, 'a spare': spare.pid }).map(([what, pid]) =>
         ({ what: `memory of ${what}, MB`, ours: megabytes(pid).toFixed(0), raw: `${raw.toFixed(0)} (bare node)`, ratio: (megabytes(pid) / raw).toFixed(2) }))
       const before = megabytes(web)
-      const readers = await startRole('readers', app.url.replace('http', 'ws') + '/log', 'nobody', '1000', '0')
-      const perReader = (megabytes(web) - before) / 1000 * 1024
+      const readers = await startRole('readers', app.url.replace('http', 'ws') + '/log', 'nobody', '4000', '0')
+      const perReader = (megabytes(web) - before) / 4000 * 1024
       readers.process.kill()
       const stalled = await app.connect() // it never acknowledges
       await startRun(app, stalled, 'process', [1_000_000, 0])
@@ -179,7 +180,7 @@ const MEASUREMENTS: Record<string, () => Promise<Row[]>> = {
       await drain(quick, await startRun(app, quick, 'process', [1_000_000, 0]))
       return [
         ...rows,
-        { what: 'memory of each of 1,000 readers, kB', ours: perReader.toFixed(0), raw: '', ratio: '' },
+        { what: 'memory of each of 4,000 readers, kB', ours: perReader.toFixed(0), raw: '', ratio: '' },
         { what: 'memory of web server in a flood, one reader stalled, MB', ours: megabytes(web).toFixed(0), raw: '', ratio: '' },
       ]
     })
@@ -264,8 +265,8 @@ async function withApp<T>(env: Record<string, string>, use: (app: App) => Promis
   try {
     await app.startWorkers()
     await app.startServer()
-    while (processesOf(app.runs).length < 3) await sleep(50) // the first spare
-    await sleep(1500)
+    while (processesOf(app.runs).length < 2 + Number(env.SPARES ?? 1)) await sleep(50)
+    await sleep(2000) // the last spare has loaded
     return await use(app)
   } finally {
     await app.end()
@@ -322,9 +323,10 @@ async function drain(socket: WebSocket, id?: string): Promise<{ size: number }> 
   })
 }
 
-/** Milliseconds from task.msg() to the handler, of all entries of several runs. Throws when one is missing. */
-async function latencies(app: App, runs: number, entries: number, perSecond: number): Promise<number[]> {
+/** Milliseconds from task.msg() to the handler, of the entries of several runs but the first. Throws when one is missing. */
+async function latencies(app: App, runs: number, entries: number, perSecond: number, first = 0): Promise<number[]> {
   const times: number[] = []
+  let count = 0
   const socket = await app.connect()
   let ended = 0
   const all = new Promise<void>(resolve => socket.on('message', text => {
@@ -332,14 +334,14 @@ async function latencies(app: App, runs: number, entries: number, perSecond: num
     if (!entries) return
     const time = now()
     for (const { type, data } of entries) {
-      if (type === 'msg') times.push((time - data.at) / 1000)
+      if (type === 'msg' && ++count && data.step >= first) times.push((time - data.at) / 1000)
       if (type === 'done' && ++ended === runs) resolve()
     }
     socket.send(JSON.stringify({ ack: id, next }))
   }))
   for (let i = 0; i < runs; i++) await startRun(app, socket, 'rate', [entries, perSecond])
   await all
-  if (times.length !== runs * entries) throw new Error(`${times.length} of ${runs * entries} entries`)
+  if (count !== runs * entries) throw new Error(`${count} of ${runs * entries} entries`)
   return times
 }
 
