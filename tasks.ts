@@ -352,34 +352,42 @@ async function convertCsv(task: Task, csv: FileHandle, output: FileHandle, delim
       continue
     }
     const last = position + ROW_LIMIT >= size
-    const valid = isUtf8(lines)
-    let at = 0
-    let jsonEnd = 0
-    while (at < lines.length && jsonEnd < JSON_ROOM) {
-      if (isBlank(lines, at)) {
-        at = lines.indexOf(LF, at) + 1
-        line++
-        continue
-      }
-      const row = convertRow(lines, at, json, jsonEnd, format)
-      if (row.problem === UNCLOSED && at > 0 && !last) break // the next round sees more of it
-      const problem = row.problem ?? (
-        row.fields !== columns.length ? `${row.fields} instead of ${columns.length} fields`
-          : valid || isUtf8(lines.subarray(at, row.end)) ? undefined : 'invalid UTF-8')
-      if (problem) {
-        report('warning', problem, { line })
-      } else {
-        rows++
-        jsonEnd = row.jsonEnd
-      }
-      at = row.end
-      line += row.lines
-    }
-    await output.writeFile(json.subarray(0, jsonEnd))
-    position += at
+    const refuse = (problem: string, lineInRound: number) => report('warning', problem, { line: line + lineInRound })
+    const round = convertRows(lines, last, json, format, columns.length, refuse)
+    await output.writeFile(json.subarray(0, round.jsonEnd))
+    rows += round.rows
+    line += round.lines
+    position += round.end
   }
   task.progress(size, size, 'bytes')
   return { rows, rejected: counts.warning, columns }
+}
+
+type Refuse = (problem: string, line: number) => void
+
+function convertRows(csv: Buffer, last: boolean, json: Buffer, format: Format, columns: number, refuse: Refuse) {
+  const valid = isUtf8(csv)
+  const round = { rows: 0, lines: 0, end: 0, jsonEnd: 0 }
+  while (round.end < csv.length && round.jsonEnd < JSON_ROOM) {
+    if (isBlank(csv, round.end)) {
+      round.end = csv.indexOf(LF, round.end) + 1
+      round.lines++
+      continue
+    }
+    const row = convertRow(csv, round.end, json, round.jsonEnd, format)
+    if (row.problem === UNCLOSED && round.end > 0 && !last) break // the next round sees more of it
+    const problem = row.problem ?? (row.fields !== columns ? `${row.fields} instead of ${columns} fields`
+      : valid || isUtf8(csv.subarray(round.end, row.end)) ? undefined : 'invalid UTF-8')
+    if (problem) {
+      refuse(problem, round.lines)
+    } else {
+      round.rows++
+      round.jsonEnd = row.jsonEnd
+    }
+    round.end = row.end
+    round.lines += row.lines
+  }
+  return round
 }
 
 // Whole lines only, so that no loop over their bytes has to look out for the end.
@@ -460,12 +468,12 @@ function convertRow(csv: Buffer, start: number, json: Buffer, jsonEnd: number, f
         byte = csv[++at]!
       }
       if (byte === QUOTE) {
-        if (!quoted) return refuse(csv, start, `a quote inside field ${fields}`)
+        if (!quoted) return refusedRow(csv, start, `a quote inside field ${fields}`)
         if (csv[++at] !== QUOTE) break
       } else if (!quoted) {
         if (byte === delimiter || byte === LF || byte === CR) break
       } else if (byte === LF) {
-        if (at + 1 === csv.length) return refuse(csv, start, UNCLOSED)
+        if (at + 1 === csv.length) return refusedRow(csv, start, UNCLOSED)
         lines++
       }
       jsonEnd = put(special, json, jsonEnd)
@@ -476,14 +484,14 @@ function convertRow(csv: Buffer, start: number, json: Buffer, jsonEnd: number, f
       return { end: at, lines, fields, jsonEnd: put(around[fields] ?? BETWEEN, json, jsonEnd) }
     }
     if (byte !== delimiter) {
-      return refuse(csv, start, `${quoted ? 'text after the quotes of' : 'a lone CR in'} field ${fields}`)
+      return refusedRow(csv, start, `${quoted ? 'text after the quotes of' : 'a lone CR in'} field ${fields}`)
     }
   }
 }
 
 // A row with a quote out of place costs its first line only: a quote that somebody forgot to close is
 // noticed at the next quote, many lines later perhaps, and those may be right.
-function refuse(csv: Buffer, start: number, problem: string): Row {
+function refusedRow(csv: Buffer, start: number, problem: string): Row {
   return { end: csv.indexOf(LF, start) + 1, lines: 1, fields: 0, jsonEnd: 0, problem }
 }
 

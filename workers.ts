@@ -524,7 +524,9 @@ function leaveWhenIdle() {
 }
 
 function leave() {
-  proxy.terminate()
+  try {
+    proxy.terminate()
+  } catch {} // it has just ended by itself, see startProxy
   for (const path of [REP_ADDR, XSUB_ADDR, XPUB_ADDR].map(socketPath)) if (path) rmSync(path, { force: true })
   process.exit()
 }

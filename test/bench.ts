@@ -171,7 +171,7 @@ const MEASUREMENTS: Record<string, () => Promise<Row[]>> = {
       const rows = Object.entries({ 'workers server': app.workers.process.pid!, 'web server': web, 'a spare': spare.pid }).map(([what, pid]) =>
         ({ what: `memory of ${what}, MB`, ours: megabytes(pid).toFixed(0), raw: `${raw.toFixed(0)} (bare node)`, ratio: (megabytes(pid) / raw).toFixed(2) }))
       const before = megabytes(web)
-      const readers = await startRole('readers', app.url.replace('http', 'ws') + '/log', 'nobody', '4000', '0')
+      const readers = await startRole('readers', app.url.replace('http', 'ws') + '/log', 'nobody', '4000', '1')
       const perReader = (megabytes(web) - before) / 4000 * 1024
       readers.process.kill()
       const stalled = await app.connect() // it never acknowledges
