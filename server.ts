@@ -46,6 +46,7 @@ const files = loadFiles()
 const streams = new Map<string, Stream>()
 const reads = new Map<string, Promise<Piece>>()
 const wanted = new Set<string>() // ids of the logs whose size is to be asked for
+const answering = new WeakSet<Duplex>() // connections in the middle of an answer
 const sockets = new WebSocketServer({ noServer: true, maxPayload: 64 * 2 ** 10, perMessageDeflate: false })
 let workers = true // whether the workers server answers
 const subscriber = createSocket(Subscriber)
@@ -63,12 +64,15 @@ const server = createServer({
   joinDuplicateHeaders: true, // two Hosts, two tokens: a proxy before us may look at the other one, so neither is right
 }, (request, response) => {
   response.on('error', () => {}) // the client has gone
+  answering.add(request.socket)
+  response.once('close', () => answering.delete(request.socket))
   respond(request, response).catch(error => respondError(response, error))
 })
 server.maxConnections = MAX_CONNECTIONS
 server.timeout = STALLED
 server.on('upgrade', upgrade)
-sockets.on('wsClientError', (error, socket) => refuseUpgrade(socket, new HttpError(400, error.message)))
+server.on('clientError', refuseMalformed)
+sockets.on('wsClientError', (error, socket) => refuseConnection(socket, new HttpError(400, error.message)))
 server.on('error', error => refuseToStart(`cannot listen on ${HOST}:${PORT}: ${error.message}; set PORT to another`))
 server.listen(PORT, HOST, 4096, () => console.log(`longrun is at ${address()}/`))
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit())
@@ -635,11 +639,18 @@ function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
     checkToken(request)
     sockets.handleUpgrade(request, socket, head, webSocket => serveSocket(webSocket, socket))
   } catch (error) {
-    refuseUpgrade(socket, toHttpError(error))
+    refuseConnection(socket, toHttpError(error))
   }
 }
 
-function refuseUpgrade(socket: Duplex, { status, message, headers }: HttpError) {
+/** What is no HTTP, or never ends. Node would answer it, too, but without our headers. */
+function refuseMalformed({ code = '' }: NodeJS.ErrnoException, socket: Duplex) {
+  if (!socket.writable || answering.has(socket)) return socket.destroy()
+  const status = { HPE_HEADER_OVERFLOW: 431, ERR_HTTP_REQUEST_TIMEOUT: 408 }[code] ?? 400
+  refuseConnection(socket, new HttpError(status, STATUS_CODES[status]!))
+}
+
+function refuseConnection(socket: Duplex, { status, message, headers }: HttpError) {
   const body = JSON.stringify({ errors: [message] })
   const fields = { ...HEADERS, ...headers, 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body), Connection: 'close' }
   const head = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`).join('')
