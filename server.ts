@@ -45,6 +45,8 @@ if (!/^[\w.~+/=!@#$%^&*()-]*$/.test(TOKEN)) refuseToStart('TOKEN may have letter
 const files = loadFiles()
 const streams = new Map<string, Stream>()
 const reads = new Map<string, Promise<Piece>>()
+let reading = 0
+const turns: (() => void)[] = [] // of those who wait to read
 const wanted = new Set<string>() // ids of the logs whose size is to be asked for
 const answering = new WeakSet<Duplex>() // connections in the middle of an answer
 const sockets = new WebSocketServer({ noServer: true, maxPayload: 64 * 2 ** 10, perMessageDeflate: false })
@@ -127,7 +129,7 @@ function framed(text: Buffer[]): Buffer[] {
   return joined([head.subarray(0, 2 + extended), ...text])
 }
 
-/** As one buffer, for one write; but what is large is not copied: the fresh memory would cost more than two writes. */
+/** As one buffer, for one write; but what is large is not copied: the fresh memory would cost more than some writes. */
 function joined(parts: Buffer[]): Buffer[] {
   return lengthOf(parts) > GATHERED ? parts : [Buffer.concat(parts)]
 }
@@ -185,22 +187,24 @@ class Reader {
       let read = this.#isBehind() && readPiece(this.id, this.next)
       while (read) {
         const piece = await read
-        if (piece.end === this.next) break
+        if (piece.end === this.next || !this.#isFollowed()) break
         this.next = piece.end
         read = this.#isBehind() && readPiece(this.id, this.next) // is on its way while this one is sent
         this.#sink.send(piece)
         finishReaders(this.id)
       }
     } catch (error) {
-      if (error instanceof RemoteError) this.#sink.refuse(error.message)
+      if (error instanceof RemoteError && this.#isFollowed()) this.#sink.refuse(error.message)
     } finally {
       this.#catchingUp = false
     }
   }
 
   #isBehind() {
-    return this.next < this.#seen && !this.#isFull() && streams.get(this.id)?.readers.has(this)
+    return this.next < this.#seen && !this.#isFull() && this.#isFollowed()
   }
+
+  #isFollowed() { return streams.get(this.id)?.readers.has(this) }
 }
 
 /** All readers of one run, and the chunks that wait for the end of the turn; `size` is known when the run has ended (`done`). */
@@ -260,7 +264,6 @@ function passOn({ readers, waiting }: Stream) {
 /** A piece of the log, from the workers server. Readers who want the same get the same: one request for all. */
 async function readPiece(id: string, position: number): Promise<Piece> {
   const key = `${id} ${position}`
-  while (!reads.has(key) && reads.size >= MAX_READS) await Promise.race(reads.values()).catch(() => {})
   const read = reads.get(key) ?? readLines(id, position)
     .then(lines => new Piece({ id, position, lines }))
     .finally(() => reads.delete(key))
@@ -268,7 +271,16 @@ async function readPiece(id: string, position: number): Promise<Piece> {
   return read
 }
 
-const readLines = (id: string, position: number) => callRemote({ method: 'read', args: [id, position] })
+async function readLines(id: string, position: number): Promise<Buffer> {
+  while (reading >= MAX_READS) await new Promise<void>(resolve => turns.push(resolve)) // calls must find a free socket, too
+  reading++
+  try {
+    return await callRemote({ method: 'read', args: [id, position] })
+  } finally {
+    reading--
+    turns.shift()?.()
+  }
+}
 
 /** Asks for the size of a log at the end of this turn: with all the others that are wanted, in one request. */
 function checkSoon(id: string) {

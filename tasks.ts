@@ -71,7 +71,7 @@ async function loadModule(path: string): Promise<Record<string, object>> {
   try {
     return require(path)
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ERR_REQUIRE_ASYNC_MODULE') throw error
+    if (!/^ERR_REQUIRE_(ASYNC_MODULE|ESM)$/.test(String((error as NodeJS.ErrnoException).code))) throw error
     imports = true
   } finally {
     if (imports) (await import('tsx/esm/api')).register()

@@ -240,7 +240,6 @@ async function startRun({ method, callId, id, args, timeLimit = TIME_LIMIT }: Ca
   child.once('exit', (code, signal) => finishRun(run, endOf(code, signal)))
   spare?.send(id, () => {}) // it died: `exit` follows
   limitTime(run)
-  refillSoon()
   console.log(`run ${id} started: ${method}, process ${child.pid}`)
   return child.pid
 }
@@ -482,6 +481,7 @@ function refillSoon() {
 
 /** One that is still loading will do: it is ready sooner than a new one, and two would slow each other down. */
 function takeSpare(): ChildProcess | undefined {
+  refillSoon()
   const child = spares.shift() ?? loading
   if (child === loading) loading = undefined
   return child?.removeAllListeners('exit').removeAllListeners('message')

@@ -41,6 +41,8 @@ def follow(id, next=0):
             end = position + len(lines)
             while next < end:  # the one rule: a chunk beyond `next` means that something was missed
                 fresh = lines[next - position:] if position <= next else call('read', [id, next])
+                if not fresh:  # a torn line, which was cut off
+                    break
                 next += len(fresh)
                 for line in fresh.decode().split('\n')[:-1]:
                     yield line

@@ -398,6 +398,7 @@ test('under the hood, the path lights up, and the frames can be read', { skip },
   await page.click('#hood summary')
   await page.until(() => document.querySelector('.hop[data-hop=publish].lit') && document.querySelector('.hop[data-hop=ack].lit'))
   await page.until(() => /"step":/.test(document.querySelector('figure[data-hop=publish]')?.textContent ?? ''))
+  await page.until(() => /"ack":/.test(document.querySelector('figure[data-hop=ack]')?.textContent ?? ''))
   const frames = await page.run(() => Object.fromEntries([...document.querySelectorAll<HTMLElement>('figure[data-hop]')].map(hop => [hop.dataset.hop, hop.querySelector('pre')?.textContent ?? ''])))
   assert.equal(frames['request'], `[ process ]\n[  ]\n[ ${id} ]\n[ [1000,50] ]`)
   const position = Number(/\n\[ (\d+) \]\n/.exec(frames['publish'] ?? '')?.[1])
