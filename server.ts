@@ -122,11 +122,12 @@ class Piece {
 /** A text frame of the WebSocket protocol (RFC 6455, section 5.2), from a server: whole, and not masked. */
 function framed(text: Buffer[]): Buffer[] {
   const length = lengthOf(text)
-  const head = Buffer.from([0x81, 0, 0, 0, 0, 0, 0, 0, 0, 0])
-  const extended = length < 126 ? 0 : length < 2 ** 16 ? 2 : 8 // bytes that say the length
-  head[1] = extended === 0 ? length : extended === 2 ? 126 : 127
-  if (extended) head.writeUIntBE(length, 2 + Math.max(0, extended - 6), Math.min(6, extended))
-  return joined([head.subarray(0, 2 + extended), ...text])
+  const [code, more] = length < 126 ? [length, 0] : length < 2 ** 16 ? [126, 2] : [127, 8] // more bytes that say the length
+  const head = Buffer.alloc(2 + more)
+  head.writeUInt16BE(0x8100 + code)
+  if (more === 2) head.writeUInt16BE(length, 2)
+  if (more === 8) head.writeBigUInt64BE(BigInt(length), 2)
+  return joined([head, ...text])
 }
 
 /** As one buffer, for one write; but what is large is not copied: the fresh memory would cost more than some writes. */
@@ -231,10 +232,11 @@ async function receiveChunks() {
     const stream = chunk && streams.get(chunk.id) // the whole id: ZeroMQ compares only its beginning
     if (!stream) continue
     const { waiting } = stream
-    const [first = chunk] = waiting
-    const { position, lines } = waiting.at(-1) ?? first
-    const goesOn = !waiting.length || chunk.position === position + lines.length
-    if (!goesOn || chunk.position + chunk.lines.length - first.position > GATHERED) passOn(stream)
+    const last = waiting.at(-1)
+    const begin = waiting[0]?.position ?? chunk.position
+    const end = last ? last.position + last.lines.length : begin
+    // What does not follow comes after a gap, or is old; either way, a piece has no holes.
+    if (chunk.position !== end || end + chunk.lines.length - begin > GATHERED) passOn(stream)
     waiting.push(chunk)
     if (!stream.gathers) {
       stream.gathers = true
@@ -271,6 +273,7 @@ async function readPiece(id: string, position: number): Promise<Piece> {
   return read
 }
 
+/** Whole lines from a position on; none at the end. A reader that is to change them asks for a piece. */
 async function readLines(id: string, position: number): Promise<Buffer> {
   while (reading >= MAX_READS) await new Promise<void>(resolve => turns.push(resolve)) // calls must find a free socket, too
   reading++

@@ -74,6 +74,7 @@ async function loadModule(path: string): Promise<Record<string, object>> {
     if (!/^ERR_REQUIRE_(ASYNC_MODULE|ESM)$/.test(String((error as NodeJS.ErrnoException).code))) throw error
     imports = true
   } finally {
+    require.extensions['.ts'] = loadFile
     if (imports) (await import('tsx/esm/api')).register()
   }
   return import(pathToFileURL(path).href)

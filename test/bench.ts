@@ -2,7 +2,8 @@
 //
 //   npm run bench            all rows; npm run bench -- launch update   only those
 //
-// Each row is the median of several rounds, with the smallest and the largest in brackets. Raw limits are processes
+// Each row is the median of several rounds, with the smallest and the largest in brackets, or of the many samples of
+// one round, with a high percentile. Raw limits are processes
 // of their own too: this file starts itself again as one of the roles at its end, with nothing of ours in it.
 
 import { fork, spawn, type ChildProcess } from 'node:child_process'
