@@ -279,8 +279,12 @@ function cancelRun(run: Run, reason: string): true {
   return true
 }
 
-/** A negative id means the process group: the process, and everything that it started. */
+/**
+ * A negative id means the process group: the process, and everything that it started. What a log without a call says
+ * is 0, which to kill() is the group of this very server, as -1 is all that the user has running.
+ */
 function sendSignal(pid: number, signal: NodeJS.Signals) {
+  if (Math.abs(pid) <= 1) return
   try {
     process.kill(pid, signal)
   } catch {} // nobody there any more

@@ -2,15 +2,15 @@
 //
 //   npm run bench            all rows; npm run bench -- launch update   only those
 //
-// Each row is the median of several rounds, with the smallest and the largest in brackets, or of the many samples of
-// one round, with a high percentile. Raw limits are processes
-// of their own too: this file starts itself again as one of the roles at its end, with nothing of ours in it.
+// Each row is the median of several rounds, with the smallest and the largest in brackets, or of many samples, with a
+// high percentile. Raw limits are processes of their own, too: this file starts itself again as one of the roles at its
+// end, with nothing of ours in it.
 
 import { fork, spawn, type ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { createReadStream, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { Agent, createServer, request, type Server as HttpServer } from 'node:http'
+import { Agent, createServer, get, request, type IncomingMessage, type Server as HttpServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { availableParallelism, cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -86,26 +86,28 @@ const MEASUREMENTS: Record<string, () => Promise<Row[]>> = {
     return [{ what: 'back to back, a run, ms', ours: spread(ours), raw: spread(raw), ratio: ratio(ours, raw) }]
   },
 
-  /** task.msg() → the reader's handler. */
+  /** task.msg() → the reader's handler; in turns, as the machine is not the same from one minute to the next. */
   async update() {
-    const ours = await withApp({}, async app => latencies(app, 1, 2000, 200))
-    const raw = await rawPath(2000, 200)
+    const [ours, raw] = [[] as number[], [] as number[]]
+    await withApp({}, app => rounds(5, async () => {
+      ours.push(...await latencies(app, 1, 1000, 200))
+      raw.push(...await rawPath(1000, 200))
+    }))
     const format = (values: number[]) => `${quantile(values, 0.5).toFixed(2)} ms, p99 ${quantile(values, 0.99).toFixed(2)} ms`
     return [{ what: 'update, 200 a second', ours: format(ours), raw: format(raw), ratio: ratio(ours, raw) }]
   },
 
-  /** One run, a million entries. */
+  /** One run, a million entries of about 80 bytes; the raw limit sends as many bytes in frames as large. */
   async throughput() {
-    const sizes: number[] = []
-    const ours = await rounds(3, () => withApp({}, async app => {
+    let log = { size: 0, frames: 0 }
+    const ours = await rounds(5, () => withApp({}, async app => {
       const socket = await app.connect()
       const began = now()
-      const { size } = await drain(socket, await startRun(app, socket, 'process', [1_000_000, 0]))
-      sizes.push(size)
+      log = await drain(socket, await startRun(app, socket, 'stream', [1_000_000]))
       return 1_000_002 / ((now() - began) / 1e6)
     }))
-    const raw = await startRole('blast', String(sizes[0]), String(64 * 1024))
-    const limit = await rounds(3, async () => {
+    const raw = await startRole('blast', String(log.size), String(Math.round(log.size / log.frames)))
+    const limit = await rounds(5, async () => {
       const socket = await openSocket(raw.port)
       const began = now()
       await drain(socket)
@@ -132,8 +134,12 @@ const MEASUREMENTS: Record<string, () => Promise<Row[]>> = {
     })
     const raw = await startRole('broadcast', '1000', '100')
     const limit = await (await startRole('readers', `ws://127.0.0.1:${raw.port}`, 'raw', '1000', '1000')).result
+    const events = await (await startRole('listeners', `http://127.0.0.1:${raw.port}`, '1000', '1000')).result
     raw.process.kill()
-    return [{ what: 'fan-out to 1,000 readers', ours: format(ours), raw: format(limit), ratio: (ours[1]! / limit[1]!).toFixed(2) }]
+    return [
+      { what: 'fan-out to 1,000 readers', ours: format(ours), raw: `${format(limit)} (ws)`, ratio: (ours[1]! / limit[1]!).toFixed(2) },
+      { what: '', ours: '', raw: `${format(events)} (Server-Sent Events)`, ratio: (ours[1]! / events[1]!).toFixed(2) },
+    ]
   },
 
   /** A finished log of about 100 MB, to one reader; one of 1 MB, to 1,000 who come at once. */
@@ -309,17 +315,18 @@ async function launch(app: App, socket: WebSocket, toTheEnd = false): Promise<nu
 }
 
 /** Takes all of a run as fast as it comes, without parsing it: the size of its log. Of a raw stream: until it closes. */
-async function drain(socket: WebSocket, id?: string): Promise<{ size: number }> {
+async function drain(socket: WebSocket, id?: string): Promise<{ size: number; frames: number }> {
   return new Promise(resolve => {
-    let size = 0
-    socket.on('close', () => resolve({ size }))
+    let [size, frames] = [0, 0]
+    socket.on('close', () => resolve({ size, frames }))
     socket.on('message', (data: Buffer) => {
       const head = data.toString('latin1', 0, 200)
       if (id === undefined) size += data.length
       if (id === undefined || !head.startsWith(`{"id":"${id}"`)) return
       size = Number(/"next":(\d+)/.exec(head)![1])
+      frames++
       socket.send(`{"ack":"${id}","next":${size}}`)
-      if (data.toString('latin1', data.length - 300).includes('"type":"done"')) resolve({ size })
+      if (data.toString('latin1', data.length - 300).includes('"type":"done"')) resolve({ size, frames })
     })
   })
 }
@@ -407,20 +414,42 @@ const ROLES: Record<string, (...args: string[]) => Promise<number>> = {
       socket.close()
     })
   },
+  /** To the first thousand who come by WebSocket, and to the first thousand who come for Server-Sent Events. */
   async broadcast(entries, perSecond) {
-    const sockets = new Set<WebSocket>()
-    return listenSockets(async socket => {
-      if (sockets.add(socket).size < 1000) return
+    async function send(write: (text: Buffer) => void, head: string, foot: string) {
       await sleep(1000)
       const began = now()
       for (let step = 0; step < Number(entries);) {
         for (const due = (now() - began) / 1e6 * Number(perSecond); step < due; step++) {
-          const text = Buffer.from(JSON.stringify({ id: 'raw', next: step, entries: [{ type: 'msg', time: Date.now(), data: { step, at: now() } }] }))
-          sockets.forEach(socket => socket.send(text, { binary: false }))
+          const entry = JSON.stringify({ type: 'msg', time: Date.now(), data: { step, at: now() } })
+          write(Buffer.from(`${head}{"id":"raw","next":${step},"entries":[${entry}]}${foot}`))
         }
         await sleep(1)
       }
+    }
+    const responses = new Set<ServerResponse>()
+    const server = createServer((_, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' }).flushHeaders()
+      if (responses.add(response).size === 1000) void send(text => responses.forEach(response => response.write(text)), 'data: ', '\n\n')
     })
+    const sockets = new Set<WebSocket>()
+    new WebSocketServer({ server, perMessageDeflate: false }).on('connection', socket => {
+      socket.once('close', () => sockets.delete(socket))
+      if (sockets.add(socket).size === 1000) void send(text => sockets.forEach(socket => socket.send(text, { binary: false })), '', '')
+    })
+    return listen(server)
+  },
+  async listeners(url, count, expected) {
+    const times: number[] = []
+    for (let i = 0; i < Number(count); i++) {
+      const [response] = await once(get(url!, { agent: false }), 'response') as [IncomingMessage]
+      createInterface(response).on('line', line => {
+        if (!line) return
+        for (const { data } of JSON.parse(line.slice('data: '.length)).entries) times.push(now() - data.at)
+        if (times.length === Number(count) * Number(expected)) process.send!([times.length, quantile(times, 0.5), quantile(times, 0.99)])
+      })
+    }
+    return 1
   },
   async readers(url, id, count, expected) {
     const times: number[] = []

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { on, once } from 'node:events'
-import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -383,18 +383,24 @@ suite('The workers server', { concurrency: 4 }, () => {
     assert.equal((await (await app.start('process', [3, 1])).outcome()).outcome, 'ok')
   })
 
-  test('starts normally over stale sockets, over torn and foreign files, and with an old unfinished run', async t => {
+  test('starts normally over stale sockets, over torn, empty and foreign files, and with an old unfinished run', async t => {
     const app = new App({})
     t.after(() => app.end())
     await app.startWorkers()
     await app.kill('workers')
     assert.ok(existsSync(join(app.runs, 'rep.sock')))
     writeFileSync(join(app.runs, 'garbage.ndjson'), 'this is no log\n', { mode: 0o600 })
-    writeFileSync(join(app.runs, 'torn.ndjson'), '{"type":"start","time":1,"data":{"method":"process","args":[],"callId":"","pid":999999,"timeLimit":0}}\n{"ty')
+    const start = (pid: number) => `{"type":"start","time":1,"data":{"method":"process","args":[],"callId":"","pid":${pid},"timeLimit":0}}\n`
+    writeFileSync(join(app.runs, 'torn.ndjson'), `${start(999999)}{"ty`)
+    writeFileSync(join(app.runs, 'init.ndjson'), start(1)) // as another container may have written it
+    writeFileSync(join(app.runs, 'empty.ndjson'), '') // its server died in the moment between its creation and its first line
+    utimesSync(join(app.runs, 'empty.ndjson'), 1, 1)
     await app.startWorkers()
     await app.startServer()
-    const entries = await (await app.follow('torn')).done()
-    assert.deepEqual(entries.map(({ type }) => type), ['start', 'error', 'done'])
+    for (const id of ['torn', 'init', 'empty']) {
+      const entries = await (await app.follow(id)).done()
+      assert.deepEqual(entries.map(({ type }) => type), ['start', 'error', 'done'])
+    }
     assert.equal(readFileSync(join(app.runs, 'garbage.ndjson'), 'utf8'), 'this is no log\n')
     assert.equal((await (await app.start('process', [3, 1])).outcome()).outcome, 'ok')
   })

@@ -93,6 +93,13 @@ export const flood = remote('as many entries as it can, in one turn', [count], (
   for (let step = 0; step < count; step++) task.msg({ step, text: 'the quick brown fox jumps over' })
 })
 
+export const stream = remote('entries of about 80 bytes, as fast as it can', [count], async (task, count) => {
+  for (let step = 0; step < count; step++) {
+    task.msg({ step, text: 'about 80 bytes' })
+    if (step % 1000 === 999) await nextTurn()
+  }
+})
+
 export const murmur = remote('many entries, one in each turn: one message each', [count], async (task, count) => {
   for (let step = 0; step < count; step++) {
     task.msg({ step })
