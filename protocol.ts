@@ -144,9 +144,10 @@ export type Call = { method: string; callId: string; id: string; args: unknown[]
 /** The call was refused: the message says what is wrong. */
 export class RemoteError extends Error {
   override name = 'RemoteError'
-  /** What a caller can do about it: nothing of that name; not now, but in another state; mend the request. */
-  get kind(): 'unknown' | 'conflict' | 'invalid' {
+  /** What a caller can do about it: nothing of that name; not now, but in another state; nothing at all; mend the request. */
+  get kind(): 'unknown' | 'conflict' | 'failed' | 'invalid' {
     if (/^unknown /.test(this.message)) return 'unknown'
+    if (/^cannot /.test(this.message)) return 'failed'
     return /^(already|not) (running|used)/.test(this.message) ? 'conflict' : 'invalid'
   }
 }

@@ -600,7 +600,7 @@ function respondError(response: ServerResponse, error: unknown) {
 
 function toHttpError(error: unknown): HttpError {
   if (error instanceof HttpError) return error
-  if (error instanceof RemoteError) return new HttpError({ unknown: 404, conflict: 409, invalid: 400 }[error.kind], error.message)
+  if (error instanceof RemoteError) return new HttpError({ unknown: 404, conflict: 409, failed: 500, invalid: 400 }[error.kind], error.message)
   if (error instanceof BusyError) return new HttpError(503, error.message, { 'Retry-After': '1' })
   if (error instanceof TimeoutError) return new HttpError(504, error.message)
   const { code, message } = error as NodeJS.ErrnoException

@@ -160,6 +160,13 @@ test('on a full disk the run fails with an error that the page shows; the server
   assert.match((entries.at(-1)!.data as { reason: string }).reason, /ENOSPC/)
   assert.ok((await other.entries()).at(-1)!.type === 'done', 'the other has its end, too')
   assert.equal((await app.request('POST', '/files', Buffer.alloc(2 ** 20))).status, 507)
+  const filler = join(disk, 'filler')
+  assert.throws(() => { for (;;) appendFileSync(filler, Buffer.alloc(4096)) }, /ENOSPC/)
+  const refused = await app.request('POST', '/tasks', { method: 'process', args: [2, 1] })
+  assert.equal(refused.status, 500)
+  assert.match(refused.body.errors[0], /cannot start a log: ENOSPC/)
+  while (!processesOf(app.runs).some(({ command }) => command.includes('tasks.ts'))) await sleep(50) // the next spare is loaded all the same
+  rmSync(filler)
   rmSync(join(app.runs, `${run.id}.ndjson`))
   assert.equal((await (await app.start('process', [2, 1])).entries()).length, 4, 'it works again when there is room')
 })

@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import { get, request, type IncomingMessage } from 'node:http'
-import { connect, createServer, type Socket } from 'node:net'
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { suite, test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -131,6 +131,60 @@ suite('The web server', { concurrency: true }, () => {
       reader.attach(socket)
       assert.equal((await reader.done()).at(-1)!.type, 'done')
       socket.terminate()
+    })
+
+    test('sends nothing more of a run that a page has stopped in the middle of a catch-up, and all of it when it starts again', async () => {
+      await start()
+      const run = await app.start('flood', [100_000], { id: 'stopped' })
+      await run.outcome()
+      const socket = await app.connect()
+      const ends: number[] = []
+      socket.on('message', text => {
+        const { id, next } = JSON.parse(String(text))
+        if (id === 'stopped') ends.push(next)
+      })
+      for (let round = 0; round < 20; round++) {
+        socket.send(JSON.stringify({ start: 'stopped' }))
+        if (round % 2) await until(() => ends.length > 0) // else while the first piece is on its way
+        socket.send(JSON.stringify({ stop: 'stopped' }))
+        socket.ping()
+        await once(socket, 'pong') // it has heard that: whatever is sent from here on is too much
+        ends.length = 0
+      }
+      await (await app.start('process', [10, 10])).outcome() // time in which it could send more
+      assert.deepEqual(ends, [])
+      const again = new Reader('stopped')
+      again.attach(socket)
+      await again.done()
+      assert.deepEqual(again.lines, run.reader.lines)
+      socket.terminate()
+    })
+
+    test('answers calls, and cancels, while 400 downloads are under way', async () => {
+      await start()
+      const run = await app.start('flood', [6000], { id: 'downloaded' })
+      await run.outcome()
+      const downloads = Array.from({ length: 400 }, () => app.request('GET', '/tasks/downloaded/log'))
+      const polite = await app.start('polite')
+      assert.equal((await polite.cancel()).status, 202)
+      assert.equal((await polite.outcome()).outcome, 'cancelled')
+      for (const { status, body } of await Promise.all(downloads)) assert.deepEqual([status, body.length], [200, run.reader.next])
+    })
+
+    test('works from a machine of its own: over tcp, with a folder that it shares with nobody', async t => {
+      const [REP_ADDR, XSUB_ADDR, XPUB_ADDR] = (await freePorts(3)).map(port => `tcp://127.0.0.1:${port}`) as [string, string, string]
+      const here = new App({ REP_ADDR, XSUB_ADDR, XPUB_ADDR })
+      const there = new App({ REP_ADDR, XSUB_ADDR, XPUB_ADDR })
+      t.after(() => here.end())
+      t.after(() => there.end())
+      await there.startWorkers()
+      await here.startServer()
+      const run = await here.start('process', [100, 10])
+      await run.reader.until(({ entries }) => entries.length > 10)
+      const late = await here.follow(run.id)
+      assert.equal((await late.done()).at(-1)!.type, 'done')
+      await run.entries()
+      for (const reader of [run.reader, late]) assert.equal(reader.lines.join('\n') + '\n', logOf(there, run.id))
     })
 
     test('goes on with events after the last one that a client says it has', async () => {
@@ -304,6 +358,17 @@ async function startAppWithLine(t: TestContext): Promise<{ app: App; line: Line 
 /** For what no event tells: looks again and again. */
 async function until(holds: () => unknown) {
   while (!await holds()) await sleep(50)
+}
+
+async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(Array.from({ length: count }, async () => {
+    const server = createServer().listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    return server
+  }))
+  const ports = servers.map(server => (server.address() as AddressInfo).port)
+  servers.forEach(server => server.close())
+  return ports
 }
 
 /** Of the web server, in bytes. */
