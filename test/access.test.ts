@@ -250,6 +250,7 @@ test('whoever can publish can publish rubbish, and the readers of runs do not no
   const socket = new Publisher({ linger: 0 })
   socket.connect(`ipc://${app.runs}/xsub.sock`)
   const run = await app.start('process', [30, 20], { id: 'disturbed' })
+  await run.reader.until(({ entries }) => entries.length > 0) // who is there first with a position is believed
   const rubbish: (string | Buffer)[][] = [
     [''], ['disturbed'], ['disturbed', '0'], ['disturbed', '0', 'no line break'], ['disturbed', '-1', '\n'], ['disturbed', 'NaN', '\n'],
     ['disturbed', '1e99', '\n'], ['disturbed', '0', '{}\n', 'more'], ['disturbed', String(2 ** 52), ''], ['disturb', '0', '\n'],

@@ -172,6 +172,7 @@ export class Reader {
   lines: string[] = []
   errors: string[] = []
   socket?: WebSocket
+  #broken?: unknown
   #waiting: (() => void)[] = []
 
   constructor(id: string, next = 0) {
@@ -190,7 +191,12 @@ export class Reader {
     const message = JSON.parse(text)
     if (message.id !== this.id) return
     if (message.error) this.errors.push(message.error)
-    else this.take(message)
+    else try {
+      this.take(message)
+    } catch (error) {
+      if (!this.#waiting.length) throw error
+      this.#broken = error // thrown in here, it would leave those who wait waiting; see until()
+    }
     this.socket?.send(JSON.stringify({ ack: this.id, next: this.next }))
     this.#waiting.splice(0).forEach(wake => wake())
   }
@@ -207,9 +213,10 @@ export class Reader {
 
   get isDone() { return this.entries.at(-1)?.type === 'done' }
 
-  /** Until something holds of this reader; looks again after each message. */
+  /** Until something holds of this reader; looks again after each message. Throws when the promise has been broken. */
   async until(holds: (reader: this) => boolean): Promise<this> {
-    while (!holds(this)) await new Promise<void>(resolve => this.#waiting.push(resolve))
+    while (!this.#broken && !holds(this)) await new Promise<void>(resolve => this.#waiting.push(resolve))
+    if (this.#broken) throw this.#broken
     return this
   }
 

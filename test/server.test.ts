@@ -85,8 +85,8 @@ suite('The web server', { concurrency: true }, () => {
       }
     })
 
-    test('holds little for pages that do not read, hurries no other, and goes on when they read again', async () => {
-      await start()
+    test('holds little for pages that do not read, hurries no other, and goes on when they read again', async t => {
+      const app = await startApp(t) // of its own: what others do at the same time takes memory, too
       const before = memoryOf(app)
       const pages = await Promise.all(Array.from({ length: 8 }, () => app.follow('large')))
       const clients = Array.from({ length: 8 }, () => new Events(app, 'large'))
