@@ -1,7 +1,8 @@
-// The wire: everything that the processes of this project say to one another, and to outside clients.
-// Whoever has read this file knows every message. The other files say who sends them, and when.
+// The wire: everything that the processes of this project say to one another over ZeroMQ, and to outside clients of
+// it, and every line of a log. The other files say who sends what, and when; what pages are told: server.ts, its end.
 //
 //   REQ/REP     request  [method, callId, id, args]  or  [method, callId, id, args, timeLimit]
+//                        (for what is answered in place, such as `list`, call id and id mean nothing)
 //               reply    [tag, payload]
 //   PUB/SUB     chunk    [id, position, lines]
 //   log         entries  {"type": …, "time": …, "data": …}\n   one a line, in RUNS/<id>.ndjson
@@ -30,7 +31,7 @@ export const XPUB_ADDR = address('XPUB_ADDR')
 export const PROCESS_LIMIT = setting('PROCESS_LIMIT', Math.max(2, availableParallelism()), 1, 10_000)
 export const SPARES = setting('SPARES', 1, 0, 100)
 /** The longest that a run may take, in seconds; 0: no limit. At most 20 days: a timer of Node holds 24. */
-export const MAX_TIME_LIMIT = 20 * 24 * 3600
+const MAX_TIME_LIMIT = 20 * 24 * 3600
 export const TIME_LIMIT = setting('TIME_LIMIT', 0, 0, MAX_TIME_LIMIT)
 export const TASKS = resolve(process.env.TASKS || join(import.meta.dirname, 'tasks.ts'))
 export const TOKEN = process.env.TOKEN ?? ''
@@ -75,7 +76,7 @@ export function openRuns() {
     const found = lstatSync(folder) // not stat: a link could lead into somebody else's folder
     if (!found.isDirectory()) refuseToStart(`${folder} is not a folder of its own: remove it, or set RUNS`)
     if (found.uid !== process.getuid?.()) refuseToStart(`${folder} belongs to another user: set RUNS to a folder of yours`)
-    if (found.mode & 0o077) refuseToStart(`${folder} is open to other users: chmod 700 ${folder}`)
+    if (found.mode & 0o077) refuseToStart(`${folder} is open to other users: set RUNS to a folder of its own, or chmod 700 this one`)
   }
 }
 
@@ -85,6 +86,8 @@ const ID = /^[A-Za-z0-9_-]{1,64}$/
 
 /** Whether a text can name a run: safe as a file name, a topic and a part of an address. */
 export const isId = (text: unknown): text is string => typeof text === 'string' && ID.test(text)
+/** What to say of an id that cannot. */
+export const INVALID_ID = 'invalid id: 1 to 64 of A-Z a-z 0-9 _ - are allowed'
 
 /** Path of the log of a run. */
 export const logPath = (id: string) => join(RUNS, `${id}.ndjson`)
@@ -108,7 +111,7 @@ export type Outcome = 'ok' | 'error' | 'cancelled' | 'died'
 export type Done = { outcome: Outcome; result?: unknown; reason?: string; seconds: number }
 
 /** An entry larger than this, in characters, is refused where it is made: one line must fit into every reader's memory. */
-export const MAX_ENTRY = 16 * 2 ** 20
+const MAX_ENTRY = 16 * 2 ** 20
 
 /**
  * One entry as a line of the log. JSON has no raw line breaks, so a line break always ends an entry: readers
@@ -144,7 +147,7 @@ export type Call = { method: string; callId: string; id: string; args: unknown[]
 /** The call was refused: the message says what is wrong. */
 export class RemoteError extends Error {
   override name = 'RemoteError'
-  /** What a caller can do about it: nothing of that name; not now, but in another state; nothing at all; mend the request. */
+  /** Nothing has that name; it may do in another state; it is the server's fault; the request has to be mended. */
   get kind(): 'unknown' | 'conflict' | 'failed' | 'invalid' {
     if (/^unknown /.test(this.message)) return 'unknown'
     if (/^cannot /.test(this.message)) return 'failed'
@@ -172,7 +175,7 @@ export const rawResult = (lines: Buffer): Reply => ({ tag: RESULT_TAG, payload: 
 export const refused = (message: string): Reply => ({ tag: ERROR_TAG, payload: message })
 export const busy = (message: string): Reply => ({ tag: BUSY_TAG, payload: message })
 
-export function packCall({ method, callId, id, args, timeLimit }: Call): string[] {
+function packCall({ method, callId, id, args, timeLimit }: Call): string[] {
   const frames = [method, callId, id, JSON.stringify(args)]
   return timeLimit === undefined ? frames : [...frames, String(timeLimit)]
 }
@@ -201,15 +204,20 @@ function text(frame: Buffer, what: string): string {
 }
 
 function unpackArgs(json: string): unknown[] {
-  let args: unknown
-  try {
-    args = JSON.parse(json)
-    JSON.stringify(args) // what is nested too deeply can be read, but not written again (RangeError)
-  } catch (error) {
-    throw new RemoteError(`invalid arguments: ${error instanceof RangeError ? 'nested too deeply' : 'not JSON'}`)
-  }
+  const args = parseJson('arguments', json)
   if (!Array.isArray(args)) throw new RemoteError('invalid arguments: not a JSON array')
   return args
+}
+
+/** Reads JSON of strangers. Throws a RemoteError that says what is wrong with it. */
+export function parseJson(what: string, json: string): unknown {
+  try {
+    const value = JSON.parse(json)
+    JSON.stringify(value) // what is nested too deeply can be read, but not written again (RangeError)
+    return value
+  } catch (error) {
+    throw new RemoteError(`invalid ${what}: ${error instanceof RangeError ? 'nested too deeply' : 'not JSON'}`)
+  }
 }
 
 function unpackTimeLimit(seconds: string): number {
@@ -219,7 +227,7 @@ function unpackTimeLimit(seconds: string): number {
 }
 
 /** A request as a Router receives it: who sent it, and its own frames. */
-export type Envelope = { peer: Buffer; body: Buffer[] }
+type Envelope = { peer: Buffer; body: Buffer[] }
 
 /** Undefined for a peer that is no REQ socket: without the empty delimiter there is nobody to answer. */
 export function unpackEnvelope([peer, delimiter, ...body]: Buffer[]): Envelope | undefined {

@@ -15,8 +15,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocketServer, type WebSocket } from 'ws'
 import { Subscriber } from 'zeromq'
 import {
-  ALLOWED_HOSTS, BusyError, callRemote, createSocket, FILES, HOST, isId, MAX_ARGS, MAX_UPLOAD, openRuns, PORT,
-  refuseToStart, RemoteError, RESERVED, TimeoutError, TOKEN, unpackChunk, UPLOADS, XPUB_ADDR, type Call, type Chunk,
+  ALLOWED_HOSTS, BusyError, callRemote, createSocket, FILES, HOST, INVALID_ID, isId, MAX_ARGS, MAX_UPLOAD, openRuns, parseJson,
+  PORT, refuseToStart, RemoteError, RESERVED, TimeoutError, TOKEN, unpackChunk, UPLOADS, XPUB_ADDR, type Call, type Chunk,
 } from './protocol.ts'
 
 const BEAT = 5000 // ms between two heartbeats
@@ -63,7 +63,7 @@ const server = createServer({
   requestTimeout: 3600_000, // an upload may take long; it must not stall, though: see STALLED
   keepAliveTimeout: 65_000, // longer than a reverse proxy's: a request on a connection that we close would be lost
   connectionsCheckingInterval: 5000,
-  joinDuplicateHeaders: true, // two Hosts, two tokens: a proxy before us may look at the other one, so neither is right
+  joinDuplicateHeaders: true, // two Hosts, two tokens: joined they match nothing, so no proxy can have looked at the other one
 }, (request, response) => {
   response.on('error', () => {}) // the client has gone
   answering.add(request.socket)
@@ -76,7 +76,7 @@ server.on('upgrade', upgrade)
 server.on('clientError', refuseMalformed)
 sockets.on('wsClientError', (error, socket) => refuseConnection(socket, new HttpError(400, error.message)))
 server.on('error', error => refuseToStart(`cannot listen on ${HOST}:${PORT}: ${error.message}; set PORT to another`))
-server.listen(PORT, HOST, 4096, () => console.log(`longrun is at ${address()}/`))
+server.listen(PORT, HOST, 4096, () => console.log(`longrun is at ${ownAddress()}/`))
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit())
 process.stdout.on('error', () => {}) // a terminal that has gone is no reason to end
 process.stderr.on('error', () => {})
@@ -185,12 +185,12 @@ class Reader {
     if (this.#catchingUp) return
     this.#catchingUp = true
     try {
-      let read = this.#isBehind() && readPiece(this.id, this.next)
+      let read = this.#readOn()
       while (read) {
         const piece = await read
         if (piece.end === this.next || !this.#isFollowed()) break
         this.next = piece.end
-        read = this.#isBehind() && readPiece(this.id, this.next) // is on its way while this one is sent
+        read = this.#readOn() // is on its way while this one is sent
         this.#sink.send(piece)
         finishReaders(this.id)
       }
@@ -201,14 +201,15 @@ class Reader {
     }
   }
 
-  #isBehind() {
-    return this.next < this.#seen && !this.#isFull() && this.#isFollowed()
+  #readOn(): Promise<Piece> | undefined {
+    const isBehind = this.next < this.#seen && !this.#isFull() && this.#isFollowed()
+    return isBehind ? readPiece(this.id, this.next) : undefined
   }
 
   #isFollowed() { return streams.get(this.id)?.readers.has(this) }
 }
 
-/** All readers of one run, and the chunks that wait for the end of the turn; `size` is known when the run has ended (`done`). */
+/** All readers of one run, and the chunks that wait for the end of the turn; `size` and `done`: as the workers server said last. */
 type Stream = { readers: Set<Reader>; waiting: Chunk[]; gathers: boolean; size: number; done: boolean }
 
 function follow(reader: Reader) {
@@ -314,9 +315,9 @@ async function checkSizes(ids = unfinished()) {
         finishReaders(id)
       }
     }
-    tellWorkers(true)
+    tellPages(true)
   } catch (error) {
-    if (error instanceof TimeoutError) tellWorkers(false)
+    if (error instanceof TimeoutError) tellPages(false)
   }
 }
 
@@ -330,9 +331,10 @@ function finishReaders(id: string) {
   if (stream?.done) for (const reader of stream.readers) if (reader.next >= stream.size) reader.finish()
 }
 
-function tellWorkers(answer: boolean) {
+function tellPages(answer: boolean) {
   if (answer === workers) return
   workers = answer
+  console.log(`the workers server ${workers ? 'answers again' : 'does not answer: is it running? what did it say?'}`)
   sockets.clients.forEach(socket => socket.send(JSON.stringify({ workers })))
 }
 
@@ -349,7 +351,7 @@ class HttpError extends Error {
   }
 }
 
-function address() {
+function ownAddress() {
   const { address, port } = server.address() as AddressInfo
   return `http://${isIP(address) === 6 ? `[${address}]` : address}:${port}`
 }
@@ -375,9 +377,10 @@ function checkNames({ headers }: IncomingMessage) {
 }
 
 function checkToken({ headers }: IncomingMessage) {
-  if (TOKEN && !isToken(/^Bearer (.+)$/.exec(headers.authorization ?? '')?.[1]) && !isToken(/(?:^|; )longrun=([^;]+)/.exec(headers.cookie ?? '')?.[1])) {
-    throw new HttpError(401, 'a token is needed: Authorization: Bearer TOKEN, or open /?token=TOKEN', { 'WWW-Authenticate': 'Bearer' })
-  }
+  const bearer = /^Bearer (.+)$/.exec(headers.authorization ?? '')?.[1]
+  const cookie = /(?:^|; )longrun=([^;]+)/.exec(headers.cookie ?? '')?.[1]
+  if (!TOKEN || isToken(bearer) || isToken(cookie)) return
+  throw new HttpError(401, 'a token is needed: Authorization: Bearer TOKEN, or open /?token=TOKEN', { 'WWW-Authenticate': 'Bearer' })
 }
 
 // In constant time: how long a comparison takes would tell how much of a guess was right.
@@ -399,8 +402,8 @@ function tokenCookie({ headers }: IncomingMessage): string {
 type Handler = (request: IncomingMessage, response: ServerResponse, name: string, query: URLSearchParams) => Promise<void>
 
 const API: [method: string, path: RegExp, handler: Handler][] = [
-  ['GET', /^\/methods$/, async (_, response) => respondRaw(response, await callRemote({ method: 'methods' }))],
-  ['GET', /^\/tasks$/, async (_, response) => respondRaw(response, await callRemote({ method: 'list' }))],
+  ['GET', /^\/methods$/, async (_, response) => respondJson(response, 200, await callRemote({ method: 'methods' }))],
+  ['GET', /^\/tasks$/, async (_, response) => respondJson(response, 200, await callRemote({ method: 'list' }))],
   ['POST', /^\/tasks$/, startTask],
   ['DELETE', /^\/tasks\/([\w-]{1,64})$/, cancelTask],
   ['GET', /^\/tasks\/([\w-]{1,64})\/log$/, sendLog],
@@ -455,13 +458,13 @@ async function readCall(request: IncomingMessage): Promise<Call> {
   if (!/^application\/json\s*(;|$)/i.test(request.headers['content-type'] ?? '')) {
     throw new HttpError(415, 'the content type must be application/json')
   }
-  const body = parse(await readBody(request))
+  const body = parseJson('body', await readBody(request))
   if (!isObject(body)) throw new HttpError(400, 'the body must be a JSON object: {"method": NAME, "args": [...]}')
   const { method, args = [], id = randomUUID(), callId = '', timeLimit } = body
   if (typeof method !== 'string') throw new HttpError(400, 'method must be a string')
   if (RESERVED.includes(method)) throw new HttpError(404, `unknown method ${method}`) // it would start nothing
   if (!Array.isArray(args)) throw new HttpError(400, 'args must be an array')
-  if (!isId(id)) throw new HttpError(400, 'id must be 1 to 64 of A-Z a-z 0-9 _ -')
+  if (!isId(id)) throw new HttpError(400, INVALID_ID)
   if (typeof callId !== 'string') throw new HttpError(400, 'callId must be a string')
   if (timeLimit === undefined) return { method, callId, id, args }
   if (typeof timeLimit !== 'number' || timeLimit < 0) throw new HttpError(400, 'timeLimit must be a number of seconds')
@@ -505,6 +508,8 @@ async function sendLog(request: IncomingMessage, response: ServerResponse, id: s
 async function sendEvents(request: IncomingMessage, response: ServerResponse, id: string) {
   const last = request.headers['last-event-id'] ?? '0'
   if (!/^\d{1,15}$/.test(String(last))) throw new HttpError(400, 'Last-Event-ID must be a position, in bytes')
+  // A browser comes again when its events have ended; only a 204 tells it that there will be no more.
+  if (Number(last) > 0 && await isAll(id, Number(last))) return void response.writeHead(204).end()
   response.writeHead(200, { 'Content-Type': 'text/event-stream', 'X-Accel-Buffering': 'no' })
   if (request.method === 'HEAD') return void response.end()
   response.flushHeaders()
@@ -522,6 +527,13 @@ async function sendEvents(request: IncomingMessage, response: ServerResponse, id
     clearInterval(beat)
     unfollow(reader)
   })
+}
+
+/** Whether the run has ended before that position; no, when nobody can tell. */
+async function isAll(id: string, position: number): Promise<boolean> {
+  const answer = await callRemote({ method: 'stat', args: [[id]] }).catch(() => '{}')
+  const { [id]: log } = JSON.parse(String(answer)) as { [id: string]: { size: number; done: boolean } | undefined }
+  return log !== undefined && log.done && log.size <= position
 }
 
 async function receiveFile(request: IncomingMessage, response: ServerResponse) {
@@ -572,12 +584,10 @@ async function sendHealth(_: IncomingMessage, response: ServerResponse) {
   }
 }
 
+/** A buffer is JSON already. */
 function respondJson(response: ServerResponse, status: number, value: unknown, headers = {}) {
-  response.writeHead(status, { 'Content-Type': 'application/json', ...headers }).end(JSON.stringify(value))
-}
-
-function respondRaw(response: ServerResponse, json: Buffer) {
-  response.writeHead(200, { 'Content-Type': 'application/json' }).end(json)
+  const json = Buffer.isBuffer(value) ? value : JSON.stringify(value)
+  response.writeHead(status, { 'Content-Type': 'application/json', ...headers }).end(json)
 }
 
 function respondError(response: ServerResponse, error: unknown) {
@@ -588,11 +598,12 @@ function respondError(response: ServerResponse, error: unknown) {
   const { req: request } = response
   if (request.destroyed) headers.Connection = 'close'
   else if (!request.complete) setTimeout(() => request.complete || request.destroy(), LINGER)
-  if (status === 401 && response.req.headers.accept?.includes('text/html')) {
+  if (status === 401 && request.headers.accept?.includes('text/html')) {
     // A click on a link in another site does not carry a strict cookie: the page asks again, now of itself.
-    if (response.req.headers['sec-fetch-site'] === 'cross-site') headers.Refresh = '0'
+    if (request.headers['sec-fetch-site'] === 'cross-site') headers.Refresh = '0'
     const run = /[?&]run=([\w-]{1,64})(&|$)/.exec(request.url ?? '')?.[1] // the form leads to where the link did
-    const form = String(files.get('/token.html')?.body).replace('</form>', run ? `<input type="hidden" name="run" value="${run}"></form>` : '$&')
+    const field = run ? `<input type="hidden" name="run" value="${run}">` : ''
+    const form = String(files.get('/token.html')?.body).replace('</form>', `${field}</form>`)
     return void response.writeHead(status, { 'Content-Type': 'text/html; charset=utf-8', ...headers }).end(form)
   }
   respondJson(response, status, { errors: [message] }, headers)
@@ -608,16 +619,6 @@ function toHttpError(error: unknown): HttpError {
   if (code === 'ENOSPC') return new HttpError(507, 'there is no space left for the file')
   if (code !== 'ERR_STREAM_PREMATURE_CLOSE' && code !== 'ECONNRESET') console.error(error)
   return new HttpError(500, message)
-}
-
-function parse(json: string): unknown {
-  try {
-    const value = JSON.parse(json)
-    JSON.stringify(value) // what is nested too deeply can be read, but not passed on
-    return value
-  } catch (error) {
-    throw new HttpError(400, error instanceof RangeError ? 'nested too deeply' : 'not JSON')
-  }
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {
@@ -698,7 +699,7 @@ function serveSocket(socket: WebSocket, connection: Duplex) {
     const message = binary ? undefined : unpackMessage(String(text))
     if (!message) return socket.close(1008, 'expected {"start": ID, "next": POSITION}, {"ack": ID, "next": POSITION} or {"stop": ID}')
     const { verb, id, next } = message
-    if (!isId(id)) return tell({ id: String(id).slice(0, 64), error: 'invalid id: 1 to 64 of A-Z a-z 0-9 _ - are allowed' })
+    if (!isId(id)) return tell({ id: String(id).slice(0, 64), error: INVALID_ID })
     if (verb === 'ack') return readers.get(id)?.acknowledge(next)
     stop(id)
     if (verb === 'stop') return

@@ -40,16 +40,18 @@ const MARK = Symbol.for('longrun.remote')
 /**
  * Marks a function that may be called from outside, under the name by which its module exports it; nothing else
  * that a module exports can be. Arguments are checked against `parameters` before a process is taken for the call.
+ * Throws a TypeError when one of the three is missing.
  */
 export function remote<const P extends readonly Parameter[]>(
   description: string, parameters: P, run: (task: Task, ...args: Values<P>) => unknown,
 ): Remote {
+  if (!Array.isArray(parameters) || typeof run !== 'function') throw new TypeError('remote() takes a description, an array of parameters, and a function')
   return Object.assign({ description, parameters, run }, { [MARK]: true })
 }
 
 /**
  * The remote functions by name: those of this file, and those of the module that TASKS names. A Map, because in
- * an object `toString` and `__proto__` would be functions that anyone may call.
+ * an object `toString` and `__proto__` would be functions that anyone may call. Throws what the module throws.
  */
 export async function loadFunctions(): Promise<Map<string, Remote>> {
   const modules = [await loadModule(import.meta.filename), await loadModule(TASKS)]
@@ -99,7 +101,7 @@ function whatIsWrong({ type, min = -Infinity, max = Infinity }: Parameter, value
   if (type === 'object') return typeof value === 'object' && !Array.isArray(value) ? undefined : 'not an object'
   if (type === 'boolean') return typeof value === 'boolean' ? undefined : 'not true or false'
   if (type === 'string' || type === 'text') return typeof value === 'string' ? undefined : 'not a string'
-  if (typeof value !== 'number') return `not a number`
+  if (typeof value !== 'number') return 'not a number'
   if (type === 'integer' && !Number.isSafeInteger(value)) return 'not a whole number'
   return value >= min && value <= max ? undefined : `not from ${min} to ${max}`
 }
@@ -172,9 +174,9 @@ export class RunLog {
   /** In bytes. */
   size: number
 
-  /** Throws when the run has a log already (`create`), or when the disk does not let us. */
-  constructor(id: string, create: boolean) {
-    this.#fd = openSync(logPath(id), create ? 'ax+' : 'a+', 0o600)
+  /** Throws when there is a log already that is to be created, or when the disk does not let us. */
+  constructor(id: string, how: 'create' | 'open') {
+    this.#fd = openSync(logPath(id), how === 'create' ? 'ax+' : 'a+', 0o600)
     this.size = fstatSync(this.#fd).size
   }
 
@@ -333,7 +335,7 @@ async function convertCsv(task: Task, csv: FileHandle, output: FileHandle, delim
   const { size } = await csv.stat()
   const { counts, report } = boundedReports(task)
   const buffer = Buffer.allocUnsafe(ROW_LIMIT + 1)
-  const { columns, format, ...header } = readHeader(await readLines(csv, buffer, 0, size), delimiters)
+  const { columns, format, ...header } = readHeader(await readCsv(csv, buffer, 0, size), delimiters)
   const json = Buffer.allocUnsafe(2 * JSON_ROOM + Buffer.concat(format.around).length)
   let position = header.end
   let line = 1 + header.lines
@@ -344,7 +346,7 @@ async function convertCsv(task: Task, csv: FileHandle, output: FileHandle, delim
       task.progress(position, size, 'bytes')
       progressTime = Date.now()
     }
-    const lines = await readLines(csv, buffer, position, size)
+    const lines = await readCsv(csv, buffer, position, size)
     task.signal.throwIfAborted()
     if (!lines.length) {
       report('warning', 'a line of more than 1 MiB', { line })
@@ -392,7 +394,7 @@ function convertRows(csv: Buffer, last: boolean, json: Buffer, format: Format, c
 }
 
 // Whole lines only, so that no loop over their bytes has to look out for the end.
-async function readLines(csv: FileHandle, buffer: Buffer, position: number, size: number): Promise<Buffer> {
+async function readCsv(csv: FileHandle, buffer: Buffer, position: number, size: number): Promise<Buffer> {
   const { bytesRead } = await csv.read(buffer, 0, ROW_LIMIT, position)
   const atEnd = position + bytesRead >= size
   if (atEnd) buffer[bytesRead] = LF // the last line may lack its own
@@ -612,7 +614,7 @@ class Hints {
 }
 
 async function run(id: string, functions: Map<string, Remote>, socket: Publisher) {
-  const log = new RunLog(id, false)
+  const log = new RunLog(id, 'open')
   const start = log.last()
   if (start?.type !== 'start') process.exit() // it was ended before it began
   const { time: began, data: { method, args, timeLimit } } = start
@@ -647,7 +649,7 @@ async function run(id: string, functions: Map<string, Remote>, socket: Publisher
   }
 
   function fail(error: unknown): never {
-    const { name, message, stack } = error instanceof Error ? error : new Error(inspect(error))
+    const { name, message, stack } = error instanceof Error ? error : new Error(typeof error === 'string' ? error : inspect(error))
     // A cancelled function ends by the AbortError of what it awaited: that is no error of its own.
     if (stop.signal.aborted && name === 'AbortError') end('cancelled')
     end('error', undefined, { msg: message || name, stack })

@@ -12,7 +12,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import {
-  busy, BusyError, createSocket, FILES, isId, KEEP_RUNS, logPath, MAX_CHUNK, openRuns, packChunk, packEntry,
+  busy, BusyError, createSocket, FILES, INVALID_ID, isId, KEEP_RUNS, logPath, MAX_CHUNK, openRuns, packChunk, packEntry,
   packReply, PROCESS_LIMIT, rawResult, refused, refuseToStart, RemoteError, REP_ADDR, RESERVED, result, RUNS, SPARES, started,
   TIME_LIMIT, unpackCall, unpackEntry, unpackEnvelope, UPLOADS, XPUB_ADDR, XSUB_ADDR,
   type Call, type Done, type Entry, type Outcome, type Reply, type Start,
@@ -26,7 +26,6 @@ const WATCH = 250 // ms between two looks at adopted runs
 const LAST_READS = 200 // ms in which readers can still fetch the last lines when the server stops
 const UPLOAD_AGE = 3600_000 // ms after which an upload that no run took is removed
 const TASK_PROCESS = join(import.meta.dirname, 'tasks.ts')
-const INVALID_ID = 'invalid id: 1 to 64 of A-Z a-z 0-9 _ - are allowed'
 
 /** A run, from its call until its log is removed. Times in ms since 1970, sizes in bytes. */
 type Run = {
@@ -75,7 +74,7 @@ process.stdout.on('error', () => {}) // a terminal that has gone is no reason to
 process.stderr.on('error', () => {})
 refill()
 void answerCalls()
-console.log(`workers server ready: ${REP_ADDR}, ${functions.size} remote functions, process limit ${PROCESS_LIMIT}`)
+console.log(`workers server ready: ${REP_ADDR}, process limit ${PROCESS_LIMIT}, remote functions ${[...functions.keys()].join(', ')}`)
 
 // Binding an ipc address that somebody listens on succeeds, and silently takes it over from him: so ask first.
 // A plain connection, not a request: a server that is stopped or busy would not answer, but is still there.
@@ -134,20 +133,21 @@ async function answer(body: Buffer[]): Promise<Reply> {
       case 'list': return result(listRuns())
       case 'stat': return result(statRuns(call.args[0]))
       case 'read': return rawResult(readLines(knownRun(call.args[0]), call.args[1]))
-      case 'cancel': return result(cancelRun(runningRun(call.args[0]), 'cancelled'))
+      case 'cancel': return cancelRun(runningRun(call.args[0]), 'cancelled'), result(true)
       case 'methods': return result([...functions].map(([name, { description, parameters }]) => ({ name, description, parameters })))
       case 'ping': return result({ pid: process.pid, running: running.size, limit: PROCESS_LIMIT })
       default: return started(await startRun(call))
     }
   } catch (error) {
     if (error instanceof BusyError) return busy(error.message)
-    if (!(error instanceof RemoteError)) console.error(error)
-    return refused(error instanceof Error ? error.message : String(error))
+    if (error instanceof RemoteError) return refused(error.message)
+    console.error(error)
+    return refused(`cannot answer: ${(error as Error).message}`)
   }
 }
 
 function listRuns() {
-  const live = [...running.values()].map(run => logEnd(run) ?? { run, size: sizeOf(run.id) })
+  const live = [...running.values()].map(run => readEnd(run) ?? { run, size: sizeOf(run.id) })
   return [...live, ...ended.values()].sort((a, b) => b.run.started - a.run.started).map(({ run, ...end }) => {
     const { method, callId, pid } = run.start
     return { id: run.id, method, callId, pid, started: run.started, ...end }
@@ -157,7 +157,7 @@ function listRuns() {
 function statRuns(ids: unknown) {
   if (!Array.isArray(ids)) throw new RemoteError('invalid arguments: stat takes [[id, …]]')
   const known = ids.filter(id => findRun(id)).map(id => {
-    const end = ended.get(id) ?? logEnd(running.get(id)!)
+    const end = ended.get(id) ?? readEnd(running.get(id)!)
     return [id, { size: end?.size ?? sizeOf(id), done: end !== undefined }]
   })
   return Object.fromEntries(known)
@@ -166,17 +166,16 @@ function statRuns(ids: unknown) {
 /** Whole lines from a position: at most MAX_CHUNK bytes, or one line that is longer; none at the end. */
 function readLines(id: string, position: unknown, length = MAX_CHUNK): Buffer {
   if (!Number.isSafeInteger(position) || Number(position) < 0) throw new RemoteError('invalid position: not a whole number')
-  const before = Math.max(0, Number(position) - 1) // one byte earlier, to see that a line begins here
+  const skip = position ? 1 : 0 // one byte earlier, to see that a line begins here
   if (!existsSync(logPath(id))) return Buffer.alloc(0)
   const file = openSync(logPath(id), 'r')
   try {
     for (; ; length *= 2) {
       const bytes = Buffer.allocUnsafe(length)
-      const read = bytes.subarray(0, readSync(file, bytes, 0, length, before))
-      const first = Number(position) - before
-      if (first && read.length && read[0] !== 10) throw new RemoteError('invalid position: no line begins there')
+      const read = bytes.subarray(0, readSync(file, bytes, 0, length, Number(position) - skip))
+      if (skip && read.length && read[0] !== 10) throw new RemoteError('invalid position: no line begins there')
       const end = read.lastIndexOf(10) + 1
-      if (end > first || read.length < length) return read.subarray(first, Math.max(first, end))
+      if (end > skip || read.length < length) return read.subarray(skip, Math.max(skip, end))
     }
   } finally {
     closeSync(file)
@@ -195,7 +194,7 @@ function knownRun(id: unknown): string {
 
 function runningRun(id: unknown): Run {
   const run = running.get(knownRun(id))
-  if (!run || logEnd(run)) throw new RemoteError(`not running: ${id} has ended`)
+  if (!run || readEnd(run)) throw new RemoteError(`not running: ${id} has ended`)
   return run
 }
 
@@ -237,7 +236,7 @@ async function startRun({ method, callId, id, args, timeLimit = TIME_LIMIT }: Ca
     child.kill('SIGKILL')
     throw new RemoteError(`cannot start a log: ${(error as Error).message}`) // the disk is full
   }
-  child.once('exit', (code, signal) => finishRun(run, endOf(code, signal)))
+  child.once('exit', (code, signal) => finishRun(run, exitReason(code, signal)))
   spare?.send(id, () => {}) // it died: `exit` follows
   limitTime(run)
   console.log(`run ${id} started: ${method}, process ${child.pid}`)
@@ -247,7 +246,7 @@ async function startRun({ method, callId, id, args, timeLimit = TIME_LIMIT }: Ca
 // The log begins with the call, and stands before anyone hears that the run has started: whatever dies from here
 // on, the task process or this one, the run is known, and somebody will end it.
 function beginLog({ id, start }: Run) {
-  const log = new RunLog(id, true)
+  const log = new RunLog(id, 'create')
   const lines = Buffer.from(packEntry('start', start))
   try {
     void publisher.send(packChunk({ id, position: log.append(lines), lines })).catch(() => {})
@@ -259,7 +258,7 @@ function beginLog({ id, start }: Run) {
   }
 }
 
-function endOf(code: number | null, signal: string | null): string {
+function exitReason(code: number | null, signal: string | null): string {
   return signal ? `killed by ${signal}` : `ended without a result (exit code ${code})`
 }
 
@@ -271,17 +270,16 @@ function limitTime(run: Run) {
 }
 
 /** Asks a run to end; kills it, and all that it started, when it has not done so after the grace period. */
-function cancelRun(run: Run, reason: string): true {
-  if (run.reason) return true // asked already
+function cancelRun(run: Run, reason: string) {
+  if (run.reason) return // asked already
   run.reason = reason
   sendSignal(run.start.pid, 'SIGTERM')
   run.timers.push(setTimeout(sendSignal, GRACE, -run.start.pid, 'SIGKILL'))
-  return true
 }
 
 /**
- * A negative id means the process group: the process, and everything that it started. What a log without a call says
- * is 0, which to kill() is the group of this very server, as -1 is all that the user has running.
+ * A negative id means the process group: the process, and everything that it started. A log without a call has process
+ * id 0, and kill(0) would be the end of our own group, as kill(-1) of all that the user has running.
  */
 function sendSignal(pid: number, signal: NodeJS.Signals) {
   if (Math.abs(pid) <= 1) return
@@ -300,19 +298,20 @@ function hasProcess(pid: number): boolean {
 }
 
 /** The end of every run: nothing that it started is left, its log has its last line, its place is free. */
-function finishRun(run: Run, end: string) {
+function finishRun(run: Run, reason: string) {
   run.timers.forEach(clearTimeout)
-  if (!hasProcess(run.start.pid)) sendSignal(-run.start.pid, 'SIGKILL') // else the number has come round again
+  // What is left of its process group. If there is a process of that number, it has come round again, for somebody else.
+  if (!hasProcess(run.start.pid)) sendSignal(-run.start.pid, 'SIGKILL')
   try {
-    const { size, done } = endLog(run, end)
+    const { size, done } = writeEnd(run, reason)
     running.delete(run.id)
-    ended.set(run.id, endedRun(run, size, done))
+    ended.set(run.id, summary(run, size, done))
     // The end position of the log, with no lines: a reader that has missed the last of them learns it from this.
     void publisher.send(packChunk({ id: run.id, position: size, lines: Buffer.alloc(0) })).catch(() => {})
-    console.log(`run ${run.id} ended: ${done.outcome}, ${done.seconds} s`)
+    console.log(`run ${run.id} ended: ${done.outcome}, ${done.seconds} s${done.reason ? `, ${done.reason}` : ''}`)
   } catch (error) {
     console.error(`run ${run.id} cannot be ended: ${(error as Error).message}`) // the disk is full
-    if (!stopping) return void setTimeout(finishRun, 1000, run, end)
+    if (!stopping) return void setTimeout(finishRun, 1000, run, reason)
     running.delete(run.id) // the next server will find it, and try again
   }
   for (const name of uploadsOf(run)) rmSync(join(UPLOADS, name), { force: true })
@@ -323,16 +322,16 @@ function finishRun(run: Run, end: string) {
 }
 
 /** The last entry of the run's log, which is written here if the process could not do it. */
-function endLog(run: Run, end: string): { size: number; done: Done } {
-  const log = new RunLog(run.id, false)
+function writeEnd(run: Run, exitReason: string): { size: number; done: Done } {
+  const log = new RunLog(run.id, 'open')
   try {
     log.cut()
     const last = log.last()
     if (last?.type === 'done') return { size: log.size, done: last.data }
     if (!last) log.append(Buffer.from(packEntry('start', run.start))) // a server died in the middle of this line
     const seconds = (Date.now() - run.started) / 1000
-    const done: Done = { outcome: run.reason ? 'cancelled' : 'died', reason: run.reason ?? end, seconds }
-    log.finish(done, run.reason ? undefined : { msg: end })
+    const done: Done = { outcome: run.reason ? 'cancelled' : 'died', reason: run.reason ?? exitReason, seconds }
+    log.finish(done, run.reason ? undefined : { msg: exitReason })
     return { size: log.size, done }
   } finally {
     log.close()
@@ -340,15 +339,15 @@ function endLog(run: Run, end: string): { size: number; done: Done } {
 }
 
 /** How a run ended, by its log; undefined while that is not complete. Its process may take a moment longer to go. */
-function logEnd(run: Run): Ended | undefined {
+function readEnd(run: Run): Ended | undefined {
   if (!existsSync(logPath(run.id))) return
-  const log = new RunLog(run.id, false)
+  const log = new RunLog(run.id, 'open')
   const last = log.last()
   log.close()
-  return last?.type === 'done' ? endedRun(run, log.size, last.data) : undefined
+  return last?.type === 'done' ? summary(run, log.size, last.data) : undefined
 }
 
-function endedRun(run: Run, size: number, { outcome, seconds, result }: Done): Ended {
+function summary(run: Run, size: number, { outcome, seconds, result }: Done): Ended {
   const file = Object(result).file as unknown
   return { run, size, outcome, seconds, ...typeof file === 'string' && file.startsWith(`${run.id}.`) && { file } }
 }
@@ -407,7 +406,7 @@ function adoptRun(id: string): Run | undefined {
   if (!first && Date.now() - found.mtimeMs < GRACE) return // a server may be creating it at this moment
   const start = first?.type === 'start' ? first.data : { method: '', args: [], callId: '', pid: 0, timeLimit: 0 }
   const run: Run = { id, start, started: first?.time ?? found.mtimeMs, timers: [], adopted: true }
-  const end = logEnd(run)
+  const end = readEnd(run)
   if (end) {
     ended.set(id, end)
     return run
@@ -500,7 +499,7 @@ function refill() {
     pause = QUIET
     refill()
   })
-  child.once(child.pid ? 'exit' : 'error', () => {
+  child.once(child.pid ? 'exit' : 'error', () => { // what could not be forked does not exit
     if (loading === child) {
       loading = undefined
       pause = Math.min(2 * pause, LONGEST_PAUSE) // it crashed while loading: a pause that grows, not a fork storm

@@ -10,8 +10,10 @@ import { redraw } from './draw.js'
 const CHUNK = 256 * 1024 // bytes; also what one look back reads
 const KEEP = 16 * 1024 * 1024 // bytes of log kept as entries; in memory they are about four times that
 
-/** @type {Entry['type'][]} */
-export const LEVELS = ['start', 'msg', 'progress', 'log', 'warning', 'error', 'done']
+/** Every kind of entry: one that is missing here does not compile. @type {Record<Entry['type'], true>} */
+const KINDS = { start: true, msg: true, progress: true, log: true, warning: true, error: true, done: true }
+/** The kinds, each with a number: its place in here. */
+export const LEVELS = /** @type {Entry['type'][]} */ (Object.keys(KINDS))
 
 export class Chunks {
   count = 0

@@ -2,7 +2,7 @@
 // before the log began: the upload, the call, its refusal. Nothing here touches the screen.
 
 import { clockAhead } from './api.js'
-import { Chunks } from './chunks.js'
+import { Chunks, LEVELS } from './chunks.js'
 import { bytes, counted, duration, importedName, outcomes, signature } from './words.js'
 
 /** @typedef {import('../protocol.ts').Entry} Entry */
@@ -121,7 +121,7 @@ export class Run {
 
   /** @param {'warning' | 'error'} level */
   count(level) {
-    return this.chunks.counts[level === 'warning' ? 4 : 5] ?? 0
+    return this.chunks.counts[LEVELS.indexOf(level)] ?? 0
   }
 }
 

@@ -12,7 +12,7 @@ import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Dealer } from 'zeromq'
-import { App, processesOf, startApp, startServer, type Run } from './app.ts'
+import { App, processesOf, ROOT, startApp, startServer, type Run } from './app.ts'
 
 suite('A task', { concurrency: 4 }, () => {
   const app = new App({ PROCESS_LIMIT: '8', SPARES: '2', MAX_LOG: '30000000' })
@@ -415,6 +415,8 @@ suite('The workers server', { concurrency: 4 }, () => {
   test('a bad setting is a clear error at the start', async t => {
     const app = new App({})
     t.after(() => app.end())
+    const tasks = join(app.runs, 'tasks.ts')
+    writeFileSync(tasks, `import { remote } from '${ROOT}/tasks.ts'\nexport const x = remote('without parameters', () => {})`)
     for (const [env, message] of [
       [{ PROCESS_LIMIT: 'many' }, /PROCESS_LIMIT=many is not a whole number from 1/],
       [{ PROCESS_LIMIT: '0' }, /PROCESS_LIMIT=0/],
@@ -423,6 +425,7 @@ suite('The workers server', { concurrency: 4 }, () => {
       [{ REP_ADDR: `ipc:///tmp/${'x'.repeat(120)}` }, /longer than 107 bytes/],
       [{ REP_ADDR: 'tcp://nonsense' }, /cannot listen on tcp:\/\/nonsense/],
       [{ TASKS: '/nowhere.ts' }, /cannot load the remote functions/],
+      [{ TASKS: tasks }, /remote\(\) takes a description, an array of parameters, and a function/],
       [{ RUNS: '/dev/null' }, /cannot create the runs folder/],
     ] as [Record<string, string>, RegExp][]) {
       await assert.rejects(startServer('workers.ts', { ...app.env, ...env }), message)

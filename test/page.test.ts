@@ -106,6 +106,16 @@ test('a CSV file chosen in the page is imported: the bar moves, bad lines are na
   assert.deepEqual(page.troubles, [])
 })
 
+test('what a task of one\'s own has produced can be downloaded, too', { skip }, async t => {
+  const run = await app.start('produce', [10])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`)
+  await page.sees('Download the file')
+  const link = await page.run(() => document.querySelector<HTMLAnchorElement>('#file')!.href)
+  assert.equal((await app.request('GET', new URL(link).pathname)).body, 'x'.repeat(10))
+  assert.deepEqual(page.troubles, [])
+})
+
 test('one click imports the sample file; a file dropped anywhere is imported at once', { skip }, async t => {
   const page = await open(t)
   await page.click('#sample')

@@ -202,6 +202,7 @@ suite('The web server', { concurrency: true }, () => {
       const nothing = new Events(app, run.id, next)
       await nothing.closed
       assert.deepEqual(nothing.reader.lines, [])
+      assert.equal(nothing.response!.statusCode, 204) // else an EventSource would come again, and again
     })
 
     test('keeps nothing of an upload that breaks off, or is too large', async () => {
