@@ -81,7 +81,7 @@ suite('A run', () => {
       [{ method: 'takes', args: ['a', 1, 1, true, []] }, 400, /object: not an object/],
       [{ method: 'takes', args: ['a'] }, 400, /integer: missing/],
       [{ method: 'process', id: 'a/b' }, 400, /invalid id/],
-      [{ method: 'process', id: used.id }, 409, /already (used|running)/], // its process may take a moment longer to go,
+      [{ method: 'process', id: used.id }, 409, /already (used|running)/], // its process may take a moment longer to go
       [{ method: 'process', timeLimit: 'x' }, 400, /timeLimit/],
       [[], 400, /JSON object/],
       [{}, 400, /method/],
