@@ -211,7 +211,7 @@ test('a runs folder that others can reach is refused, before anything is put int
   writeFileSync(join(folder, 'file'), '')
   await Promise.all([
     refuses('server.ts', join(folder, 'link'), /not a folder of its own/),
-    refuses('workers.ts', make('group', 0o750), /open to other users: chmod 700/),
+    refuses('workers.ts', make('group', 0o750), /open to other users: set RUNS to/),
     refuses('server.ts', join(folder, 'inner'), /uploads is not a folder of its own/),
     refuses('server.ts', join(folder, 'file'), /cannot create the runs folder/),
   ])
