@@ -130,11 +130,17 @@ const MEASUREMENTS: Record<string, () => Promise<Row[]>> = {
       const id = randomUUID()
       const readers = await startRole('readers', app.url.replace('http', 'ws') + '/log', id, '1000', '1000')
       await post(`${app.url}/tasks`, { method: 'rate', args: [1000, 100], id })
-      return readers.result
+      const result = await readers.result
+      readers.process.kill()
+      return result
     })
     const raw = await startRole('broadcast', '1000', '100')
-    const limit = await (await startRole('readers', `ws://127.0.0.1:${raw.port}`, 'raw', '1000', '1000')).result
-    const events = await (await startRole('listeners', `http://127.0.0.1:${raw.port}`, '1000', '1000')).result
+    const readers = await startRole('readers', `ws://127.0.0.1:${raw.port}`, 'raw', '1000', '1000')
+    const limit = await readers.result
+    readers.process.kill()
+    const listeners = await startRole('listeners', `http://127.0.0.1:${raw.port}`, '1000', '1000')
+    const events = await listeners.result
+    listeners.process.kill()
     raw.process.kill()
     return [
       { what: 'fan-out to 1,000 readers', ours: format(ours), raw: `${format(limit)} (ws)`, ratio: (ours[1]! / limit[1]!).toFixed(2) },
