@@ -334,7 +334,7 @@ function finishReaders(id: string) {
 function tellPages(answer: boolean) {
   if (answer === workers) return
   workers = answer
-  console.log(`the workers server ${workers ? 'answers again' : 'does not answer: is it running? what did it say?'}`)
+  console.error(`the workers server ${workers ? 'answers again' : 'does not answer: is it running? what did it say?'}`)
   sockets.clients.forEach(socket => socket.send(JSON.stringify({ workers })))
 }
 

@@ -6,6 +6,7 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -161,6 +162,16 @@ export async function startApp(t: TestContext, env: Record<string, string> = {})
   await app.startWorkers()
   await app.startServer()
   return app
+}
+
+/** Addresses on free ports; unlike the web server's, they must be known to both servers beforehand. */
+export async function tcpAddresses(): Promise<Record<string, string>> {
+  const names = ['REP_ADDR', 'XSUB_ADDR', 'XPUB_ADDR']
+  const servers = names.map(() => createServer().listen(0, '127.0.0.1'))
+  await Promise.all(servers.map(server => once(server, 'listening')))
+  const ports = servers.map(server => (server.address() as AddressInfo).port)
+  await Promise.all(servers.map(server => once(server.close(), 'close')))
+  return Object.fromEntries(names.map((name, at) => [name, `tcp://127.0.0.1:${ports[at]}`]))
 }
 
 /** A client of the WebSocket that checks the promise: no hole, no overlap, bytes as in the log, nothing after `done`. */

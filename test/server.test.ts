@@ -6,11 +6,11 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import { get, request, type IncomingMessage } from 'node:http'
-import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { suite, test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { App, Reader, ROOT, startApp } from './app.ts'
+import { App, Reader, ROOT, startApp, tcpAddresses } from './app.ts'
 
 suite('The web server', { concurrency: true }, () => {
   suite('brings every entry to its reader once, although', { concurrency: true }, () => {
@@ -172,9 +172,8 @@ suite('The web server', { concurrency: true }, () => {
     })
 
     test('works from a machine of its own: over tcp, with a folder that it shares with nobody', async t => {
-      const [REP_ADDR, XSUB_ADDR, XPUB_ADDR] = (await freePorts(3)).map(port => `tcp://127.0.0.1:${port}`) as [string, string, string]
-      const here = new App({ REP_ADDR, XSUB_ADDR, XPUB_ADDR })
-      const there = new App({ REP_ADDR, XSUB_ADDR, XPUB_ADDR })
+      const addresses = await tcpAddresses()
+      const [here, there] = [new App(addresses), new App(addresses)]
       t.after(() => here.end())
       t.after(() => there.end())
       await there.startWorkers()
@@ -359,17 +358,6 @@ async function startAppWithLine(t: TestContext): Promise<{ app: App; line: Line 
 /** For what no event tells: looks again and again. */
 async function until(holds: () => unknown) {
   while (!await holds()) await sleep(50)
-}
-
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(Array.from({ length: count }, async () => {
-    const server = createServer().listen(0, '127.0.0.1')
-    await once(server, 'listening')
-    return server
-  }))
-  const ports = servers.map(server => (server.address() as AddressInfo).port)
-  servers.forEach(server => server.close())
-  return ports
 }
 
 /** Of the web server, in bytes. */
