@@ -147,7 +147,7 @@ export type Call = { method: string; callId: string; id: string; args: unknown[]
 /** The call was refused: the message says what is wrong. */
 export class RemoteError extends Error {
   override name = 'RemoteError'
-  /** Nothing has that name; it may do in another state; it is the server's fault; the request has to be mended. */
+  /** Nothing has that name; it may work in another state; it is the server's fault; the request has to be mended. */
   get kind(): 'unknown' | 'conflict' | 'failed' | 'invalid' {
     if (/^unknown /.test(this.message)) return 'unknown'
     if (/^cannot /.test(this.message)) return 'failed'

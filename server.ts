@@ -51,6 +51,7 @@ const wanted = new Set<string>() // ids of the logs whose size is to be asked fo
 const answering = new WeakSet<Duplex>() // connections in the middle of an answer
 const sockets = new WebSocketServer({ noServer: true, maxPayload: 64 * 2 ** 10, perMessageDeflate: false })
 let workers = true // whether the workers server answers
+let answered = 0 // when it did so last, in ms since 1970
 const subscriber = createSocket(Subscriber)
 subscriber.events.on('handshake', () => void checkSizes()) // reconnected: what was missed meanwhile?
 subscriber.connect(XPUB_ADDR)
@@ -63,7 +64,7 @@ const server = createServer({
   requestTimeout: 3600_000, // an upload may take long; it must not stall, though: see STALLED
   keepAliveTimeout: 65_000, // longer than a reverse proxy's: a request on a connection that we close would be lost
   connectionsCheckingInterval: 5000,
-  joinDuplicateHeaders: true, // two Hosts, two tokens: joined they match nothing, so no proxy can have looked at the other one
+  joinDuplicateHeaders: true, // two Hosts: a proxy before us may have looked at the other one; joined, they match nothing
 }, (request, response) => {
   response.on('error', () => {}) // the client has gone
   answering.add(request.socket)
@@ -195,7 +196,8 @@ class Reader {
         finishReaders(this.id)
       }
     } catch (error) {
-      if (error instanceof RemoteError && this.#isFollowed()) this.#sink.refuse(error.message)
+      const isMine = error instanceof RemoteError && error.kind !== 'failed' // a position where no line begins
+      if (isMine && this.#isFollowed()) this.#sink.refuse(error.message)
     } finally {
       this.#catchingUp = false
     }
@@ -305,6 +307,7 @@ async function checkForever() {
 }
 
 async function checkSizes(ids = unfinished()) {
+  const asked = Date.now()
   try {
     for (let from = 0; from === 0 || from < ids.length; from += 10_000) { // what fits into the arguments of one call
       const answer = await callRemote({ method: 'stat', args: [ids.slice(from, from + 10_000)] }, 1500)
@@ -315,9 +318,10 @@ async function checkSizes(ids = unfinished()) {
         finishReaders(id)
       }
     }
+    answered = Date.now()
     tellPages(true)
   } catch (error) {
-    if (error instanceof TimeoutError) tellPages(false)
+    if (error instanceof TimeoutError && answered <= asked) tellPages(false) // else a new one has answered meanwhile
   }
 }
 
@@ -334,7 +338,7 @@ function finishReaders(id: string) {
 function tellPages(answer: boolean) {
   if (answer === workers) return
   workers = answer
-  console.error(`the workers server ${workers ? 'answers again' : 'does not answer: is it running? what did it say?'}`)
+  console.error(`the workers server ${workers ? 'answers' : 'does not answer: is it running? what did it say?'}`)
   sockets.clients.forEach(socket => socket.send(JSON.stringify({ workers })))
 }
 
@@ -508,18 +512,17 @@ async function sendLog(request: IncomingMessage, response: ServerResponse, id: s
 async function sendEvents(request: IncomingMessage, response: ServerResponse, id: string) {
   const last = request.headers['last-event-id'] ?? '0'
   if (!/^\d{1,15}$/.test(String(last))) throw new HttpError(400, 'Last-Event-ID must be a position, in bytes')
-  // A browser comes again when its events have ended; only a 204 tells it that there will be no more.
-  if (Number(last) > 0 && await isAll(id, Number(last))) return void response.writeHead(204).end()
-  response.writeHead(200, { 'Content-Type': 'text/event-stream', 'X-Accel-Buffering': 'no' })
-  if (request.method === 'HEAD') return void response.end()
-  response.flushHeaders()
+  const begin = () => response.headersSent ? response : response.writeHead(200, { 'Content-Type': 'text/event-stream', 'X-Accel-Buffering': 'no' })
+  if (request.method === 'HEAD') return void begin().end()
   const reader = new Reader(id, Number(last), {
-    send: piece => { if (piece.event.map(part => response.write(part)).every(Boolean)) reader.acknowledge(piece.end) },
+    send: piece => { if (piece.event.map(part => begin().write(part)).every(Boolean)) reader.acknowledge(piece.end) },
     isFull: () => false,
-    refuse: message => response.end(`event: refused\ndata: ${JSON.stringify({ errors: [message] })}\n\n`),
-    finish: () => response.end(),
+    refuse: message => begin().end(`event: refused\ndata: ${JSON.stringify({ errors: [message] })}\n\n`),
+    // A browser comes again when its events have ended; only a 204 tells it that there is no more.
+    finish: () => response.headersSent ? response.end() : response.writeHead(204).end(),
   })
-  const beat = setInterval(() => response.write(':\n\n'), BEAT)
+  if (!reader.next) begin().flushHeaders()
+  const beat = setInterval(() => begin().write(':\n\n'), BEAT)
   response.setTimeout(2 * BEAT, () => response.destroy()) // it takes not even the heartbeats: it has gone without a word
   response.on('drain', () => reader.acknowledge(reader.next))
   follow(reader)
@@ -527,13 +530,6 @@ async function sendEvents(request: IncomingMessage, response: ServerResponse, id
     clearInterval(beat)
     unfollow(reader)
   })
-}
-
-/** Whether the run has ended before that position; no, when nobody can tell. */
-async function isAll(id: string, position: number): Promise<boolean> {
-  const answer = await callRemote({ method: 'stat', args: [[id]] }).catch(() => '{}')
-  const { [id]: log } = JSON.parse(String(answer)) as { [id: string]: { size: number; done: boolean } | undefined }
-  return log !== undefined && log.done && log.size <= position
 }
 
 async function receiveFile(request: IncomingMessage, response: ServerResponse) {

@@ -54,7 +54,7 @@ function drawImport(run) {
     ['Rejected lines', shown(result?.rejected, run.count('warning'))],
     ['Columns', Array.isArray(result?.columns) ? count(result.columns.length) : '–'],
   ])
-  drawFile(result, 'Download the rows')
+  drawFile(run, 'Download the rows')
   set(file, 'hidden', false) // from the beginning, so that nothing moves when it can be used
   put(note, Array.isArray(result?.columns) ? result.columns.join(', ') : run.done ? noResult(run) : 'The rows can be downloaded when the import has ended.')
   show({ source: false, findings: true, text: '' })
@@ -85,20 +85,21 @@ function drawReturned(run) {
   const result = done?.data.result
   const words = result === undefined ? '' : typeof result === 'string' ? result : JSON.stringify(result, null, 2)
   drawTiles([])
-  drawFile(resultOf(run), 'Download the file')
+  set(file, 'hidden', !drawFile(run, 'Download the file'))
   put(note, '')
   const shown = !done ? 'What it returns is shown here.' : words || noResult(run)
   show({ source: false, findings: false, text: shown.length > LONGEST_RESULT ? shown.slice(0, LONGEST_RESULT) + '\n… (the whole log has all of it)' : shown })
 }
 
-/** What the run produced, if it did. @param {Record<string, unknown> | undefined} result @param {string} words */
-function drawFile(result, words) {
-  const name = typeof result?.file === 'string' ? result.file : ''
+/** Whether the run has produced a file; any other that it may have named cannot be had. @param {Run} run @param {string} words */
+function drawFile(run, words) {
+  const name = String(resultOf(run)?.file)
+  const isProduced = name.startsWith(`${run.id}.`)
   put(file, words)
-  set(file, 'hidden', !name)
-  file.toggleAttribute('data-off', !name)
-  if (name) file.href = `files/${encodeURIComponent(name)}`
+  file.toggleAttribute('data-off', !isProduced)
+  if (isProduced) file.href = `files/${encodeURIComponent(name)}`
   else file.removeAttribute('href')
+  return isProduced
 }
 
 /** @param {Run} run */

@@ -6,14 +6,13 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocket } from 'ws'
-import { Request } from 'zeromq'
+import { Request, XPublisher } from 'zeromq'
 import type { Entry } from '../protocol.ts'
 
 export const ROOT = join(import.meta.dirname, '..')
@@ -148,6 +147,18 @@ export class App {
     }
   }
 
+  /**
+   * Fills the queues of ZeroMQ on the way to whoever follows the run and has been stopped, with old chunks: what is
+   * published from now on is dropped until it goes on.
+   */
+  async fillQueues(id: string) {
+    const socket = new XPublisher({ sendHighWaterMark: 0, linger: 10_000 }) // not a Publisher: that cannot tell when it is subscribed to
+    socket.connect(`ipc://${this.runs}/xsub.sock`)
+    for await (const [subscription] of socket) if (String(subscription).slice(1) === id) break
+    for (let i = 0; i < 20_000; i++) await socket.send([id, '0', ''])
+    socket.close()
+  }
+
   async upload(content: string | Buffer): Promise<string> {
     const { status, body } = await this.request('POST', '/files', Buffer.from(content))
     assert.equal(status, 201, JSON.stringify(body))
@@ -164,14 +175,10 @@ export async function startApp(t: TestContext, env: Record<string, string> = {})
   return app
 }
 
-/** Addresses on free ports; unlike the web server's, they must be known to both servers beforehand. */
-export async function tcpAddresses(): Promise<Record<string, string>> {
-  const names = ['REP_ADDR', 'XSUB_ADDR', 'XPUB_ADDR']
-  const servers = names.map(() => createServer().listen(0, '127.0.0.1'))
-  await Promise.all(servers.map(server => once(server, 'listening')))
-  const ports = servers.map(server => (server.address() as AddressInfo).port)
-  await Promise.all(servers.map(server => once(server.close(), 'close')))
-  return Object.fromEntries(names.map((name, at) => [name, `tcp://127.0.0.1:${ports[at]}`]))
+/** TCP addresses that nobody else has: both servers must know them beforehand, and this process has a loopback address of its own. */
+export function tcpAddresses(): Record<string, string> {
+  const host = `127.1.${process.pid >> 8 & 255}.${process.pid & 255}`
+  return { REP_ADDR: `tcp://${host}:7001`, XSUB_ADDR: `tcp://${host}:7002`, XPUB_ADDR: `tcp://${host}:7003` }
 }
 
 /** A client of the WebSocket that checks the promise: no hole, no overlap, bytes as in the log, nothing after `done`. */

@@ -41,6 +41,7 @@ test('a client in Python that was stopped in a flood, and has lost messages, rep
   const printed = output(client)
   await once(client.stdout!, 'data')
   client.kill('SIGSTOP')
+  await app.fillQueues(id)
   const reader = await app.follow(id)
   await reader.done()
   client.kill('SIGCONT')

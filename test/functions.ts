@@ -100,7 +100,7 @@ export const stream = remote('entries of about 80 bytes, as fast as it can', [co
   }
 })
 
-export const murmur = remote('many entries, one in each turn: one message each', [count], async (task, count) => {
+export const murmur = remote('many entries, one in each turn', [count], async (task, count) => {
   for (let step = 0; step < count; step++) {
     task.msg({ step })
     await nextTurn()
@@ -111,6 +111,8 @@ export const produce = remote('writes a file', [count], async (task, count) => {
   writeFileSync(`${FILES}/${task.id}.txt`, 'x'.repeat(count))
   return { file: `${task.id}.txt` }
 })
+
+export const claim = remote('returns what it is given', [{ name: 'result', type: 'object', description: '' }], async (_, result) => result)
 
 export const environment = remote('the environment of its process', [], async () => Object.keys(process.env))
 

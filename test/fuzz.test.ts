@@ -17,7 +17,7 @@ const MOST_MEMORY = 96 * 2 ** 20
 let app: App
 let began: number[]
 before(async () => {
-  app = new App({ ...await tcpAddresses(), MAX_UPLOAD: '100000' })
+  app = new App({ ...tcpAddresses(), MAX_UPLOAD: '100000' })
   await app.startWorkers()
   await app.startServer()
   await honest()

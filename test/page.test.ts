@@ -113,6 +113,12 @@ test('what a task of one\'s own has produced can be downloaded, too', { skip }, 
   await page.sees('Download the file')
   const link = await page.run(() => document.querySelector<HTMLAnchorElement>('#file')!.href)
   assert.equal((await app.request('GET', new URL(link).pathname)).body, 'x'.repeat(10))
+
+  const other = await app.start('claim', [{ file: '../somewhere.txt' }])
+  await other.outcome()
+  await page.go(`${app.url}/?run=${other.id}`)
+  await page.sees('somewhere.txt')
+  assert.ok(await page.run(() => document.querySelector<HTMLElement>('#file')!.hidden), 'what it has not produced cannot be downloaded')
   assert.deepEqual(page.troubles, [])
 })
 

@@ -38,6 +38,7 @@ suite('The web server', { concurrency: true }, () => {
       await run.reader.until(({ entries }) => entries.length > 20)
       await many.reader.until(({ entries }) => entries.length > 0)
       app.server.process.kill('SIGSTOP')
+      await Promise.all([run, many].map(({ id }) => app.fillQueues(id)))
       await sleep(10_000)
       app.server.process.kill('SIGCONT')
       assert.equal((await run.outcome()).outcome, 'ok')
@@ -138,21 +139,36 @@ suite('The web server', { concurrency: true }, () => {
       const run = await app.start('flood', [100_000], { id: 'stopped' })
       await run.outcome()
       const socket = await app.connect()
-      const ends: number[] = []
-      socket.on('message', text => {
-        const { id, next } = JSON.parse(String(text))
-        if (id === 'stopped') ends.push(next)
-      })
-      for (let round = 0; round < 20; round++) {
-        socket.send(JSON.stringify({ start: 'stopped' }))
-        if (round % 2) await until(() => ends.length > 0) // else while the first piece is on its way
+      let pieces = 0
+      let stopAt = 0 // it stops at that piece, so that the next one is on its way
+      let isStopped = false
+      let late = 0
+      function stop() {
         socket.send(JSON.stringify({ stop: 'stopped' }))
         socket.ping()
-        await once(socket, 'pong') // it has heard that: whatever is sent from here on is too much
-        ends.length = 0
       }
-      await (await app.start('process', [10, 10])).outcome() // time in which it could send more
-      assert.deepEqual(ends, [])
+      socket.on('pong', () => { isStopped = true }) // it has heard the stop: whatever is sent from here on is too much
+      socket.on('message', text => {
+        const { id, next } = JSON.parse(String(text))
+        if (id !== 'stopped') return
+        if (isStopped) late++
+        if (++pieces === stopAt) stop()
+        else socket.send(JSON.stringify({ ack: id, next }))
+      })
+      for (let round = 0; round < 40; round++) {
+        stopAt = round % 2 && 1 + round % 7
+        pieces = 0
+        isStopped = false
+        socket.send(JSON.stringify({ start: 'stopped' }))
+        if (!stopAt) {
+          await sleep(round / 8) // while it asks for the size, or for the first piece
+          stop()
+        }
+        await once(socket, 'pong')
+        await sleep(20) // time in which it could send more
+      }
+      assert.equal(late, 0)
+      socket.removeAllListeners('message')
       const again = new Reader('stopped')
       again.attach(socket)
       await again.done()
@@ -164,16 +180,17 @@ suite('The web server', { concurrency: true }, () => {
       await start()
       const run = await app.start('flood', [6000], { id: 'downloaded' })
       await run.outcome()
-      const downloads = Array.from({ length: 400 }, () => app.request('GET', '/tasks/downloaded/log'))
+      let underWay = 400
+      const downloads = Array.from({ length: underWay }, () => app.request('GET', '/tasks/downloaded/log').finally(() => underWay--))
       const polite = await app.start('polite')
       assert.equal((await polite.cancel()).status, 202)
+      assert.ok(underWay > 0, 'some downloads are under way')
       assert.equal((await polite.outcome()).outcome, 'cancelled')
       for (const { status, body } of await Promise.all(downloads)) assert.deepEqual([status, body.length], [200, run.reader.next])
     })
 
     test('works from a machine of its own: over tcp, with a folder that it shares with nobody', async t => {
-      const addresses = await tcpAddresses()
-      const [here, there] = [new App(addresses), new App(addresses)]
+      const [here, there] = [new App(tcpAddresses()), new App(tcpAddresses())]
       t.after(() => here.end())
       t.after(() => there.end())
       await there.startWorkers()
