@@ -133,7 +133,9 @@ async function answer(body: Buffer[]): Promise<Reply> {
       case 'list': return result(listRuns())
       case 'stat': return result(statRuns(call.args[0]))
       case 'read': return rawResult(readLines(knownRun(call.args[0]), call.args[1]))
-      case 'cancel': return cancelRun(runningRun(call.args[0]), 'cancelled'), result(true)
+      case 'cancel':
+        cancelRun(runningRun(call.args[0]), 'cancelled')
+        return result(true)
       case 'methods': return result([...functions].map(([name, { description, parameters }]) => ({ name, description, parameters })))
       case 'ping': return result({ pid: process.pid, running: running.size, limit: PROCESS_LIMIT })
       default: return started(await startRun(call))
@@ -309,7 +311,7 @@ function finishRun(run: Run, reason: string) {
     ended.set(run.id, summary(run, size, done))
     // The end position of the log, with no lines: a reader that has missed the last of them learns it from this.
     void publisher.send(packChunk({ id: run.id, position: size, lines: Buffer.alloc(0) })).catch(() => {})
-    console.log(`run ${run.id} ended: ${done.outcome}, ${done.seconds} s${done.reason ? `, ${done.reason}` : ''}`)
+    console.log(`run ${run.id} ended: ${done.outcome}, ${done.seconds} s${done.reason ? `, ${JSON.stringify(done.reason.slice(0, 200))}` : ''}`)
   } catch (error) {
     console.error(`run ${run.id} cannot be ended: ${(error as Error).message}`) // the disk is full
     if (!stopping) return void setTimeout(finishRun, 1000, run, reason)
@@ -323,7 +325,7 @@ function finishRun(run: Run, reason: string) {
 }
 
 /** The last entry of the run's log, which is written here if the process could not do it. */
-function writeEnd(run: Run, exitReason: string): { size: number; done: Done } {
+function writeEnd(run: Run, reason: string): { size: number; done: Done } {
   const log = new RunLog(run.id, 'open')
   try {
     log.cut()
@@ -331,8 +333,8 @@ function writeEnd(run: Run, exitReason: string): { size: number; done: Done } {
     if (last?.type === 'done') return { size: log.size, done: last.data }
     if (!last) log.append(Buffer.from(packEntry('start', run.start))) // a server died in the middle of this line
     const seconds = (Date.now() - run.started) / 1000
-    const done: Done = { outcome: run.reason ? 'cancelled' : 'died', reason: run.reason ?? exitReason, seconds }
-    log.finish(done, run.reason ? undefined : { msg: exitReason })
+    const done: Done = { outcome: run.reason ? 'cancelled' : 'died', reason: run.reason ?? reason, seconds }
+    log.finish(done, run.reason ? undefined : { msg: reason })
     return { size: log.size, done }
   } finally {
     log.close()
