@@ -6,7 +6,7 @@ import { isUtf8 } from 'node:buffer'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
-  closeSync, existsSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync, rmSync, writeSync,
+  closeSync, existsSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync, rmSync, statSync, writeSync,
 } from 'node:fs'
 import { mkdir, open, rename, rm, writeFile, type FileHandle } from 'node:fs/promises'
 import { createRequire } from 'node:module'
@@ -617,6 +617,10 @@ class Hints {
 }
 
 async function run(id: string, functions: Map<string, Remote>, socket: Publisher) {
+  // The server may have been stopped, or killed, between the fork and the first line of the log.
+  const isBegun = () => statSync(logPath(id), { throwIfNoEntry: false })?.size
+  while (!isBegun() && process.connected) await sleep(10)
+  if (!isBegun()) process.exit()
   const log = new RunLog(id, 'open')
   const start = log.last()
   if (start?.type !== 'start') process.exit() // it was ended before it began
