@@ -606,10 +606,9 @@ class Hints {
     clearTimeout(this.#timer)
     this.#timer = undefined
     this.#published = performance.now()
-    const [first, ...more] = this.#waiting as [Buffer, ...Buffer[]]
     const chunk = this.#size > MAX_CHUNK
       ? { position: this.#position + this.#size, lines: Buffer.alloc(0) }
-      : { position: this.#position, lines: more.length ? Buffer.concat(this.#waiting) : first }
+      : { position: this.#position, lines: this.#waiting.length > 1 ? Buffer.concat(this.#waiting) : this.#waiting[0]! }
     this.#waiting = []
     this.#size = 0
     void this.#socket.send(packChunk({ id: this.#id, ...chunk })).catch(() => {})
@@ -617,7 +616,7 @@ class Hints {
 }
 
 async function run(id: string, functions: Map<string, Remote>, socket: Publisher) {
-  // The server may have been stopped, or killed, between the fork and the first line of the log.
+  // The server may have been stopped, or killed, between the fork and the first line of the log, of which no event tells.
   const isBegun = () => statSync(logPath(id), { throwIfNoEntry: false })?.size
   while (!isBegun() && process.connected) await sleep(10)
   if (!isBegun()) process.exit()
