@@ -3,6 +3,7 @@
 // the one rule of this program; then routes, for HTTP; then the WebSocket and the Server-Sent Events.
 
 import { createHash, randomUUID, timingSafeEqual } from 'node:crypto'
+import { once } from 'node:events'
 import { constants, createWriteStream, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { createServer, STATUS_CODES, type IncomingMessage, type ServerResponse } from 'node:http'
@@ -539,6 +540,7 @@ async function receiveFile(request: IncomingMessage, response: ServerResponse) {
   if (Number(request.headers['content-length'] ?? 0) > MAX_UPLOAD) throw tooLarge
   const name = randomUUID()
   const path = join(UPLOADS, `${name}.part`) // no run can take it before it is whole
+  const file = createWriteStream(path, { flags: 'wx', mode: 0o600 })
   let size = 0
   try {
     await pipeline(request, async function* (parts: AsyncIterable<Buffer>) {
@@ -547,10 +549,11 @@ async function receiveFile(request: IncomingMessage, response: ServerResponse) {
         if (size > MAX_UPLOAD) throw tooLarge
         yield part
       }
-    }, createWriteStream(path, { flags: 'wx', mode: 0o600 }))
+    }, file)
     renameSync(path, join(UPLOADS, name))
   } catch (error) {
     rmSync(path, { force: true })
+    if (!file.closed) await once(file, 'close') // now its space is free: whoever is told that there is none can act on it
     throw error
   }
   respondJson(response, 201, { file: name })

@@ -238,7 +238,7 @@ test('a follower of one run gets nothing of another whose id begins the same, no
   await run.outcome()
   const own = await app.start('process', [1, 0], { id: 'a' })
   await own.outcome()
-  while (!JSON.stringify(seen.at(-1)).includes('"done"')) await once(socket, 'message')
+  while (!JSON.stringify(seen).includes('"done"')) await once(socket, 'message')
   socket.close()
   const ids = new Set(seen.filter(({ id, error }) => id !== undefined && !error).map(({ id }) => id))
   assert.deepEqual([...ids], ['a'])

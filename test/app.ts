@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { spawn, type ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -61,6 +61,7 @@ export class App {
   workers!: Server
   server!: Server
   url = ''
+  #hasEnded = false
 
   /** `root`: the folder of the program. */
   constructor(env: Record<string, string>, root = ROOT) {
@@ -84,6 +85,7 @@ export class App {
 
   /** Ends everything, and sees to it that no process and no socket is left. */
   async end() {
+    this.#hasEnded = true
     for (const { process, exited } of [this.server, this.workers].filter(Boolean)) {
       process.kill('SIGCONT')
       process.kill('SIGTERM')
@@ -127,11 +129,27 @@ export class App {
     return socket
   }
 
-  /** A reader over a WebSocket, from a position on. */
+  /** A reader over a WebSocket, from a position on; whenever it is cut off, it comes back, as the page does. */
   async follow(id: string, next = 0): Promise<Reader> {
     const reader = new Reader(id, next)
-    reader.attach(await this.connect())
+    await this.#attach(reader)
     return reader
+  }
+
+  async #attach(reader: Reader) {
+    const socket = await this.connect()
+    reader.attach(socket)
+    socket.once('close', () => void this.#comeBack(reader))
+  }
+
+  async #comeBack(reader: Reader) {
+    while (!this.#hasEnded && !reader.isDone && !reader.hasLeft) {
+      try {
+        return await this.#attach(reader)
+      } catch {
+        await sleep(100) // the web server does not run
+      }
+    }
   }
 
   /** Asks the workers server as any other client would, with the frames as they are; [tag, payload]. */
@@ -148,16 +166,21 @@ export class App {
   }
 
   /**
-   * Fills the queues of ZeroMQ on the way to whoever follows the run and has been stopped, with old chunks: what is
+   * Stops a process that follows these runs, and fills the queues of ZeroMQ on the way to it with old chunks: what is
    * published from now on is dropped until it goes on.
    */
-  async fillQueues(id: string) {
+  async stall(follower: ChildProcess, ...ids: string[]) {
     const socket = new XPublisher({ sendHighWaterMark: 0, linger: 10_000 }) // not a Publisher: that cannot tell when it is subscribed to
     socket.connect(`ipc://${this.runs}/xsub.sock`)
-    for await (const [subscription] of socket) if (String(subscription).slice(1) === id) break
-    for (let i = 0; i < 20_000; i++) await socket.send([id, '0', ''])
+    const missing = new Set(ids)
+    for await (const [subscription] of socket) if (missing.delete(String(subscription).slice(1)) && !missing.size) break
+    follower.kill('SIGSTOP')
+    for (const id of ids) for (let i = 0; i < 20_000; i++) await socket.send([id, '0', ''])
     socket.close()
   }
+
+  /** Lets go a run that waits for it. */
+  letGo(name: string) { writeFileSync(join(this.runs, 'files', name), '') }
 
   async upload(content: string | Buffer): Promise<string> {
     const { status, body } = await this.request('POST', '/files', Buffer.from(content))
@@ -190,6 +213,7 @@ export class Reader {
   lines: string[] = []
   errors: string[] = []
   socket?: WebSocket
+  hasLeft = false
   #broken?: unknown
   #waiting: (() => void)[] = []
 
@@ -203,6 +227,11 @@ export class Reader {
     this.socket = socket
     socket.on('message', text => this.receive(String(text)))
     socket.send(JSON.stringify({ start: this.id, next: this.next }))
+  }
+
+  leave() {
+    this.hasLeft = true
+    this.socket?.terminate()
   }
 
   receive(text: string) {

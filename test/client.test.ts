@@ -36,12 +36,12 @@ test('a client in Python starts a run, follows it to its end, and from a positio
 
 test('a client in Python that was stopped in a flood, and has lost messages, repairs the gap', { skip }, async t => {
   const app = await startApp(t)
-  const id = (await output(run(app, 'start', 'murmur', '[60000]'))).trim()
+  const id = (await output(run(app, 'start', 'murmur', '["go"]'))).trim()
   const client = run(app, 'follow', id)
   const printed = output(client)
   await once(client.stdout!, 'data')
-  client.kill('SIGSTOP')
-  await app.fillQueues(id)
+  await app.stall(client, id)
+  app.letGo('go')
   const reader = await app.follow(id)
   await reader.done()
   client.kill('SIGCONT')

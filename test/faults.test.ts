@@ -298,7 +298,7 @@ suite('The workers server', { concurrency: 4 }, () => {
     assert.equal((await polite.cancel()).status, 202)
     assert.equal((await polite.outcome()).outcome, 'cancelled')
     assert.equal((await limited.outcome()).reason, 'over its time limit of 10 s')
-    writeFileSync(join(app.runs, 'files', 'go'), '')
+    app.letGo('go')
     for (const run of [steady, ...more]) assert.equal((await run.outcome()).outcome, 'ok')
     const list = (await app.request('GET', '/tasks')).body
     assert.ok(list.length === 7 && list.every(({ outcome }: { outcome?: string }) => outcome), 'all have ended')
@@ -328,7 +328,7 @@ suite('The workers server', { concurrency: 4 }, () => {
     const told = on(run.reader.socket!, 'message', { signal: AbortSignal.timeout(60_000) })
     await app.kill('workers')
     for await (const [text] of told) if (JSON.parse(String(text)).workers === false) break
-    writeFileSync(join(app.runs, 'files', 'go'), '')
+    app.letGo('go')
     await gone(run.pid)
     assert.match(run.log(), /"outcome":"ok"[^\n]*\n$/)
     for (const { pid } of processesOf(app.runs)) if (pid !== app.server.process.pid) await gone(pid) // the spares
@@ -352,7 +352,7 @@ suite('The workers server', { concurrency: 4 }, () => {
     }
     assert.deepEqual(heard, [false, true])
     await resume
-    writeFileSync(join(app.runs, 'files', 'go'), '')
+    app.letGo('go')
     assert.equal((await run.outcome()).outcome, 'ok')
   })
 

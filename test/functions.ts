@@ -78,7 +78,9 @@ export const parent = remote('starts other processes', [{ name: 'ends', type: 's
   if (ends === 'wait') await sleep(60_000)
 })
 
-export const tick = remote('goes on until it is let go: by a produced file of that name', [{ name: 'name', type: 'string', description: '' }], async (task, name) => {
+const name = { name: 'name', type: 'string', description: 'of the produced file that lets it go' } as const
+
+export const tick = remote('goes on until it is let go', [name], async (task, name) => {
   for (let step = 0; !existsSync(`${FILES}/${name}`); step++) {
     task.msg({ step })
     await sleep(20, undefined, { signal: task.signal })
@@ -100,8 +102,8 @@ export const stream = remote('entries of about 80 bytes, as fast as it can', [co
   }
 })
 
-export const murmur = remote('many entries, one in each turn', [count], async (task, count) => {
-  for (let step = 0; step < count; step++) {
+export const murmur = remote('an entry in each turn, until it is let go', [name], async (task, name) => {
+  for (let step = 0; !existsSync(`${FILES}/${name}`); step++) {
     task.msg({ step })
     await nextTurn()
   }
