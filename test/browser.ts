@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { WebSocket } from 'ws'
 
-const PATIENCE = 15_000
+const PATIENCE = 60_000
 const places = [
   process.env['CHROMIUM'],
   '/usr/bin/chromium',
@@ -184,7 +184,7 @@ async function openPage(protocol: Protocol, targetId: string, browserContextId: 
       return result.value
     } catch (error) {
       // the page went on to another address meanwhile: the condition is to hold there
-      if (/navigated|context was destroyed/.test(String(error))) return until(condition, ...args)
+      if (/navigated|context was destroyed|find (default execution )?context/.test(String(error))) return until(condition, ...args)
       throw error
     }
   }

@@ -13,9 +13,9 @@ context.linger = 0
 
 
 def call(method, args, id='call'):
-    """Asks the workers server; its refusals, and silence of 3 s, are exceptions."""
+    """Asks the workers server; its refusals, and silence of 10 s, are exceptions."""
     with context.socket(zmq.REQ) as socket:  # a fresh one: a REQ that has timed out cannot be used again
-        socket.rcvtimeo = 3000
+        socket.rcvtimeo = 10_000
         socket.connect(os.environ.get('REP_ADDR', f'ipc://{RUNS}/rep.sock'))
         socket.send_multipart([method.encode(), b'', id.encode(), json.dumps(args).encode()])
         tag, payload = socket.recv_multipart()

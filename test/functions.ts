@@ -32,7 +32,7 @@ export const exit = remote('ends its process by itself', [{ name: 'code', type: 
 
 export const suicide = remote('kills its process', [{ name: 'signal', type: 'string', description: 'its name' }], async (task, signal) => {
   task.log('about to die')
-  await sleep(20)
+  task.flush()
   process.kill(process.pid, signal)
   await sleep(10_000)
 })
@@ -105,7 +105,7 @@ export const stream = remote('entries of about 80 bytes, as fast as it can', [co
 export const murmur = remote('an entry in each turn, until it is let go', [name], async (task, name) => {
   for (let step = 0; !existsSync(`${FILES}/${name}`); step++) {
     task.msg({ step })
-    await nextTurn()
+    await (step < 20_000 ? nextTurn() : sleep(10))
   }
 })
 
@@ -128,7 +128,7 @@ export const unmarked = async () => 'not to be called'
 
 export const hoard = remote('takes all the memory that there is for it', [], async task => {
   task.log('hungry')
-  await sleep(10)
+  task.flush()
   const hoarded: unknown[] = []
   for (;;) hoarded.push(new Array(1_000_000).fill(0.5))
 })

@@ -3,6 +3,7 @@
 // neither server has grown by more than MOST_MEMORY.
 
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { after, before, test } from 'node:test'
@@ -38,7 +39,7 @@ test('2,000 mutated HTTP requests', async () => {
     `GET /files/any.txt HTTP/1.1\r\n${host}Range: bytes=0-1\r\nExpect: 100-continue\r\n\r\n`,
     `GET /log HTTP/1.1\r\n${host}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n`,
   ].map(text => Buffer.from(text))
-  await manyAtOnce(ROUNDS, index => send(Number(new URL(app.url).port), mutate(seeds[index % seeds.length]!, random)))
+  await manyAtOnce(ROUNDS, index => send(app.url, mutate(seeds[index % seeds.length]!, random)))
 })
 
 test('2,000 mutated WebSocket messages', async () => {
@@ -49,7 +50,7 @@ test('2,000 mutated WebSocket messages', async () => {
   await manyAtOnce(ROUNDS / 2, async index => {
     // One of them is mutated in its text, so that the frame is right; the other anywhere.
     const text = mutate(frames[index % 3]!.subarray(6), random)
-    await send(Number(new URL(app.url).port), Buffer.concat([head, maskedFrame(text), mutate(frames[(index + 1) % 3]!, random)]))
+    await send(app.url, Buffer.concat([head, maskedFrame(text), mutate(frames[(index + 1) % 3]!, random)]))
   })
 })
 
@@ -59,9 +60,17 @@ test('2,000 mutated requests to the workers server', async () => {
     ['takes', 'call', 'fuzz', '["text",1,2.5,true,{"a":[1]}]', '5'], ['read', '', '', '["fuzz",0]'], ['stat', '', '', '[["fuzz","any"]]'],
     ['cancel', '', '', '["fuzz"]'], ['list', '', '', '[]'], ['methods', '', '', '[]'], ['ping', '', '', '[]'],
   ].map(frames => frames.map(frame => Buffer.from(frame)))
-  const dealer = new Dealer({ linger: 0, sendHighWaterMark: ROUNDS, receiveHighWaterMark: ROUNDS })
+  const dealer = new Dealer({ linger: 0, receiveTimeout: 60_000 })
   dealer.connect(app.env.REP_ADDR!)
   let expected = 0
+  async function receive() {
+    for (; expected > 0; expected--) {
+      const [delimiter, tag, payload] = await dealer.receive()
+      assert.equal(delimiter?.length, 0)
+      assert.match(String(tag), /^(__ERROR__|__BUSY__|__RES__|)$/)
+      assert.ok(payload)
+    }
+  }
   for (let index = 0; index < ROUNDS; index++) {
     const frames: Buffer[] = [...seeds[index % seeds.length]!]
     for (let changes = 1 + random(3); changes > 0; changes--) {
@@ -72,19 +81,15 @@ test('2,000 mutated requests to the workers server', async () => {
     const enveloped = random(10) > 0 // else it is no REQ, and gets no answer
     if (enveloped) expected++
     await dealer.send(enveloped ? ['', ...frames] : frames[0]?.length ? frames : ['x'])
+    if (index % 100 === 99) await receive() // more at once would not fit into the queues
   }
-  for (; expected > 0; expected--) {
-    const [delimiter, tag, payload] = await dealer.receive()
-    assert.equal(delimiter?.length, 0)
-    assert.match(String(tag), /^(__ERROR__|__BUSY__|__RES__|)$/)
-    assert.ok(payload)
-  }
+  await receive()
   dealer.close()
 })
 
 test('2,000 raw beginnings of connections to each address of the workers server', async () => {
   const random = randomFrom(4)
-  const ports = [app.env.XSUB_ADDR!, app.env.XPUB_ADDR!, app.env.REP_ADDR!].map(address => Number(new URL(address).port))
+  const addresses = [app.env.XSUB_ADDR!, app.env.XPUB_ADDR!, app.env.REP_ADDR!]
   // The greeting of ZMTP 3.0, its READY command, a subscription, and a message of two frames.
   const greeting = Buffer.concat([Buffer.from('ff00000000000000017f0300', 'hex'), Buffer.from('NULL'), Buffer.alloc(48)])
   const ready = Buffer.concat([Buffer.from('0419055245414459', 'hex'), Buffer.from('0b536f636b65742d54797065', 'hex'), Buffer.from('00000003', 'hex'), Buffer.from('SUB')])
@@ -92,7 +97,7 @@ test('2,000 raw beginnings of connections to each address of the workers server'
     Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n'), greeting, Buffer.concat([greeting, ready]), Buffer.concat([greeting, ready, Buffer.from('000101', 'hex')]),
     Buffer.concat([greeting, ready, Buffer.from('0104667566fa000130', 'hex')]), Buffer.concat([greeting, ready, Buffer.from('02ffffffffffffffff', 'hex')]),
   ]
-  await manyAtOnce(3 * ROUNDS, index => send(ports[index % 3]!, mutate(seeds[index % seeds.length]!, random)))
+  await manyAtOnce(3 * ROUNDS, index => send(addresses[index % 3]!, mutate(seeds[index % seeds.length]!, random)))
 })
 
 test('afterwards a normal run goes through, and the servers have not grown', async () => {
@@ -162,8 +167,11 @@ function maskedFrame(payload: Buffer): Buffer {
 }
 
 /** Sends the bytes, says that no more come, and waits until the other side has closed, too. */
-async function send(port: number, bytes: Buffer) {
-  const socket = connect(port, '127.0.0.1').on('error', () => {}).resume()
+async function send(address: string, bytes: Buffer) {
+  const { hostname, port } = new URL(address)
+  const socket = connect(Number(port), hostname)
+  await once(socket, 'connect') // else this would test nothing
+  socket.on('error', () => {}).resume()
   const closed = new Promise(resolve => socket.once('close', resolve))
   socket.end(bytes)
   await closed

@@ -13,7 +13,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type WebSocket } from 'ws'
 import { App, Reader, ROOT, startApp, tcpAddresses } from './app.ts'
 
-suite('The web server', { concurrency: true, timeout: 240_000 }, () => {
+suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
   suite('brings every entry to its reader once, although', { concurrency: true }, () => {
     test('the web server is killed, twice, and started again', async t => {
       const app = await startApp(t)
@@ -27,7 +27,8 @@ suite('The web server', { concurrency: true, timeout: 240_000 }, () => {
         events.connect()
       }
       assert.equal((await reader.done()).length, 302)
-      assert.deepEqual(await events.reader.done(), reader.entries)
+      for (; !events.reader.isDone; events.connect()) await events.closed
+      assert.deepEqual(events.reader.entries, reader.entries)
       assert.equal(reader.lines.join('\n') + '\n', logOf(app, run.id))
     })
 
@@ -192,8 +193,11 @@ suite('The web server', { concurrency: true, timeout: 240_000 }, () => {
       const rest = new Events(app, run.id, half)
       await rest.closed
       assert.deepEqual(rest.reader.lines, run.reader.lines.slice(11))
-      const nothing = new Events(app, run.id, next)
-      await nothing.closed
+      let nothing
+      do {
+        nothing = new Events(app, run.id, next)
+        await nothing.closed
+      } while (nothing.response!.statusCode === 200) // there was a heartbeat before there was an answer
       assert.deepEqual(nothing.reader.lines, [])
       assert.equal(nothing.response!.statusCode, 204) // else an EventSource would come again, and again
     })
@@ -266,8 +270,12 @@ suite('The web server', { concurrency: true, timeout: 240_000 }, () => {
       events.response!.pause()
 
       const readers = async () => (await app.request('GET', '/health')).body.readers
-      await until(async () => await readers() === 2)
-      await until(async () => await readers() === 0)
+      let most = 0
+      await until(async () => {
+        const now = await readers()
+        most = Math.max(most, now)
+        return most && !now
+      })
       events.response!.destroy()
     })
 

@@ -511,7 +511,7 @@ class Torture {
       await app[which].exited
     }
     // A service of the loader ends a moment after its process.
-    for (const deadline = Date.now() + 5000; processesOf(app.runs).length && Date.now() < deadline;) await sleep(50)
+    for (const deadline = Date.now() + 30_000; processesOf(app.runs).length && Date.now() < deadline;) await sleep(50)
     for (const { pid, command } of processesOf(app.runs)) this.report(`process ${pid} is left: ${command}`)
     const expected = /^(run-\d+\.ndjson|files\/run-\d+\.txt|ballast|files|uploads|\w+\.sock)$/
     const left = readdirSync(app.runs, { recursive: true, encoding: 'utf8' }).filter(name => !expected.test(name))
