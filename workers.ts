@@ -430,10 +430,11 @@ function firstEntry(id: string): Entry | undefined {
 }
 
 /**
- * Whether the process of a run lives. A process id can come round again, so it must be the process that has this
- * run's log open, or a task process that is still loading; where there is no /proc, the id alone has to do.
+ * Whether the process of a run lives. A process id can come round again, so it must be the process that has this run's
+ * log open, or a task process that is still loading, and no spare; where there is no /proc, the id alone has to do.
  */
 function isAlive({ id, start }: Run): boolean {
+  if ([...spares, loading].some(spare => spare?.pid === start.pid)) return false
   if (process.platform !== 'linux') return hasProcess(start.pid)
   const log = statSync(logPath(id), { throwIfNoEntry: false })
   const folder = `/proc/${start.pid}/fd`

@@ -12,7 +12,7 @@ import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Dealer } from 'zeromq'
-import { App, processesOf, ROOT, startApp, startServer, type Run } from './app.ts'
+import { App, changedProgram, processesOf, ROOT, startApp, startServer, type Run } from './app.ts'
 
 suite('A task', { concurrency: 4 }, () => {
   const app = new App({ PROCESS_LIMIT: '16', SPARES: '2', MAX_LOG: '30000000' })
@@ -314,14 +314,34 @@ suite('The workers server', { concurrency: 4 }, () => {
     await app.kill('workers')
     const stranger = spawn('sleep', ['100'], { detached: true })
     t.after(() => stranger.kill())
-    const id = randomUUID()
-    const start = { type: 'start', time: Date.now(), data: { method: 'process', args: [], callId: '', pid: stranger.pid, timeLimit: 0 } }
-    writeFileSync(join(app.runs, `${id}.ndjson`), JSON.stringify(start) + '\n', { mode: 0o600 })
+    const runOf = (id: string, pid: number) => {
+      const start = { type: 'start', time: Date.now(), data: { method: 'process', args: [], callId: '', pid, timeLimit: 0 } }
+      writeFileSync(join(app.runs, `${id}.ndjson`), JSON.stringify(start) + '\n', { mode: 0o600 })
+    }
+    runOf('old', stranger.pid!)
     await app.startWorkers()
-    const [, list] = await app.call('list', '', '', '[]')
-    assert.equal(JSON.parse(list)[0].outcome, 'died')
-    assert.equal(stranger.exitCode, null, 'and it is not killed')
-    assert.equal(stranger.signalCode, null)
+    const isDone = async (id: string) => JSON.parse((await app.call('stat', '', '', JSON.stringify([[id]])))[1])[id].done
+    assert.equal(await isDone('old'), true)
+    assert.deepEqual([stranger.exitCode, stranger.signalCode], [null, null], 'and it is not killed')
+
+    const ours = () => processesOf(app.runs).find(({ command }) => command.includes('tasks.ts'))
+    while (!ours()) await sleep(10)
+    const { pid } = ours()! // a spare
+    runOf('older', pid)
+    assert.equal(await isDone('older'), true)
+    await app.startServer()
+    assert.equal((await app.start('process', [1, 1])).pid, pid, 'and it is not killed')
+  })
+
+  test('held up between the fork of a process and the first line of its log, which begins all the same', async t => {
+    const root = changedProgram(t, 'workers.ts', { '    beginLog(run)\n': '    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2000)\n    beginLog(run)\n' })
+    const app = new App({ SPARES: '0' }, root)
+    t.after(() => app.end())
+    await app.startWorkers()
+    await app.startServer()
+    const run = await app.start('process', [3, 1])
+    assert.equal((await run.outcome()).outcome, 'ok')
+    assert.deepEqual(await run.types(), ['start', 'msg', 'msg', 'msg', 'done'])
   })
 
   test('killed and never started again: the page is told, the runs finish in their logs, the spares end', async t => {

@@ -1,11 +1,11 @@
 // A short random fault run (for a long one: npm run torture), and the proof that it would notice.
 
 import assert from 'node:assert/strict'
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { ROOT } from './app.ts'
+import { changedProgram } from './app.ts'
 import { describe, Follower, makePlan, torture, type Step } from './torture.ts'
 
 test('nothing is lost in a random fault run', async () => {
@@ -20,11 +20,11 @@ test('the same seed makes the same plan', () => {
 })
 
 test('a web server that never catches up is found out', async t => {
-  const root = copyOfTheProgram()
-  t.after(() => rmSync(root, { recursive: true }))
-  replaceIn(join(root, 'server.ts'), 'if (piece.position > this.next || this.#isFull()) return void this.#catchUp()',
-    'if (piece.position > this.next) return piece.end > piece.position && this.#sink.send(piece), void (this.next = piece.end)')
-  replaceIn(join(root, 'server.ts'), 'async #catchUp() {', 'async #catchUp() {\n    return')
+  const root = changedProgram(t, 'server.ts', {
+    'if (piece.position > this.next || this.#isFull()) return void this.#catchUp()':
+      'if (piece.position > this.next) return piece.end > piece.position && this.#sink.send(piece), void (this.next = piece.end)',
+    'async #catchUp() {': 'async #catchUp() {\n    return',
+  })
   const plan = [
     { at: 0, what: 'a run starts', pick: 0, ms: 10_001 }, // one entry every 10 ms, for 10 s, and a page that follows it
     { at: 1000, what: 'a connection breaks', pick: 0, ms: 0 },
@@ -58,19 +58,3 @@ test('a hole, an overlap, a wrong byte and an entry after done are found out', t
     x.take({ next: lines.join('').length, entries: [] })
   }), [`got entries at ${lines.join('').length}, after done`])
 })
-
-/** With the tests' remote functions, which use the program that they belong to. */
-function copyOfTheProgram(): string {
-  const root = mkdtempSync(join(tmpdir(), 'longrun-test-'))
-  for (const name of ['protocol.ts', 'tasks.ts', 'workers.ts', 'server.ts', 'public', 'package.json', 'test/functions.ts']) {
-    cpSync(join(ROOT, name), join(root, name), { recursive: true })
-  }
-  symlinkSync(join(ROOT, 'node_modules'), join(root, 'node_modules'))
-  return root
-}
-
-function replaceIn(path: string, from: string, to: string) {
-  const text = readFileSync(path, 'utf8')
-  assert.equal(text.split(from).length, 2, `${path} has this once: ${from}`)
-  writeFileSync(path, text.replace(from, to))
-}
