@@ -64,6 +64,11 @@ export function refuseToStart(message: string): never {
   process.exit(1)
 }
 
+/** Without listeners, the end of the terminal that a process writes to would be the end of the process. */
+export function outliveTerminal() {
+  for (const output of [process.stdout, process.stderr]) output.on('error', () => {})
+}
+
 /** Creates the folders below RUNS, or checks that nobody else can look in, or put something there. */
 export function openRuns() {
   process.umask(0o077) // sockets too: libzmq creates them with what the umask leaves

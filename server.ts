@@ -16,7 +16,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocketServer, type WebSocket } from 'ws'
 import { Subscriber } from 'zeromq'
 import {
-  ALLOWED_HOSTS, BusyError, callRemote, createSocket, FILES, HOST, INVALID_ID, isId, MAX_ARGS, MAX_UPLOAD, openRuns, parseJson,
+  ALLOWED_HOSTS, BusyError, callRemote, createSocket, FILES, HOST, INVALID_ID, isId, MAX_ARGS, MAX_UPLOAD, openRuns, outliveTerminal, parseJson,
   PORT, refuseToStart, RemoteError, RESERVED, TimeoutError, TOKEN, unpackChunk, UPLOADS, XPUB_ADDR, type Call, type Chunk,
 } from './protocol.ts'
 
@@ -80,8 +80,7 @@ sockets.on('wsClientError', (error, socket) => refuseConnection(socket, new Http
 server.on('error', error => refuseToStart(`cannot listen on ${HOST}:${PORT}: ${error.message}; set PORT to another`))
 server.listen(PORT, HOST, 4096, () => console.log(`longrun is at ${ownAddress()}/`))
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit())
-process.stdout.on('error', () => {}) // a terminal that has gone is no reason to end
-process.stderr.on('error', () => {})
+outliveTerminal()
 
 // ---- Readers: the one rule
 

@@ -19,7 +19,7 @@ import { pathToFileURL } from 'node:url'
 import { inspect } from 'node:util'
 import { Publisher } from 'zeromq'
 import {
-  createSocket, FILES, isId, logPath, MAX_CHUNK, MAX_LOG, packChunk, packEntry, RemoteError, RUNS, TASKS, unpackEntry,
+  createSocket, FILES, isId, logPath, MAX_CHUNK, MAX_LOG, outliveTerminal, packChunk, packEntry, RemoteError, RUNS, TASKS, unpackEntry,
   UPLOADS, XSUB_ADDR, type Done, type Entry, type Note, type Outcome,
 } from './protocol.ts'
 
@@ -615,15 +615,19 @@ class Hints {
   }
 }
 
-async function run(id: string, functions: Map<string, Remote>, socket: Publisher) {
-  // The server may have been stopped, or killed, between the fork and the first line of the log, of which no event tells.
+/** The run's log and its first line; that may be late, as the server can be held up, or killed, after the fork: no event tells. */
+async function openLog(id: string) {
   const isBegun = () => statSync(logPath(id), { throwIfNoEntry: false })?.size
   while (!isBegun() && process.connected) await sleep(10)
   if (!isBegun()) process.exit()
   const log = new RunLog(id, 'open')
   const start = log.last()
   if (start?.type !== 'start') process.exit() // it was ended before it began
-  const { time: began, data: { method, args, timeLimit } } = start
+  return { log, start }
+}
+
+async function run(id: string, functions: Map<string, Remote>, socket: Publisher) {
+  const { log, start: { time: began, data: { method, args, timeLimit } } } = await openLog(id)
   const stop = new AbortController()
   const hints = new Hints(id, socket)
   let ended = false
@@ -632,8 +636,7 @@ async function run(id: string, functions: Map<string, Remote>, socket: Publisher
   process.on('SIGTERM', () => stop.abort())
   process.on('uncaughtException', fail) // unhandled rejections too
   process.on('exit', () => task.flush()) // a function that calls process.exit() loses nothing that it reported
-  process.stdout.on('error', () => {}) // the terminal of the workers server may be gone: no reason to end
-  process.stderr.on('error', () => {})
+  outliveTerminal()
 
   try {
     const called = functions.get(method)!

@@ -12,7 +12,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import {
-  busy, BusyError, createSocket, FILES, INVALID_ID, isId, KEEP_RUNS, logPath, MAX_CHUNK, openRuns, packChunk, packEntry,
+  busy, BusyError, createSocket, FILES, INVALID_ID, isId, KEEP_RUNS, logPath, MAX_CHUNK, openRuns, outliveTerminal, packChunk, packEntry,
   packReply, PROCESS_LIMIT, rawResult, refused, refuseToStart, RemoteError, REP_ADDR, RESERVED, result, RUNS, SPARES, started,
   TIME_LIMIT, unpackCall, unpackEntry, unpackEnvelope, UPLOADS, XPUB_ADDR, XSUB_ADDR,
   type Call, type Done, type Entry, type Outcome, type Reply, type Start,
@@ -70,8 +70,7 @@ sweepUploads()
 setInterval(sweepUploads, UPLOAD_AGE / 6)
 process.on('SIGTERM', stop)
 process.on('SIGINT', stop)
-process.stdout.on('error', () => {}) // a terminal that has gone is no reason to end
-process.stderr.on('error', () => {})
+outliveTerminal()
 refill()
 void answerCalls()
 console.log(`workers server ready: ${REP_ADDR}, process limit ${PROCESS_LIMIT}, remote functions ${[...functions.keys()].join(', ')}`)
