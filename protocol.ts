@@ -50,7 +50,8 @@ function setting(name: string, fallback: number, least: number, most: number): n
 
 function address(name: 'REP_ADDR' | 'XSUB_ADDR' | 'XPUB_ADDR'): string {
   const text = process.env[name] || `ipc://${RUNS}/${name.slice(0, -'_ADDR'.length).toLowerCase()}.sock`
-  if (!/^(ipc|tcp):\/\/./.test(text)) refuseToStart(`${name}=${text} is neither ipc://PATH nor tcp://HOST:PORT`)
+  const port = /^tcp:\/\/[^*\s]+:(\d{1,5})$/.exec(text)?.[1] // no `*`: it is connected to as well
+  if (!/^ipc:\/\/./.test(text) && !(Number(port) > 0 && Number(port) < 2 ** 16)) refuseToStart(`${name}=${text} is neither ipc://PATH nor tcp://HOST:PORT`)
   // The kernel's limit for the path of a socket; libzmq would only say "invalid argument".
   if (text.startsWith('ipc://') && Buffer.byteLength(text) - 'ipc://'.length > 107) {
     refuseToStart(`the socket path in ${text} is longer than 107 bytes: set RUNS or ${name} to a shorter one`)
@@ -93,6 +94,11 @@ const ID = /^[A-Za-z0-9_-]{1,64}$/
 export const isId = (text: unknown): text is string => typeof text === 'string' && ID.test(text)
 /** What to say of an id that cannot. */
 export const INVALID_ID = 'invalid id: 1 to 64 of A-Z a-z 0-9 _ - are allowed'
+
+const FILE = /^[A-Za-z0-9_-]{1,64}\.(?!part$)[a-z0-9]{1,10}$/
+
+/** Whether a text can name a file that a run produced. What ends in `.part` is not finished. */
+export const isFile = (text: unknown): text is string => typeof text === 'string' && FILE.test(text)
 
 /** Path of the log of a run. */
 export const logPath = (id: string) => join(RUNS, `${id}.ndjson`)
@@ -227,7 +233,7 @@ export function parseJson(what: string, json: string): unknown {
 
 function unpackTimeLimit(seconds: string): number {
   const limit = Number(seconds)
-  if (/^\d+(\.\d+)?$/.test(seconds) && limit <= MAX_TIME_LIMIT) return limit
+  if (/^\d+(\.\d+)?(e-\d+)?$/.test(seconds) && limit <= MAX_TIME_LIMIT) return limit
   throw new RemoteError(`invalid time limit: not a number of seconds from 0 to ${MAX_TIME_LIMIT}`)
 }
 

@@ -2,6 +2,7 @@
 // function and reads no entry; it keeps nothing that matters, so it can be killed at any time. Look for: Reader,
 // the one rule of this program; then routes, for HTTP; then the WebSocket and the Server-Sent Events.
 
+import { isUtf8 } from 'node:buffer'
 import { createHash, randomUUID, timingSafeEqual } from 'node:crypto'
 import { once } from 'node:events'
 import { constants, createWriteStream, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
@@ -16,7 +17,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocketServer, type WebSocket } from 'ws'
 import { Subscriber } from 'zeromq'
 import {
-  ALLOWED_HOSTS, BusyError, callRemote, createSocket, FILES, HOST, INVALID_ID, isId, MAX_ARGS, MAX_UPLOAD, openRuns, outliveTerminal, parseJson,
+  ALLOWED_HOSTS, BusyError, callRemote, createSocket, FILES, HOST, INVALID_ID, isFile, isId, MAX_ARGS, MAX_UPLOAD, openRuns, outliveTerminal, parseJson,
   PORT, refuseToStart, RemoteError, RESERVED, TimeoutError, TOKEN, unpackChunk, UPLOADS, XPUB_ADDR, type Call, type Chunk,
 } from './protocol.ts'
 
@@ -77,7 +78,10 @@ server.timeout = STALLED
 server.on('upgrade', upgrade)
 server.on('clientError', refuseMalformed)
 sockets.on('wsClientError', (error, socket) => refuseConnection(socket, new HttpError(400, error.message)))
-server.on('error', error => refuseToStart(`cannot listen on ${HOST}:${PORT}: ${error.message}; set PORT to another`))
+server.on('error', (error: NodeJS.ErrnoException) => {
+  const other = /EADDRINUSE|EACCES/.test(error.message) ? 'PORT to another' : 'HOST to an address of this machine'
+  refuseToStart(`cannot listen on ${HOST}:${PORT}: ${error.message}; set ${other}`)
+})
 server.listen(PORT, HOST, 4096, () => console.log(`longrun is at ${ownAddress()}/`))
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit())
 outliveTerminal()
@@ -149,6 +153,7 @@ class Reader {
   /** The position that it wants next: all before it has been sent. */
   next: number
   #acknowledged: number
+  #isLine: boolean // whether a line is known to begin at `next`
   #seen = 0 // the furthest position that is known to exist
   #catchingUp = false
   #sink: Sink
@@ -156,6 +161,7 @@ class Reader {
   constructor(id: string, next: number, sink: Sink) {
     this.id = id
     this.next = this.#acknowledged = next
+    this.#isLine = next === 0
     this.#sink = sink
   }
 
@@ -164,7 +170,7 @@ class Reader {
   receive(piece: Piece) {
     this.#seen = Math.max(this.#seen, piece.end)
     if (piece.end <= this.next || this.#catchingUp) return // old, or the catch-up will come to it
-    if (piece.position > this.next || this.#isFull()) return void this.#catchUp()
+    if (piece.position > this.next || !this.#isLine || this.#isFull()) return void this.#catchUp()
     const fresh = piece.from(this.next)
     this.next = piece.end
     this.#sink.send(fresh)
@@ -191,6 +197,7 @@ class Reader {
         const piece = await read
         if (piece.end === this.next || !this.#isFollowed()) break
         this.next = piece.end
+        this.#isLine = true
         read = this.#readOn() // is on its way while this one is sent
         this.#sink.send(piece)
         finishReaders(this.id)
@@ -381,7 +388,7 @@ function checkNames({ headers }: IncomingMessage) {
 }
 
 function checkToken({ headers }: IncomingMessage) {
-  const bearer = /^Bearer (.+)$/.exec(headers.authorization ?? '')?.[1]
+  const bearer = /^Bearer (.+)$/i.exec(headers.authorization ?? '')?.[1]
   const cookie = /(?:^|; )longrun=([^;]+)/.exec(headers.cookie ?? '')?.[1]
   if (!TOKEN || isToken(bearer) || isToken(cookie)) return
   throw new HttpError(401, 'a token is needed: Authorization: Bearer TOKEN, or open /?token=TOKEN', { 'WWW-Authenticate': 'Bearer' })
@@ -413,7 +420,7 @@ const API: [method: string, path: RegExp, handler: Handler][] = [
   ['GET', /^\/tasks\/([\w-]{1,64})\/log$/, sendLog],
   ['GET', /^\/tasks\/([\w-]{1,64})\/events$/, sendEvents],
   ['POST', /^\/files$/, receiveFile],
-  ['GET', /^\/files\/([\w-]{1,64}\.(?!part$)[a-z0-9]{1,10})$/, sendFile],
+  ['GET', /^\/files\/([\w.-]{1,75})$/, sendFile],
   ['GET', /^\/health$/, sendHealth],
 ]
 
@@ -468,6 +475,7 @@ async function readCall(request: IncomingMessage): Promise<Call> {
   if (typeof method !== 'string') throw new HttpError(400, 'method must be a string')
   if (RESERVED.includes(method)) throw new HttpError(404, `unknown method ${method}`) // it would start nothing
   if (!Array.isArray(args)) throw new HttpError(400, 'args must be an array')
+  if (args.includes(Infinity) || args.includes(-Infinity)) throw new HttpError(400, 'a number in args is too large')
   if (!isId(id)) throw new HttpError(400, INVALID_ID)
   if (typeof callId !== 'string') throw new HttpError(400, 'callId must be a string')
   if (timeLimit === undefined) return { method, callId, id, args }
@@ -488,7 +496,9 @@ async function readBody(request: IncomingMessage): Promise<string> {
   } finally {
     clearTimeout(deadline)
   }
-  return String(Buffer.concat(parts))
+  const body = Buffer.concat(parts)
+  if (!isUtf8(body)) throw new HttpError(400, 'the body is not UTF-8')
+  return String(body)
 }
 
 async function cancelTask(_: IncomingMessage, response: ServerResponse, id: string) {
@@ -560,6 +570,7 @@ async function receiveFile(request: IncomingMessage, response: ServerResponse) {
 
 /** Always as an attachment: what a run produced must not be shown as a page of this server. */
 async function sendFile(request: IncomingMessage, response: ServerResponse, name: string) {
+  if (!isFile(name)) throw new HttpError(404, `there is no file ${name}`)
   const file = await open(join(FILES, name), constants.O_RDONLY | constants.O_NOFOLLOW)
     .catch(() => { throw new HttpError(404, `there is no file ${name}`) })
   const found = await file.stat()

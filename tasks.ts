@@ -101,7 +101,7 @@ function whatIsWrong({ type, min = -Infinity, max = Infinity }: Parameter, value
   if (type === 'object') return typeof value === 'object' && !Array.isArray(value) ? undefined : 'not an object'
   if (type === 'boolean') return typeof value === 'boolean' ? undefined : 'not true or false'
   if (type === 'string' || type === 'text') return typeof value === 'string' ? undefined : 'not a string'
-  if (typeof value !== 'number') return 'not a number'
+  if (typeof value !== 'number' || !Number.isFinite(value)) return 'not a number'
   if (type === 'integer' && !Number.isSafeInteger(value)) return 'not a whole number'
   return value >= min && value <= max ? undefined : `not from ${min} to ${max}`
 }
@@ -125,12 +125,13 @@ export class Task {
   #write: (lines: Buffer) => void
   #gathered = ''
   #since = 0
-  #size = 0
+  #size: number
 
-  /** `write` appends whole lines to the run's log, and publishes them. */
-  constructor(id: string, signal: AbortSignal, write: (lines: Buffer) => void) {
+  /** `size` of the log so far; `write` appends whole lines to it, and publishes them. */
+  constructor(id: string, signal: AbortSignal, size: number, write: (lines: Buffer) => void) {
     this.id = id
     this.signal = signal
+    this.#size = size
     this.#write = write
   }
 
@@ -143,10 +144,15 @@ export class Task {
   /** Something went wrong, and the function goes on. To end the run, throw. */
   error(msg: string, details?: Details) { this.#report('error', { msg, ...details }) }
 
-  #report(type: Entry['type'], data: unknown) {
-    const line = packEntry(type, data)
+  /** Throws a RangeError when the line does not fit into the log any more. */
+  count(line: string) {
     this.#size += Buffer.byteLength(line)
     if (this.#size > MAX_LOG) throw new RangeError(`the log of a run may have ${MAX_LOG} bytes (MAX_LOG)`)
+  }
+
+  #report(type: Entry['type'], data: unknown) {
+    const line = packEntry(type, data)
+    this.count(line)
     if (!this.#gathered) {
       this.#since = Date.now()
       setImmediate(() => this.flush())
@@ -569,6 +575,7 @@ function assignment(): Promise<string> {
   }))
 }
 
+const LAST_WORDS = 2 ** 16 // characters of an error's message, and of its stack: they may come on top of MAX_LOG
 const HINT_PAUSE = 4 // milliseconds from one hint to the next
 
 /**
@@ -631,7 +638,7 @@ async function run(id: string, functions: Map<string, Remote>, socket: Publisher
   const stop = new AbortController()
   const hints = new Hints(id, socket)
   let ended = false
-  const task = new Task(id, stop.signal, write)
+  const task = new Task(id, stop.signal, log.size, write)
   process.title = `longrun ${method}`
   process.on('SIGTERM', () => stop.abort())
   process.on('uncaughtException', fail) // unhandled rejections too
@@ -642,6 +649,7 @@ async function run(id: string, functions: Map<string, Remote>, socket: Publisher
     const called = functions.get(method)!
     const result = await called.run(task, ...checkArgs(called, args))
     if (/function|symbol/.test(typeof result)) throw new TypeError(`a ${typeof result} cannot be written as JSON`)
+    task.count(packEntry('msg', result))
     end(stop.signal.aborted ? 'cancelled' : 'ok', result)
   } catch (error) {
     fail(error) // the function's, or its result cannot be written
@@ -661,7 +669,7 @@ async function run(id: string, functions: Map<string, Remote>, socket: Publisher
     const { name, message, stack } = error instanceof Error ? error : new Error(typeof error === 'string' ? error : inspect(error))
     // A cancelled function ends by the AbortError of what it awaited: that is no error of its own.
     if (stop.signal.aborted && name === 'AbortError') end('cancelled')
-    end('error', undefined, { msg: message || name, stack })
+    end('error', undefined, { msg: (message || name).slice(0, LAST_WORDS), stack: stack?.slice(0, LAST_WORDS) })
   }
 
   function end(outcome: Outcome, result?: unknown, error?: Note): never {

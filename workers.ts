@@ -12,8 +12,8 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import {
-  busy, BusyError, createSocket, FILES, INVALID_ID, isId, KEEP_RUNS, logPath, MAX_CHUNK, openRuns, outliveTerminal, packChunk, packEntry,
-  packReply, PROCESS_LIMIT, rawResult, refused, refuseToStart, RemoteError, REP_ADDR, RESERVED, result, RUNS, SPARES, started,
+  busy, BusyError, createSocket, FILES, INVALID_ID, isFile, isId, KEEP_RUNS, logPath, MAX_CHUNK, openRuns, outliveTerminal,
+  packChunk, packEntry, packReply, PROCESS_LIMIT, rawResult, refused, refuseToStart, RemoteError, REP_ADDR, RESERVED, result, RUNS, SPARES, started,
   TIME_LIMIT, unpackCall, unpackEntry, unpackEnvelope, UPLOADS, XPUB_ADDR, XSUB_ADDR,
   type Call, type Done, type Entry, type Outcome, type Reply, type Start,
 } from './protocol.ts'
@@ -23,6 +23,7 @@ const GRACE = 5000 // ms between asking a run to end, and killing it
 const QUIET = 20 // ms without a launch before a spare is refilled: loading one would slow down a burst of launches
 const LONGEST_PAUSE = 30_000 // ms between two attempts to load a spare, when all of them crash
 const WATCH = 250 // ms between two looks at adopted runs
+const AFTERLIFE = 1000 // ms in which readers can still fetch the last lines of a run that is not to be kept
 const LAST_READS = 200 // ms in which readers can still fetch the last lines when the server stops
 const UPLOAD_AGE = 3600_000 // ms after which an upload that no run took is removed
 const TASK_PROCESS = join(import.meta.dirname, 'tasks.ts')
@@ -60,14 +61,19 @@ for (const name of RESERVED) {
 const router = createSocket(Router, { sendTimeout: 0 })
 await bind(router, REP_ADDR)
 let proxy = await startProxy()
+process.on('exit', () => { // whatever the reason is: its thread would keep this process for ever
+  try {
+    proxy.terminate()
+  } catch {} // it has just ended by itself, see startProxy
+})
 const publisher = createSocket(Publisher, { sendTimeout: 0 })
 publisher.connect(XSUB_ADDR)
 
 layBallast()
 adoptAll()
 setInterval(finishAdopted, WATCH)
-sweepUploads()
-setInterval(sweepUploads, UPLOAD_AGE / 6)
+tidy(sweepUploads)
+setInterval(tidy, UPLOAD_AGE / 6, sweepUploads)
 process.on('SIGTERM', stop)
 process.on('SIGINT', stop)
 outliveTerminal()
@@ -149,7 +155,8 @@ async function answer(body: Buffer[]): Promise<Reply> {
 
 function listRuns() {
   const live = [...running.values()].map(run => readEnd(run) ?? { run, size: sizeOf(run.id) })
-  return [...live, ...ended.values()].sort((a, b) => b.run.started - a.run.started).map(({ run, ...end }) => {
+  const kept = [...ended.values()].slice(surplus())
+  return [...kept, ...live].reverse().sort((a, b) => b.run.started - a.run.started).map(({ run, ...end }) => {
     const { method, callId, pid } = run.start
     return { id: run.id, method, callId, pid, started: run.started, ...end }
   })
@@ -201,7 +208,10 @@ function runningRun(id: unknown): Run {
 
 /** By id; looks on the disk, too: a log that was empty and young when this server started was left for later. */
 function findRun(id: unknown): Run | undefined {
-  return isId(id) ? running.get(id) ?? ended.get(id)?.run ?? adoptRun(id) : undefined
+  if (!isId(id)) return
+  try {
+    return running.get(id) ?? ended.get(id)?.run ?? adoptRun(id)
+  } catch {} // no log of a run, see adoptAll
 }
 
 // ---- A run's life
@@ -214,7 +224,7 @@ async function startRun({ method, callId, id, args, timeLimit = TIME_LIMIT }: Ca
   if (!called) throw new RemoteError(`unknown method ${method}`)
   checkArgs(called, args)
   if (running.has(id)) throw new RemoteError(`already running: a run with the id ${id}`)
-  if (findRun(id)) throw new RemoteError(`already used: the id ${id}`)
+  if (findRun(id) || existsSync(logPath(id))) throw new RemoteError(`already used: the id ${id}`)
   const key = callId || id
   if ([...running.values()].some(run => (run.start.callId || run.id) === key)) throw new RemoteError(`already running: the call ${key}`)
   if (stopping) throw new BusyError('the workers server is stopping')
@@ -247,9 +257,12 @@ async function startRun({ method, callId, id, args, timeLimit = TIME_LIMIT }: Ca
 
 // The log begins with the call, and stands before anyone hears that the run has started: whatever dies from here
 // on, the task process or this one, the run is known, and somebody will end it.
-function beginLog({ id, start }: Run) {
+function beginLog(run: Run) {
+  const { id, start } = run
   const log = new RunLog(id, 'create')
-  const lines = Buffer.from(packEntry('start', start))
+  const line = packEntry('start', start)
+  const lines = Buffer.from(line)
+  run.started = unpackEntry(line).time // the same for a server that adopts it
   try {
     void publisher.send(packChunk({ id, position: log.append(lines), lines })).catch(() => {})
   } catch (error) {
@@ -316,11 +329,22 @@ function finishRun(run: Run, reason: string) {
     if (!stopping) return void setTimeout(finishRun, 1000, run, reason)
     running.delete(run.id) // the next server will find it, and try again
   }
-  for (const name of uploadsOf(run)) rmSync(join(UPLOADS, name), { force: true })
-  rmSync(join(FILES, `${run.id}.part`), { recursive: true, force: true }) // unfinished work
-  layBallast()
-  removeOldest()
+  tidy(() => {
+    for (const name of uploadsOf(run)) rmSync(join(UPLOADS, name), { force: true })
+    rmSync(join(FILES, `${run.id}.part`), { recursive: true, force: true }) // unfinished work
+    layBallast()
+  })
+  tidy(removeOldest)
   if (stopping) leaveWhenIdle()
+}
+
+/** Whatever stands in the way of tidying up, it is no reason to end. */
+function tidy(act: () => void) {
+  try {
+    act()
+  } catch (error) {
+    console.error(`cannot tidy up: ${(error as Error).message}`)
+  }
 }
 
 /** The last entry of the run's log, which is written here if the process could not do it. */
@@ -344,14 +368,18 @@ function writeEnd(run: Run, reason: string): { size: number; done: Done } {
 function readEnd(run: Run): Ended | undefined {
   if (!existsSync(logPath(run.id))) return
   const log = new RunLog(run.id, 'open')
-  const last = log.last()
-  log.close()
-  return last?.type === 'done' ? summary(run, log.size, last.data) : undefined
+  try {
+    const last = log.last()
+    return last?.type === 'done' ? summary(run, log.size, last.data) : undefined
+  } finally {
+    log.close()
+  }
 }
 
 function summary(run: Run, size: number, { outcome, seconds, result }: Done): Ended {
   const file = Object(result).file as unknown
-  return { run, size, outcome, seconds, ...typeof file === 'string' && file.startsWith(`${run.id}.`) && { file } }
+  // A result can say anything: what is no name of a file, or of another run, must not be removed with this one.
+  return { run, size, outcome, seconds, ...isFile(file) && file.startsWith(`${run.id}.`) && { file } }
 }
 
 function uploadsOf({ start }: Run): string[] {
@@ -359,9 +387,15 @@ function uploadsOf({ start }: Run): string[] {
   return start.args.filter((name, index): name is string => parameters[index]?.type === 'file' && isId(name))
 }
 
+/** So many of the ended runs, the oldest, are not to be kept. */
+function surplus(): number {
+  return Math.max(0, ended.size - KEEP_RUNS)
+}
+
 function removeOldest() {
-  for (const [id, { file }] of ended) {
-    if (ended.size <= KEEP_RUNS) return
+  for (const [id, { run, seconds, file }] of [...ended].slice(0, surplus())) {
+    const left = run.started + seconds * 1000 + AFTERLIFE - Date.now()
+    if (left > 0) return void setTimeout(tidy, left, removeOldest)
     ended.delete(id)
     rmSync(logPath(id), { force: true })
     if (file) rmSync(join(FILES, file), { force: true })
@@ -390,7 +424,7 @@ function sweepUploads() {
 /** Takes over what an earlier workers server left: runs that go on, and runs whose process died without a `done`. */
 function adoptAll() {
   const ids = readdirSync(RUNS).filter(name => name.endsWith('.ndjson')).map(name => name.slice(0, -'.ndjson'.length))
-  const written = new Map(ids.map(id => [id, statSync(logPath(id)).mtimeMs]))
+  const written = new Map(ids.map(id => [id, statSync(logPath(id), { throwIfNoEntry: false })?.mtimeMs ?? 0]))
   for (const id of ids.sort((a, b) => written.get(a)! - written.get(b)!)) {
     try {
       adoptRun(id)
@@ -406,7 +440,7 @@ function adoptRun(id: string): Run | undefined {
   if (!found) return
   const first = firstEntry(id)
   if (!first && Date.now() - found.mtimeMs < GRACE) return // a server may be creating it at this moment
-  const start = first?.type === 'start' ? first.data : { method: '', args: [], callId: '', pid: 0, timeLimit: 0 }
+  const start = first?.type === 'start' && Array.isArray(first.data?.args) ? first.data : { method: '', args: [], callId: '', pid: 0, timeLimit: 0 }
   const run: Run = { id, start, started: first?.time ?? found.mtimeMs, timers: [], adopted: true }
   const end = readEnd(run)
   if (end) {
@@ -517,7 +551,7 @@ function refill() {
 
 // Ctrl-C under npm sends the signal twice, from the terminal and from npm: only a later one means "at once".
 function stop() {
-  if (stopping && Date.now() - stopping > 500) running.forEach(run => sendSignal(-run.start.pid, 'SIGKILL'))
+  if (stopping && Date.now() - stopping > 250) running.forEach(run => sendSignal(-run.start.pid, 'SIGKILL'))
   if (stopping) return
   stopping = Date.now()
   for (const spare of [...spares, loading]) spare?.kill('SIGKILL')
@@ -530,9 +564,6 @@ function leaveWhenIdle() {
 }
 
 function leave() {
-  try {
-    proxy.terminate()
-  } catch {} // it has just ended by itself, see startProxy
   for (const path of [REP_ADDR, XSUB_ADDR, XPUB_ADDR].map(socketPath)) if (path) rmSync(path, { force: true })
   process.exit()
 }

@@ -478,7 +478,7 @@ test('huge heads and bodies are refused, and compressed ones are not unpacked', 
   assert.equal((await ask(app, 'POST', '/tasks', { ...JSON_TYPE, 'Content-Encoding': 'gzip' }, gzipSync(Buffer.alloc(50_000_000)))).status, 400)
   for (const body of ['', 'null', '1', '[]', '"x"', '{', '{}', '{"method":1}', '{"method":"process","args":{}}', '{"method":"process","callId":1}',
     '{"method":"process","timeLimit":-1}', '{"method":"process","timeLimit":"1"}', '{"method":"process","timeLimit":1e99}', '{"__proto__":{"method":"process"}}',
-    '\xff\xfe', '{"method":"process","args":[1,0,0,0]}', `{"method":"${'x'.repeat(2000)}"}`, `{"method":"process","callId":"${'x'.repeat(300)}"}`]) {
+    '\xff\xfe', '{"method":"process","callId":"\xff"}', '{"method":"process","args":[1e999,0]}', '{"method":"process","args":[1,0,0,0]}', `{"method":"${'x'.repeat(2000)}"}`, `{"method":"process","callId":"${'x'.repeat(300)}"}`]) {
     const { status } = await ask(app, 'POST', '/tasks', JSON_TYPE, Buffer.from(body, 'latin1'))
     assert.equal(status, 400, body)
   }

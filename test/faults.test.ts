@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -107,6 +107,17 @@ suite('A task', { concurrency: 4 }, () => {
       for (const pid of pids) await gone(pid)
     })
   }
+
+  test('whose result does not fit into MAX_LOG fails with an error that says so, however long its words', async t => {
+    const small = await startApp(t, { MAX_LOG: '300000' })
+    for (const [method, args, reason] of [['claim', [{ text: 'x'.repeat(200_000) }], /MAX_LOG/], ['crash', ['y'.repeat(200_000), 1], /^y+$/]] as const) {
+      const run = await small.start(method, [...args])
+      const done = await run.outcome()
+      assert.equal(done.outcome, 'error')
+      assert.match(done.reason!, reason)
+      assert.ok(run.log().length < 300_000 + 3 * 2 ** 16 + 1000, `${run.log().length} bytes`)
+    }
+  })
 
   test('that reports more than MAX_LOG fails with an error that says so; others go on', async () => {
     const other = await app.start('process', [20, 20])
@@ -415,6 +426,10 @@ suite('The workers server', { concurrency: 4 }, () => {
     await app.kill('workers')
     assert.ok(existsSync(join(app.runs, 'rep.sock')))
     writeFileSync(join(app.runs, 'garbage.ndjson'), 'this is no log\n', { mode: 0o600 })
+    writeFileSync(join(app.runs, 'nothing.ndjson'), '{"type":"start","time":5}\n', { mode: 0o600 })
+    symlinkSync('nowhere', join(app.runs, 'link.ndjson'))
+    mkdirSync(join(app.runs, 'uploads', 'folder'))
+    utimesSync(join(app.runs, 'uploads', 'folder'), 1, 1)
     writeFileSync(join(app.runs, 'torn.ndjson'), '{"type":"start","time":1,"data":{"method":"process","args":[],"callId":"","pid":999999,"timeLimit":0}}\n{"ty')
     writeFileSync(join(app.runs, 'empty.ndjson'), '') // its server died in the moment between its creation and its first line
     utimesSync(join(app.runs, 'empty.ndjson'), 1, 1)
@@ -428,6 +443,33 @@ suite('The workers server', { concurrency: 4 }, () => {
     assert.equal((await (await app.start('process', [3, 1])).outcome()).outcome, 'ok')
   })
 
+  test('ends by an error of its own, and the next one starts', async t => {
+    const root = changedProgram(t, 'workers.ts', { "layBallast()\nadoptAll()": "process.on('SIGUSR2', () => { throw new Error('a mistake') })\nlayBallast()\nadoptAll()" })
+    const app = new App({}, root)
+    t.after(() => app.end())
+    await app.startWorkers()
+    await app.startServer()
+    const run = await app.start('tick', ['go'])
+    app.workers.process.kill('SIGUSR2')
+    assert.deepEqual(await app.workers.exited, [1, null])
+    await app.startWorkers()
+    app.letGo('go')
+    assert.equal((await run.outcome()).outcome, 'ok')
+  })
+
+  test('whoever follows what is no log of a run disturbs nobody', async t => {
+    const app = await startApp(t)
+    writeFileSync(join(app.runs, 'garbage.ndjson'), 'this is no log\n', { mode: 0o600 })
+    await app.follow('garbage')
+    const run = await app.start('process', [100, 10])
+    await run.outcome()
+    const stat = JSON.parse((await app.call('stat', '', '', JSON.stringify([['garbage', run.id]])))[1])
+    assert.deepEqual(Object.keys(stat), [run.id])
+    assert.deepEqual(await app.call('process', '', 'garbage', '[1,1]'), ['__ERROR__', 'already used: the id garbage'])
+    assert.deepEqual(await app.call('cancel', '', '', '["garbage"]'), ['__ERROR__', 'unknown run garbage'])
+    assert.ok(!run.reader.workers.includes(false), 'nor has the workers server gone')
+  })
+
   test('a bad setting is a clear error at the start', async t => {
     const app = new App({})
     t.after(() => app.end())
@@ -439,7 +481,9 @@ suite('The workers server', { concurrency: 4 }, () => {
       [{ TIME_LIMIT: '-1' }, /TIME_LIMIT=-1/],
       [{ REP_ADDR: 'udp://x' }, /REP_ADDR=udp:\/\/x is neither/],
       [{ REP_ADDR: `ipc:///tmp/${'x'.repeat(120)}` }, /longer than 107 bytes/],
-      [{ REP_ADDR: 'tcp://nonsense' }, /cannot listen on tcp:\/\/nonsense/],
+      [{ REP_ADDR: 'tcp://nonsense' }, /REP_ADDR=tcp:\/\/nonsense is neither/],
+      [{ XSUB_ADDR: 'tcp://*:7000' }, /XSUB_ADDR=tcp:\/\/\*:7000 is neither/],
+      [{ REP_ADDR: 'tcp://nowhere.invalid:7000' }, /cannot listen on tcp:\/\/nowhere/],
       [{ TASKS: '/nowhere.ts' }, /cannot load the remote functions/],
       [{ TASKS: tasks }, /remote\(\) takes a description, an array of parameters, and a function/],
       [{ RUNS: '/dev/null' }, /cannot create the runs folder/],

@@ -2,9 +2,9 @@
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { App, ROOT, startApp } from './app.ts'
@@ -130,6 +130,16 @@ suite('A run', () => {
     assert.equal((await app.request('DELETE', '/tasks/nobody')).status, 404)
   })
 
+  test('has a reader from a position on before it begins; one where no line begins is told so', async () => {
+    const id = randomUUID()
+    const [whole, torn] = await Promise.all([app.follow(id), app.follow(id, 10)])
+    const run = await app.start('process', [3, 1], { id })
+    await run.outcome()
+    await whole.done()
+    await torn.until(({ errors }) => errors.length > 0)
+    assert.deepEqual([torn.errors, torn.entries], [['invalid position: no line begins there'], []])
+  })
+
   test('is a million entries: whole, in order, each once', async () => {
     const run = await app.start('process', [1_000_000, 0])
     assert.equal((await run.outcome()).outcome, 'ok')
@@ -226,8 +236,31 @@ test('of finished runs, the oldest go first, with what they produced', async t =
   }
   const known = (await app.request('GET', '/tasks')).body.map(({ id }: { id: string }) => `${id}.txt`)
   assert.deepEqual(known, produced.slice(2).reverse())
+  const left = () => readdirSync(app.runs, { recursive: true, encoding: 'utf8' }).filter(name => produced.some(file => name.includes(basename(file, '.txt')))).length
+  while (left() > 4) await sleep(20) // a log, and a file, of two runs: readers have had the time to fetch the end
   const statuses = await Promise.all(produced.map(async name => (await app.request('GET', `/files/${name}`)).status))
   assert.deepEqual(statuses, [404, 404, 200, 200])
+})
+
+test('a run that is not to be kept has its end all the same', async t => {
+  const app = await startApp(t, { KEEP_RUNS: '0' })
+  const run = await app.start('process', [3, 1])
+  assert.equal((await run.entries()).at(-1)!.type, 'done')
+  assert.deepEqual((await app.request('GET', '/tasks')).body, [])
+  while (readdirSync(app.runs).some(name => name.startsWith(run.id))) await sleep(20)
+})
+
+test('with a run goes what it has produced, and nothing else that its result may name', async t => {
+  const app = await startApp(t, { KEEP_RUNS: '0' })
+  app.letGo('victim.txt')
+  for (const file of ['x./../victim.txt', 'y./..', 'z.\0', 'victim.txt']) {
+    const id = file[0]!
+    const run = await app.start('claim', [{ file }], { id })
+    await run.entries()
+    while (readdirSync(app.runs).includes(`${id}.ndjson`)) await sleep(20)
+  }
+  assert.ok(existsSync(join(app.runs, 'files', 'victim.txt')))
+  assert.equal((await app.request('GET', '/health')).status, 200)
 })
 
 for (const spares of ['0', '1']) {
