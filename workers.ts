@@ -12,9 +12,10 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import {
-  busy, BusyError, createSocket, FILES, INVALID_ID, isFile, isId, KEEP_RUNS, logPath, MAX_CHUNK, openRuns, outliveTerminal,
-  packChunk, packEntry, packReply, PROCESS_LIMIT, rawResult, refused, refuseToStart, RemoteError, REP_ADDR, RESERVED, result, RUNS, SPARES, started,
-  TIME_LIMIT, unpackCall, unpackEntry, unpackEnvelope, UPLOADS, XPUB_ADDR, XSUB_ADDR,
+  busy, BusyError, createSocket, FILES, INVALID_ID, isFile, isId, KEEP_RUNS, logPath, MAX_CHUNK, openRuns,
+  outliveTerminal, packChunk, packEntry, packReply, PROCESS_LIMIT, rawResult, refused, refuseToStart, RemoteError,
+  REP_ADDR, RESERVED, result, RUNS, SPARES, started, TIME_LIMIT, unpackCall, unpackEntry, unpackEnvelope, UPLOADS,
+  XPUB_ADDR, XSUB_ADDR,
   type Call, type Done, type Entry, type Outcome, type Reply, type Start,
 } from './protocol.ts'
 import { BALLAST, checkArgs, loadFunctions, RunLog } from './tasks.ts'
