@@ -612,7 +612,8 @@ function respondError(response: ServerResponse, error: unknown) {
     if (request.headers['sec-fetch-site'] === 'cross-site') headers.Refresh = '0'
     const run = /[?&]run=([\w-]{1,64})(&|$)/.exec(request.url ?? '')?.[1] // the form leads to where the link did
     const field = run ? `<input type="hidden" name="run" value="${run}">` : ''
-    const form = String(files.get('/token.html')?.body).replace('</form>', `${field}</form>`)
+    const wrong = /[?&]token=/.test(request.url ?? '') ? '<p role="alert">This is not the token of this server.</p>' : ''
+    const form = String(files.get('/token.html')?.body).replace('</form>', `${field}${wrong}</form>`)
     return void response.writeHead(status, { 'Content-Type': 'text/html; charset=utf-8', ...headers }).end(form)
   }
   respondJson(response, status, { errors: [message] }, headers)

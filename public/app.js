@@ -36,11 +36,13 @@ async function learnMethods() {
 }
 
 calmPicture(() => {
-  const { words, kind } = connectionState()
+  const { words, kind, wait = '' } = connectionState()
   set(state.dataset, 'state', kind)
   put(element('connection-words', HTMLElement), words)
+  put(element('connection-wait', HTMLElement), wait) // not in the words: a screen reader would read every second of it
   set(reconnect, 'hidden', connection.live || !connection.lost)
   if (inView && listKnown && !inView.start && !inView.call && !inView.problem && !listedRun(inView.id)) {
+    inView.phase = 'unknown'
     inView.problem = { kind: 'quiet', text: 'No run with this id is known here. It may have been removed, or not have begun: if it begins, it is shown.' }
     redraw()
   }
@@ -49,7 +51,7 @@ calmPicture(() => {
 function connectionState() {
   if (!connection.live) {
     const seconds = Math.max(0, Math.ceil((connection.retryAt - Date.now()) / 1000))
-    return { kind: 'lost', words: connection.lost ? `Connection lost, trying again${seconds > 1 ? ` in ${seconds} s` : ''}` : 'Connecting' }
+    return { kind: 'lost', words: connection.lost ? 'Connection lost, trying again' : 'Connecting', wait: connection.lost && seconds > 1 ? ` in ${seconds} s` : '' }
   }
   if (!connection.workers) return { kind: 'workers', words: 'Workers server does not answer' }
   return { kind: 'live', words: 'Connected' }
@@ -63,6 +65,7 @@ addEventListener('locked', () => {
   const run = element('token-run', HTMLInputElement)
   run.value = new URLSearchParams(location.search).get('run') ?? ''
   run.disabled = !run.value
+  element('token-field', HTMLElement).focus()
 })
 reconnect.addEventListener('click', connect)
 document.addEventListener('click', click => {

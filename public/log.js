@@ -143,13 +143,16 @@ function rowFrom(n) {
 function fill(row, at) {
   const n = shown[at] ?? 0
   const entry = run?.chunks.get(n)
-  if (!row.firstChild) row.append(make('span', 'n'), make('time'), make('span', 'level'), make('span', 'text'))
+  if (!row.firstChild) {
+    row.append(make('span', 'n'), make('time'), make('span', 'level'), make('span', 'text'))
+    set(/** @type {HTMLElement} */ (row.lastElementChild), 'dir', 'auto')
+  }
   const [number, time, level, text] = /** @type {[Element, Element, Element, Element]} */ (/** @type {unknown} */ (row.children))
   put(number, String(n + 1))
   set(row.dataset, 'level', entry?.type ?? '')
   put(level, entry?.type ?? '')
   put(time, entry ? clock(entry.time) : '')
-  if (entry) write(text, describe(entry))
+  if (entry) write(text, describe(entry).replaceAll('\n', '↵'))
   else put(text, '…')
   return entry !== undefined
 }
@@ -183,11 +186,13 @@ export function reveal(n) {
 /** @param {Run} run */
 function drawChoice({ chunks }) {
   const entry = chosen < 0 ? undefined : chunks.get(chosen)
+  const opened = box.hidden && entry
   set(box, 'hidden', !entry)
-  if (!entry || entry === drawn) return
+  if (!entry || entry === drawn && !opened) return
   drawn = entry
-  put(element('entry-title', HTMLElement), `Line ${count(chosen + 1)}, ${entry.type}, ${clock(entry.time)}`)
+  put(element('entry-title', HTMLElement), `Entry ${count(chosen + 1)}, ${entry.type}, ${clock(entry.time)}`)
   put(element('entry-text', HTMLElement), fullText(entry))
+  if (opened) box.scrollIntoView({ block: 'nearest' })
 }
 
 /** @param {Entry} entry */

@@ -59,7 +59,7 @@ function drawImport(run) {
   put(note, Array.isArray(result?.columns) ? result.columns.join(', ') : run.done ? noResult(run) : 'The rows can be downloaded when the import has ended.')
   show({ source: false, findings: true, text: '' })
   const rejected = typeof result?.rejected === 'number' ? result.rejected : run.findings.length
-  drawFindings('Rejected lines', run.done ? 'None: every line went in.' : 'None so far.',
+  drawFindings(run.count('error') ? 'Problems' : 'Rejected lines', run.done ? 'None: every line went in.' : 'None so far.',
     rejected > run.findings.length ? `The first ${count(run.findings.length)} of ${count(rejected)} are named; the rest are counted.` : '')
 }
 

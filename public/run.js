@@ -3,13 +3,13 @@
 
 import { clockAhead } from './api.js'
 import { Chunks, LEVELS } from './chunks.js'
-import { bytes, counted, duration, importedName, outcomes, signature } from './words.js'
+import { bytes, count, counted, duration, importedName, outcomes, signature } from './words.js'
 
 /** @typedef {import('../protocol.ts').Entry} Entry */
 /** @typedef {Entry & { type: 'warning' | 'error' }} Trouble */
 /** @typedef {Trouble & { n: number }} Finding with the number of its entry */
 /** @typedef {{ method: string, args: (unknown | File)[], callId?: string }} Call */
-/** @typedef {'uploading' | 'asking' | 'queued' | 'refused' | 'unsure' | 'joining' | 'running' | 'cancelling' | 'ok' | 'error' | 'cancelled' | 'died'} State */
+/** @typedef {'uploading' | 'asking' | 'queued' | 'refused' | 'unsure' | 'unknown' | 'joining' | 'running' | 'cancelling' | 'ok' | 'error' | 'cancelled' | 'died'} State */
 
 const MOST_FINDINGS = 10_000 // listed beside the log; the log has them all
 
@@ -20,6 +20,7 @@ const words = {
   queued: 'Waiting for a free place',
   refused: 'Not started',
   unsure: 'No answer yet',
+  unknown: 'Not known here',
   joining: 'Waiting for its log',
   running: 'Running',
   cancelling: 'Cancelling',
@@ -28,7 +29,7 @@ const words = {
 
 export class Run {
   next = 0
-  /** @type {'uploading' | 'asking' | 'queued' | 'refused' | 'unsure' | 'joining'} before the log begins */
+  /** @type {'uploading' | 'asking' | 'queued' | 'refused' | 'unsure' | 'unknown' | 'joining'} before the log begins */
   phase = 'joining'
   cancelling = false
   wantsNotice = false
@@ -63,6 +64,7 @@ export class Run {
   /** The web server will not carry this run. @param {string} error */
   refuse(error) {
     this.problem = { text: error, kind: 'error' }
+    if (!this.call) this.phase = 'unknown'
   }
 
   /** @param {number} seconds */
@@ -134,7 +136,7 @@ const learn = {
   log: () => {},
   warning: find,
   error: find,
-  done: (run, entry) => { run.done = entry; run.cancelling = false },
+  done: (run, entry) => { run.done = entry; run.cancelling = false; run.problem = undefined },
 }
 
 /** @param {Run} run @param {Trouble} entry @param {number} n */
@@ -172,5 +174,5 @@ export function speedOf(run) {
   // at the end, the whole divided by the time says more than the last half second
   const speed = run.done ? progress.current / Math.max(run.done.data.seconds, 0.001) : pace.speed
   if (!speed) return
-  return progress.unit === 'bytes' ? `${bytes(speed)}/s` : `${speed < 10 ? speed.toFixed(1) : Math.round(speed)}${progress.unit ? ' ' + progress.unit : ''}/s`
+  return progress.unit === 'bytes' ? `${bytes(speed)}/s` : `${speed < 10 ? speed.toFixed(1) : count(Math.round(speed))}${progress.unit ? ' ' + progress.unit : ''}/s`
 }

@@ -49,7 +49,7 @@ export function setInView(run) {
   inView = run
   if (left && left !== run) {
     left.chunks.keepTo(OUT_OF_VIEW)
-    if (left.done || left.phase === 'refused') forget(left)
+    if (left.done || left.phase === 'unknown' || (left.phase === 'refused' && !left.problem?.retry)) forget(left)
   }
 }
 
@@ -202,3 +202,6 @@ addEventListener('storage', ({ key }) => { // another tab of this browser has st
   look()
 })
 document.addEventListener('visibilitychange', () => { if (!document.hidden) look() })
+addEventListener('beforeunload', leaving => { // what has not been started lives in this page alone
+  if ([...runs.values()].some(({ state }) => state === 'uploading' || state === 'queued')) leaving.preventDefault()
+})

@@ -25,6 +25,7 @@ export function start(call) {
   const run = openRun(makeId(), call)
   remember(run)
   go(`?run=${run.id}`)
+  element('main', HTMLElement).focus({ preventScroll: true }) // the button that had the focus has gone
   return begin(run)
 }
 
@@ -73,7 +74,8 @@ async function sendFile(run, file) {
     return answer.data.file
   }
   run.phase = 'refused'
-  run.problem = { kind: 'error', text: stop.signal.aborted ? 'The upload was stopped.' : `The file could not be uploaded: ${reasons(answer)}`, retry: () => begin(run) }
+  const { aborted } = stop.signal
+  run.problem = { kind: aborted ? 'quiet' : 'error', text: aborted ? 'The upload was stopped.' : `The file could not be uploaded: ${reasons(answer)}`, retry: () => begin(run) }
   redraw()
 }
 
@@ -132,6 +134,7 @@ export async function stop(run) {
   }
   if (run.state === 'running') {
     run.cancelling = true
+    run.problem = undefined
     redraw()
     const answer = await ask('DELETE', `tasks/${run.id}`)
     if (!answer.ok && !run.done) {

@@ -28,7 +28,7 @@ const download = element('download', HTMLAnchorElement)
 let saidState = ''
 let saidAt = 0
 let leftAt = 0
-const ended = ['ok', 'error', 'cancelled', 'died', 'refused']
+const ended = ['ok', 'error', 'cancelled', 'died', 'refused', 'unknown']
 
 /** @param {Run | undefined} run @param {number} [line] */
 export function view(run, line) {
@@ -51,18 +51,21 @@ calmPicture(() => {
 /** @param {Run} run */
 function drawName(run) {
   set(section.dataset, 'state', run.state)
-  put(element('state-words', HTMLElement), run.words)
+  const reason = run.done?.data.reason?.split('\n', 1)[0] ?? ''
+  put(element('state-words', HTMLElement), reason && reason !== 'cancelled' && reason.length < 100 ? `${run.words}: ${reason}` : run.words)
   put(element('run-title', HTMLElement), run.title)
   const about = [run.method, run.start && day(run.start.time), run.start && `process ${run.start.data.pid}`, run.id]
   put(element('run-about', HTMLElement), about.filter(Boolean).join(' · '))
   const { state } = run
   set(cancel, 'hidden', ended.includes(state))
-  set(cancel, 'disabled', state === 'cancelling' || state === 'joining' || state === 'asking')
+  set(cancel, 'disabled', state === 'cancelling' || state === 'joining' || state === 'asking' || state === 'unsure')
   put(cancel, state === 'cancelling' ? 'Cancelling …' : state === 'queued' ? 'Stop waiting' : 'Cancel')
   set(repeat, 'hidden', cancel.hidden === false || !canRepeat(run))
   set(notify, 'hidden', cancel.hidden || !('Notification' in window))
+  const blocked = !notify.hidden && Notification.permission === 'denied'
+  set(notify, 'disabled', blocked)
   set(notify, 'ariaPressed', String(run.wantsNotice))
-  put(notify, run.wantsNotice ? 'Will notify' : 'Notify me')
+  put(notify, blocked ? 'Notices blocked' : run.wantsNotice ? 'Will notify' : 'Notify me')
   if (!download.href.includes(run.id)) download.href = `tasks/${run.id}/log`
   download.toggleAttribute('data-off', !run.start)
 }

@@ -19,7 +19,7 @@ const lines = {
   log: finding,
   warning: finding,
   error: finding,
-  done: data => [outcomes[data.outcome] ?? data.outcome, `after ${duration(data.seconds)}`, data.reason && `(${data.reason})`].filter(Boolean).join(' '),
+  done: data => [outcomes[data.outcome] ?? data.outcome, `after ${duration(data.seconds)}`, data.reason && data.reason !== data.outcome && `(${data.reason})`].filter(Boolean).join(' '),
 }
 
 /** @param {Entry} entry */

@@ -157,6 +157,8 @@ test('a browser shows the token once, in a form, and gets a cookie that no scrip
   const form = await ask(guarded, 'GET', '/', { Accept: 'text/html,*/*' })
   assert.equal(form.status, 401)
   assert.match(form.body, /<input[^>]+name="token"/)
+  assert.doesNotMatch(form.body, /This is not the token/)
+  assert.match((await ask(guarded, 'GET', '/?token=wrong', { Accept: 'text/html' })).body, /<input[^>]+name="token"[^]*This is not the token/)
 
   const entered = await ask(guarded, 'GET', `/?run=a%26b&token=${encodeURIComponent(TOKEN)}&line=3`)
   assert.equal(entered.status, 303)
