@@ -561,8 +561,8 @@ async function receiveFile(request: IncomingMessage, response: ServerResponse) {
     }, file)
     renameSync(path, join(UPLOADS, name))
   } catch (error) {
-    rmSync(path, { force: true })
-    if (!file.closed) await once(file, 'close') // now its space is free: whoever is told that there is none can act on it
+    if (!file.closed) await once(file, 'close').catch(() => {}) // rejects with the error that closes it
+    rmSync(path, { force: true }) // not before: it could still be created. Now its space is free, too
     throw error
   }
   respondJson(response, 201, { file: name })
@@ -612,7 +612,7 @@ function respondError(response: ServerResponse, error: unknown) {
     if (request.headers['sec-fetch-site'] === 'cross-site') headers.Refresh = '0'
     const run = /[?&]run=([\w-]{1,64})(&|$)/.exec(request.url ?? '')?.[1] // the form leads to where the link did
     const field = run ? `<input type="hidden" name="run" value="${run}">` : ''
-    const wrong = /[?&]token=/.test(request.url ?? '') ? '<p role="alert">This is not the token of this server.</p>' : ''
+    const wrong = /^\/\?(.*&)?token=/.test(request.url ?? '') ? '<p role="alert">This is not the token of this server.</p>' : ''
     const form = String(files.get('/token.html')?.body).replace('</form>', `${field}${wrong}</form>`)
     return void response.writeHead(status, { 'Content-Type': 'text/html; charset=utf-8', ...headers }).end(form)
   }

@@ -146,8 +146,9 @@ export class Task {
 
   /** Throws a RangeError when the line does not fit into the log any more. */
   count(line: string) {
-    this.#size += Buffer.byteLength(line)
-    if (this.#size > MAX_LOG) throw new RangeError(`the log of a run may have ${MAX_LOG} bytes (MAX_LOG)`)
+    const size = this.#size + Buffer.byteLength(line)
+    if (size > MAX_LOG) throw new RangeError(`the log of a run may have ${MAX_LOG} bytes (MAX_LOG)`)
+    this.#size = size
   }
 
   #report(type: Entry['type'], data: unknown) {
@@ -575,7 +576,7 @@ function assignment(): Promise<string> {
   }))
 }
 
-const LAST_WORDS = 2 ** 16 // characters of an error's message, and of its stack: they may come on top of MAX_LOG
+const LAST_WORDS = 2 ** 16 // characters of an error's message (which comes twice) and of its stack: they may come on top of MAX_LOG
 const HINT_PAUSE = 4 // milliseconds from one hint to the next
 
 /**
@@ -669,7 +670,7 @@ async function run(id: string, functions: Map<string, Remote>, socket: Publisher
     const { name, message, stack } = error instanceof Error ? error : new Error(typeof error === 'string' ? error : inspect(error))
     // A cancelled function ends by the AbortError of what it awaited: that is no error of its own.
     if (stop.signal.aborted && name === 'AbortError') end('cancelled')
-    end('error', undefined, { msg: (message || name).slice(0, LAST_WORDS), stack: stack?.slice(0, LAST_WORDS) })
+    end('error', undefined, { msg: String(message || name).slice(0, LAST_WORDS), stack: stack && String(stack).slice(0, LAST_WORDS) })
   }
 
   function end(outcome: Outcome, result?: unknown, error?: Note): never {

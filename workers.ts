@@ -24,7 +24,7 @@ const GRACE = 5000 // ms between asking a run to end, and killing it
 const QUIET = 20 // ms without a launch before a spare is refilled: loading one would slow down a burst of launches
 const LONGEST_PAUSE = 30_000 // ms between two attempts to load a spare, when all of them crash
 const WATCH = 250 // ms between two looks at adopted runs
-const AFTERLIFE = 1000 // ms in which readers can still fetch the last lines of a run that is not to be kept
+const AFTERLIFE = 2500 // ms in which readers can still fetch the last lines of a run that is not to be kept: longer than server.ts takes to ask
 const LAST_READS = 200 // ms in which readers can still fetch the last lines when the server stops
 const UPLOAD_AGE = 3600_000 // ms after which an upload that no run took is removed
 const TASK_PROCESS = join(import.meta.dirname, 'tasks.ts')
@@ -50,6 +50,7 @@ const spares: ChildProcess[] = []
 let loading: ChildProcess | undefined
 let pause = QUIET
 let refillTimer: NodeJS.Timeout | undefined
+let removal: NodeJS.Timeout | undefined
 let stopping = 0
 
 // ---- The program
@@ -394,12 +395,17 @@ function surplus(): number {
 }
 
 function removeOldest() {
-  for (const [id, { run, seconds, file }] of [...ended].slice(0, surplus())) {
+  clearTimeout(removal)
+  for (const [id, { run, seconds, file }] of ended) {
+    if (!surplus()) return
     const left = run.started + seconds * 1000 + AFTERLIFE - Date.now()
-    if (left > 0) return void setTimeout(tidy, left, removeOldest)
+    if (left > 0) {
+      removal = setTimeout(tidy, Math.min(left, AFTERLIFE), removeOldest) // not longer: the clock may have been set back
+      return
+    }
     ended.delete(id)
     rmSync(logPath(id), { force: true })
-    if (file) rmSync(join(FILES, file), { force: true })
+    if (file) rmSync(join(FILES, file), { recursive: true, force: true })
   }
 }
 
@@ -433,7 +439,7 @@ function adoptAll() {
       console.error(`${logPath(id)} is no log of a run, and is left alone: ${(error as Error).message}`)
     }
   }
-  removeOldest()
+  tidy(removeOldest)
 }
 
 function adoptRun(id: string): Run | undefined {

@@ -20,7 +20,7 @@ const words = {
   queued: 'Waiting for a free place',
   refused: 'Not started',
   unsure: 'No answer yet',
-  unknown: 'Not known here',
+  unknown: 'Cannot be shown',
   joining: 'Waiting for its log',
   running: 'Running',
   cancelling: 'Cancelling',

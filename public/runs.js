@@ -49,7 +49,8 @@ export function setInView(run) {
   inView = run
   if (left && left !== run) {
     left.chunks.keepTo(OUT_OF_VIEW)
-    if (left.done || left.phase === 'unknown' || (left.phase === 'refused' && !left.problem?.retry)) forget(left)
+    const { done, state, problem } = left
+    if (done || state === 'unknown' || (state === 'refused' && !problem?.retry)) forget(left)
   }
 }
 

@@ -8,9 +8,9 @@ import { inView, runs } from './runs.js'
 
 const icon = element('favicon', HTMLLinkElement)
 const own = icon.href
-const colours = /** @type {Record<string, string>} */ ({ ok: '#1f9d61', error: '#d93a3a', died: '#d93a3a', cancelled: '#7a8294', refused: '#d93a3a' })
-const marks = /** @type {Record<string, string>} */ ({ ok: '✓', error: '✕', died: '✕', cancelled: '–', refused: '✕' })
-const drawings = /** @type {Record<string, string>} */ ({ ok: 'M10 16.5l4.5 4.5 8-9.5', error: 'M11 11l10 10M21 11 11 21', died: 'M11 11l10 10M21 11 11 21', cancelled: 'M10 16h12', refused: 'M16 9v9M16 22.5v.5' })
+const colours = /** @type {Record<string, string>} */ ({ ok: '#1f9d61', error: '#d93a3a', died: '#d93a3a', cancelled: '#7a8294', unknown: '#7a8294', refused: '#d93a3a' })
+const marks = /** @type {Record<string, string>} */ ({ ok: '✓', error: '✕', died: '✕', cancelled: '–', unknown: '–', refused: '✕' })
+const drawings = /** @type {Record<string, string>} */ ({ ok: 'M10 16.5l4.5 4.5 8-9.5', error: 'M11 11l10 10M21 11 11 21', died: 'M11 11l10 10M21 11 11 21', cancelled: 'M10 16h12', unknown: 'M10 16h12', refused: 'M16 9v9M16 22.5v.5' })
 
 afterDrawing(() => {
   const title = inView ? [mark(inView), inView.title, 'longrun'].filter(Boolean).join(' · ') : 'longrun'
