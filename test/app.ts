@@ -211,9 +211,9 @@ export async function startApp(t: TestContext, env: Record<string, string> = {})
  * A copy of the program, with some text of one file replaced: for what cannot be brought about from outside. It has the
  * tests' remote functions, which use the program that they belong to.
  */
-export function changedProgram(t: TestContext, file: string, changes: Record<string, string>): string {
+export function changedProgram(file: string, changes: Record<string, string>): string {
   const root = mkdtempSync(join(tmpdir(), 'longrun-test-'))
-  t.after(() => rmSync(root, { recursive: true }))
+  process.once('exit', () => rmSync(root, { recursive: true })) // not with the test, in which it may still run
   for (const name of ['protocol.ts', 'tasks.ts', 'workers.ts', 'server.ts', 'public', 'package.json', 'test/functions.ts']) {
     cpSync(join(ROOT, name), join(root, name), { recursive: true })
   }

@@ -345,7 +345,7 @@ suite('The workers server', { concurrency: 4 }, () => {
   })
 
   test('held up between the fork of a process and the first line of its log, which begins all the same', async t => {
-    const root = changedProgram(t, 'workers.ts', { '    beginLog(run)\n': '    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2000)\n    beginLog(run)\n' })
+    const root = changedProgram('workers.ts', { '    beginLog(run)\n': '    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2000)\n    beginLog(run)\n' })
     const app = new App({ SPARES: '0' }, root)
     t.after(() => app.end())
     await app.startWorkers()
@@ -444,7 +444,7 @@ suite('The workers server', { concurrency: 4 }, () => {
   })
 
   test('ends by an error of its own, and the next one starts', async t => {
-    const root = changedProgram(t, 'workers.ts', { "layBallast()\nadoptAll()": "process.on('SIGUSR2', () => { throw new Error('a mistake') })\nlayBallast()\nadoptAll()" })
+    const root = changedProgram('workers.ts', { "layBallast()\nadoptAll()": "process.on('SIGUSR2', () => { throw new Error('a mistake') })\nlayBallast()\nadoptAll()" })
     const app = new App({}, root)
     t.after(() => app.end())
     await app.startWorkers()
