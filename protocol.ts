@@ -51,7 +51,9 @@ function setting(name: string, fallback: number, least: number, most: number): n
 function address(name: 'REP_ADDR' | 'XSUB_ADDR' | 'XPUB_ADDR'): string {
   const text = process.env[name] || `ipc://${RUNS}/${name.slice(0, -'_ADDR'.length).toLowerCase()}.sock`
   const port = /^tcp:\/\/[^*\s]+:(\d{1,5})$/.exec(text)?.[1] // no `*`: it is connected to as well
-  if (!/^ipc:\/\/./.test(text) && !(Number(port) > 0 && Number(port) < 2 ** 16)) refuseToStart(`${name}=${text} is neither ipc://PATH nor tcp://HOST:PORT`)
+  if (!/^ipc:\/\/./.test(text) && !(Number(port) > 0 && Number(port) < 2 ** 16)) {
+    refuseToStart(`${name}=${text} is neither ipc://PATH nor tcp://HOST:PORT`)
+  }
   // The kernel's limit for the path of a socket; libzmq would only say "invalid argument".
   if (text.startsWith('ipc://') && Buffer.byteLength(text) - 'ipc://'.length > 107) {
     refuseToStart(`the socket path in ${text} is longer than 107 bytes: set RUNS or ${name} to a shorter one`)

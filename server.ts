@@ -17,8 +17,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocketServer, type WebSocket } from 'ws'
 import { Subscriber } from 'zeromq'
 import {
-  ALLOWED_HOSTS, BusyError, callRemote, createSocket, FILES, HOST, INVALID_ID, isFile, isId, MAX_ARGS, MAX_UPLOAD, openRuns, outliveTerminal, parseJson,
-  PORT, refuseToStart, RemoteError, RESERVED, TimeoutError, TOKEN, unpackChunk, UPLOADS, XPUB_ADDR, type Call, type Chunk,
+  ALLOWED_HOSTS, BusyError, callRemote, createSocket, FILES, HOST, INVALID_ID, isFile, isId, MAX_ARGS, MAX_UPLOAD, openRuns,
+  outliveTerminal, parseJson, PORT, refuseToStart, RemoteError, RESERVED, TimeoutError, TOKEN, unpackChunk, UPLOADS, XPUB_ADDR, type Call, type Chunk,
 } from './protocol.ts'
 
 const BEAT = 5000 // ms between two heartbeats
@@ -570,9 +570,9 @@ async function receiveFile(request: IncomingMessage, response: ServerResponse) {
 
 /** Always as an attachment: what a run produced must not be shown as a page of this server. */
 async function sendFile(request: IncomingMessage, response: ServerResponse, name: string) {
-  if (!isFile(name)) throw new HttpError(404, `there is no file ${name}`)
-  const file = await open(join(FILES, name), constants.O_RDONLY | constants.O_NOFOLLOW)
-    .catch(() => { throw new HttpError(404, `there is no file ${name}`) })
+  const missing = new HttpError(404, `there is no file ${name}`)
+  if (!isFile(name)) throw missing
+  const file = await open(join(FILES, name), constants.O_RDONLY | constants.O_NOFOLLOW).catch(() => { throw missing })
   const found = await file.stat()
   response.writeHead(200, {
     'Content-Type': 'application/octet-stream',

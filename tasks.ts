@@ -144,7 +144,7 @@ export class Task {
   /** Something went wrong, and the function goes on. To end the run, throw. */
   error(msg: string, details?: Details) { this.#report('error', { msg, ...details }) }
 
-  /** Throws a RangeError when the line does not fit into the log any more. */
+  /** For the task process: throws a RangeError when the line does not fit into the log any more. */
   count(line: string) {
     const size = this.#size + Buffer.byteLength(line)
     if (size > MAX_LOG) throw new RangeError(`the log of a run may have ${MAX_LOG} bytes (MAX_LOG)`)
@@ -649,8 +649,7 @@ async function run(id: string, functions: Map<string, Remote>, socket: Publisher
   try {
     const called = functions.get(method)!
     const result = await called.run(task, ...checkArgs(called, args))
-    if (/function|symbol/.test(typeof result)) throw new TypeError(`a ${typeof result} cannot be written as JSON`)
-    task.count(packEntry('msg', result))
+    task.count(packEntry('msg', result)) // throws when it cannot be written
     end(stop.signal.aborted ? 'cancelled' : 'ok', result)
   } catch (error) {
     fail(error) // the function's, or its result cannot be written

@@ -24,7 +24,7 @@ const GRACE = 5000 // ms between asking a run to end, and killing it
 const QUIET = 20 // ms without a launch before a spare is refilled: loading one would slow down a burst of launches
 const LONGEST_PAUSE = 30_000 // ms between two attempts to load a spare, when all of them crash
 const WATCH = 250 // ms between two looks at adopted runs
-const AFTERLIFE = 2500 // ms in which readers can still fetch the last lines of a run that is not to be kept: longer than server.ts takes to ask
+const AFTERLIFE = 2500 // ms in which readers can still fetch the last lines of a run that is not kept; server.ts asks every 2000
 const LAST_READS = 200 // ms in which readers can still fetch the last lines when the server stops
 const UPLOAD_AGE = 3600_000 // ms after which an upload that no run took is removed
 const TASK_PROCESS = join(import.meta.dirname, 'tasks.ts')
@@ -213,7 +213,9 @@ function findRun(id: unknown): Run | undefined {
   if (!isId(id)) return
   try {
     return running.get(id) ?? ended.get(id)?.run ?? adoptRun(id)
-  } catch {} // no log of a run, see adoptAll
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error // else it is no log of a run, see adoptAll
+  }
 }
 
 // ---- A run's life
@@ -422,7 +424,7 @@ function sweepUploads() {
   for (const name of readdirSync(UPLOADS)) {
     const path = join(UPLOADS, name)
     const age = Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Date.now())
-    if (age > UPLOAD_AGE && !taken.has(name)) rmSync(path, { force: true })
+    if (age > UPLOAD_AGE && !taken.has(name)) rmSync(path, { recursive: true, force: true })
   }
 }
 
@@ -443,11 +445,12 @@ function adoptAll() {
 }
 
 function adoptRun(id: string): Run | undefined {
-  const found = isId(id) && statSync(logPath(id), { throwIfNoEntry: false })
-  if (!found) return
+  const found = isId(id) ? statSync(logPath(id), { throwIfNoEntry: false }) : undefined
+  if (!found?.isFile()) return
   const first = firstEntry(id)
   if (!first && Date.now() - found.mtimeMs < GRACE) return // a server may be creating it at this moment
-  const start = first?.type === 'start' && Array.isArray(first.data?.args) ? first.data : { method: '', args: [], callId: '', pid: 0, timeLimit: 0 }
+  const start = first?.type === 'start' && Array.isArray(first.data?.args) ? first.data
+    : { method: '', args: [], callId: '', pid: 0, timeLimit: 0 }
   const run: Run = { id, start, started: first?.time ?? found.mtimeMs, timers: [], adopted: true }
   const end = readEnd(run)
   if (end) {

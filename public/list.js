@@ -73,9 +73,9 @@ export class List {
       set(row.style, 'transform', y)
       const selected = String(n === this.selected)
       if (row.getAttribute('aria-selected') !== selected) row.setAttribute('aria-selected', selected)
-      set(row, 'ariaPosInSet', String(n + 1))
       set(row, 'ariaSetSize', String(this.count))
       if (row.dataset.n === String(n)) return
+      set(row, 'ariaPosInSet', String(n + 1))
       row.dataset.n = this.uses.fill(row, n) === false ? '' : String(n)
       row.id = `row-${this.number}-${n}`
     })

@@ -252,14 +252,14 @@ test('a run that is not to be kept has its end all the same', async t => {
 })
 
 test('with a run goes what it has produced, and nothing else that its result may name', async t => {
-  const app = await startApp(t, { KEEP_RUNS: '0' })
+  const app = await startApp(t, { KEEP_RUNS: '0', PROCESS_LIMIT: '4' })
   app.letGo('victim.txt')
   for (const file of ['x./../victim.txt', 'y./..', 'z.\0', 'victim.txt']) {
     const id = file[0]!
     const run = await app.start('claim', [{ file }], { id })
     await run.entries()
-    while (readdirSync(app.runs).includes(`${id}.ndjson`)) await sleep(20)
   }
+  while (readdirSync(app.runs).some(name => name.endsWith('.ndjson'))) await sleep(20)
   assert.ok(existsSync(join(app.runs, 'files', 'victim.txt')))
   assert.equal((await app.request('GET', '/health')).status, 200)
 })
