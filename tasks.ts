@@ -11,8 +11,6 @@ import {
 import { mkdir, open, rename, rm, writeFile, type FileHandle } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { basename, dirname, join } from 'node:path'
-import { createInterface } from 'node:readline'
-import type { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
@@ -63,23 +61,19 @@ export async function loadFunctions(): Promise<Map<string, Remote>> {
 // level, nor import() one in TypeScript. tsx would see to that, with a second thread that takes 250 ms to start: so it
 // is told only for modules that need it.
 async function loadModule(path: string): Promise<Record<string, object>> {
-  if (typeof require !== 'function') return import(pathToFileURL(path).href)
-  let imports = false
-  const loadFile = require.extensions['.ts']!
-  require.extensions['.ts'] = (module, file) => {
-    imports ||= /\bimport\s*\(/.test(readFileSync(file, 'utf8'))
-    loadFile(module, file)
-  }
+  const { href } = pathToFileURL(path)
+  if (typeof require !== 'function') return import(href)
+  const wholeLoader = async () => (await import('tsx/esm/api')).register()
+  const imports = (file: string) => file.endsWith('.ts') && file !== import.meta.filename && /\bimport\s*\(/.test(readFileSync(file, 'utf8'))
   try {
-    return require(path)
+    const module = require(path)
+    if (Object.keys(require.cache).some(imports)) await wholeLoader()
+    return module
   } catch (error) {
     if (!/^ERR_REQUIRE_(ASYNC_MODULE|ESM)$/.test(String((error as NodeJS.ErrnoException).code))) throw error
-    imports = true
-  } finally {
-    require.extensions['.ts'] = loadFile
-    if (imports) (await import('tsx/esm/api')).register()
+    await wholeLoader()
+    return import(href)
   }
-  return import(pathToFileURL(path).href)
 }
 
 /** The arguments with their defaults filled in. Throws a RemoteError that names the argument that does not fit. */
@@ -177,33 +171,33 @@ type Details = { line?: number; column?: number; file?: string; [detail: string]
 
 /** The log of one run, open for writing. The one place where lines are appended, and where a run is ended. */
 export class RunLog {
-  #fd: number
+  readonly id: string
   /** In bytes. */
   size: number
+  #fd: number
 
   /** Throws when there is a log already that is to be created, or when the disk does not let us. */
   constructor(id: string, how: 'create' | 'open') {
+    this.id = id
     this.#fd = openSync(logPath(id), how === 'create' ? 'ax+' : 'a+', 0o600)
     this.size = fstatSync(this.#fd).size
   }
 
-  /** Appends whole lines, all or nothing, and returns the position at which they stand. Throws ENOSPC and the like. */
-  append(lines: Buffer): number {
-    const position = this.size
+  /** Appends whole lines, all or nothing. Throws ENOSPC and the like. */
+  append(lines: Buffer) {
     try {
       for (let sent = 0; sent < lines.length;) sent += writeSync(this.#fd, lines, sent)
     } catch (error) {
-      ftruncateSync(this.#fd, position) // a full disk may have taken a part
+      ftruncateSync(this.#fd, this.size) // a full disk may have taken a part
       throw error
     }
     this.size += lines.length
-    return position
   }
 
   /** The entry in the last whole line, undefined when there is none. */
   last(): Entry | undefined {
     const end = this.#lineStart(this.size)
-    return end > 0 ? unpackEntry(String(this.#read(this.#lineStart(end - 1), end))) : undefined
+    return end > 0 ? unpackEntry(String(this.read(this.#lineStart(end - 1), end))) : undefined
   }
 
   /** Cuts off a torn last line. Only when its process has died: a live one may be writing that line. */
@@ -213,29 +207,30 @@ export class RunLog {
   #lineStart(position: number): number {
     for (let end = position; end > 0;) {
       const start = Math.max(0, end - BATCH)
-      const found = this.#read(start, end).lastIndexOf('\n')
+      const found = this.read(start, end).lastIndexOf('\n')
       if (found >= 0) return start + found + 1
       end = start
     }
     return 0
   }
 
-  #read(from: number, to: number): Buffer {
+  /** The bytes from one position to another. */
+  read(from: number, to: number): Buffer {
     const bytes = Buffer.alloc(to - from)
     return bytes.subarray(0, readSync(this.#fd, bytes, 0, bytes.length, from))
   }
 
   /**
-   * Ends the run: an `error` entry if something went wrong, then `done`, the last line of every log, and returns
-   * the position of these lines, and their bytes. On a full disk the ballast goes first, to make room for them.
+   * Ends the run: an `error` entry if something went wrong, then `done`, the last line of every log. On a full disk
+   * the ballast goes first, to make room for them.
    */
-  finish(done: Done, error?: Note): [position: number, lines: Buffer] {
+  finish(done: Done, error?: Note) {
     const lines = Buffer.from((error ? packEntry('error', error) : '') + packEntry('done', done))
     try {
-      return [this.append(lines), lines]
+      this.append(lines)
     } catch {
       rmSync(BALLAST, { force: true })
-      return [this.append(lines), lines]
+      this.append(lines)
     }
   }
 
@@ -289,9 +284,8 @@ export const compile = remote('checks a TypeScript source that stands alone', [
     const tsc = spawn(compilerPath(), COMPILER_ARGUMENTS, {
       cwd: folder, stdio: ['ignore', 'pipe', 'pipe'], signal: task.signal, killSignal: 'SIGKILL',
     })
-    const [[code, signal], complaint] = await Promise.all([
-      once(tsc, 'close'), text(tsc.stderr), reportDiagnostics(tsc.stdout, report),
-    ])
+    const [[code, signal], output, complaint] = await Promise.all([once(tsc, 'close'), text(tsc.stdout), text(tsc.stderr)])
+    for (const diagnostic of output.split(NEXT_DIAGNOSTIC).filter(Boolean)) reportDiagnostic(diagnostic.trim(), report)
     // Exit codes 1 and 2 mean that the source has errors; a crash is 2 as well, but says so on stderr.
     if (signal || code > 2 || complaint || (code > 0 && !counts.error)) {
       throw new Error(`the compiler failed (${signal ?? `exit code ${code}`}) ${complaint.slice(0, 2000)}`)
@@ -442,10 +436,8 @@ function readHeader(csv: Buffer, delimiters: string[]) {
   if (!isUtf8(csv.subarray(start, row.end))) throw new Error('the header: invalid UTF-8')
   if (columns.includes('')) throw new Error(`the header: column ${columns.indexOf('') + 1} has no name`)
   const names = new Set<string>()
-  for (const name of columns) {
-    if (names.has(name)) throw new Error(`the header: two columns are named '${name}'`)
-    names.add(name)
-  }
+  const twice = columns.find(name => names.size === names.add(name).size)
+  if (twice !== undefined) throw new Error(`the header: two columns are named '${twice}'`)
   const before = columns.map((name, i) => `${i ? '",' : '{'}${JSON.stringify(name)}:"`)
   const around = [...before, '"}\n'].map(piece => Buffer.from(piece))
   return { columns, format: { delimiter, around }, end: row.end, lines: lines + row.lines }
@@ -526,26 +518,15 @@ function compilerPath(): string {
   return join(dirname(createRequire(typescript).resolve(platform)), 'lib', 'tsc')
 }
 
-const DIAGNOSTIC = /^(?:(.+)\((\d+),(\d+)\): )?(error|warning) (TS\d+): ([^]*)/
-
 // A diagnostic begins with its place and code, and goes on in the lines that do not.
-async function reportDiagnostics(output: Readable, report: Report) {
-  let lines: string[] = []
-  function reportLines() {
-    if (!lines.length) return
-    const [, file, line, column, type, code, msg] = DIAGNOSTIC.exec(lines.join('\n')) ?? []
-    if (!msg) throw new Error(`the compiler said: ${lines.join('\n').slice(0, 2000)}`)
-    const place = file && { line: Number(line), column: Number(column), file: basename(file) }
-    report(type === 'warning' ? 'warning' : 'error', msg, { ...place, code })
-  }
-  for await (const line of createInterface(output)) {
-    if (DIAGNOSTIC.test(line)) {
-      reportLines()
-      lines = []
-    }
-    lines.push(line)
-  }
-  reportLines()
+const DIAGNOSTIC = /^(?:(.+)\((\d+),(\d+)\): )?(error|warning) (TS\d+): ([^]*)/
+const NEXT_DIAGNOSTIC = /\n(?=(?:.+\(\d+,\d+\): )?(?:error|warning) TS\d+: )/
+
+function reportDiagnostic(diagnostic: string, report: Report) {
+  const [, file, line, column, type, code, msg] = DIAGNOSTIC.exec(diagnostic) ?? []
+  if (!msg) throw new Error(`the compiler said: ${diagnostic.slice(0, 2000)}`)
+  const place = file && { line: Number(line), column: Number(column), file: basename(file) }
+  report(type === 'warning' ? 'warning' : 'error', msg, { ...place, code })
 }
 
 // ---- The task process
@@ -576,7 +557,6 @@ function assignment(): Promise<string> {
   }))
 }
 
-const LAST_WORDS = 2 ** 16 // characters of an error's message (which comes twice) and of its stack: they may come on top of MAX_LOG
 const HINT_PAUSE = 4 // milliseconds from one hint to the next
 
 /**
@@ -586,42 +566,37 @@ const HINT_PAUSE = 4 // milliseconds from one hint to the next
  * stops yielding is not lost, but late: the web server asks for the size of the log every two seconds.)
  */
 class Hints {
-  readonly #id: string
+  readonly #log: RunLog
   readonly #socket: Publisher
-  #position = 0
-  #waiting: Buffer[] = []
-  #size = 0
-  #published = -HINT_PAUSE // by a clock that nobody sets
+  #position: number // up to here it has been published
+  #time = -HINT_PAUSE // of the last hint, by a clock that nobody sets
   #timer?: NodeJS.Timeout
 
-  constructor(id: string, socket: Publisher) {
-    this.#id = id
+  constructor(log: RunLog, socket: Publisher) {
+    this.#log = log
     this.#socket = socket
+    this.#position = log.size
   }
 
-  /** `lines` stand at `position`, behind those that were added before. */
-  add(position: number, lines: Buffer) {
-    if (!this.#size) this.#position = position
-    this.#waiting.push(lines)
-    this.#size += lines.length
-    const early = this.#published + HINT_PAUSE - performance.now()
-    if (early <= 0 || this.#size >= BATCH) this.publish()
+  /** For what was just logged. */
+  publishSoon() {
+    const early = this.#time + HINT_PAUSE - performance.now()
+    if (early <= 0 || this.#log.size - this.#position >= BATCH) this.publish()
     else this.#timer ??= setTimeout(() => this.publish(), early)
   }
 
   publish() {
-    if (!this.#size) return
     clearTimeout(this.#timer)
     this.#timer = undefined
-    this.#published = performance.now()
-    const chunk = this.#size > MAX_CHUNK
-      ? { position: this.#position + this.#size, lines: Buffer.alloc(0) }
-      : { position: this.#position, lines: this.#waiting.length > 1 ? Buffer.concat(this.#waiting) : this.#waiting[0]! }
-    this.#waiting = []
-    this.#size = 0
-    void this.#socket.send(packChunk({ id: this.#id, ...chunk })).catch(() => {})
+    this.#time = performance.now()
+    const { id, size } = this.#log
+    const position = size - this.#position > MAX_CHUNK ? size : this.#position
+    this.#position = size
+    void this.#socket.send(packChunk({ id, position, lines: this.#log.read(position, size) })).catch(() => {})
   }
 }
+
+type Began = Entry & { type: 'start' }
 
 /** The run's log and its first line; that may be late, as the server can be held up, or killed, after the fork: no event tells. */
 async function openLog(id: string) {
@@ -635,10 +610,10 @@ async function openLog(id: string) {
 }
 
 async function run(id: string, functions: Map<string, Remote>, socket: Publisher) {
-  const { log, start: { time: began, data: { method, args, timeLimit } } } = await openLog(id)
+  const { log, start } = await openLog(id)
+  const { method, args } = start.data
   const stop = new AbortController()
-  const hints = new Hints(id, socket)
-  let ended = false
+  const hints = new Hints(log, socket)
   const task = new Task(id, stop.signal, log.size, write)
   process.title = `longrun ${method}`
   process.on('SIGTERM', () => stop.abort())
@@ -655,34 +630,43 @@ async function run(id: string, functions: Map<string, Remote>, socket: Publisher
     fail(error) // the function's, or its result cannot be written
   }
 
-  // Always the log first: who has seen a position can read it.
   function write(lines: Buffer) {
-    if (ended) return // nothing follows `done`
     try {
-      hints.add(log.append(lines), lines)
+      log.append(lines) // always the log first: who has seen a position can read it
     } catch (error) {
       fail(error) // a full disk: what cannot be logged has not happened
     }
+    hints.publishSoon()
   }
 
   function fail(error: unknown): never {
-    const { name, message, stack } = error instanceof Error ? error : new Error(typeof error === 'string' ? error : inspect(error))
     // A cancelled function ends by the AbortError of what it awaited: that is no error of its own.
-    if (stop.signal.aborted && name === 'AbortError') end('cancelled')
-    end('error', undefined, { msg: String(message || name).slice(0, LAST_WORDS), stack: stack && String(stack).slice(0, LAST_WORDS) })
+    if (stop.signal.aborted && Object(error).name === 'AbortError') end('cancelled')
+    end('error', undefined, describe(error))
   }
 
   function end(outcome: Outcome, result?: unknown, error?: Note): never {
     task.flush()
-    const seconds = (Date.now() - began) / 1000
-    const overtime = timeLimit > 0 && seconds >= timeLimit
-    const reason = outcome === 'cancelled' ? overtime ? `over its time limit of ${timeLimit} s` : 'cancelled' : error?.msg
-    hints.add(...log.finish({ outcome, result, reason, seconds }, error))
+    log.finish(lastEntry(start, outcome, result, error?.msg), error)
     hints.publish()
-    ended = true
-    // What the function started ends with it: the whole process group, this process included. The workers server
-    // would see to that, too, but it may have died in this moment; and the next one does not touch ended runs.
+    // What the function started ends with it: the whole process group, this process too, so that nothing follows
+    // `done`. The workers server would see to that, but may have died just now; and the next one leaves ended runs alone.
     process.kill(-process.pid, 'SIGKILL')
     process.exit()
   }
+}
+
+function lastEntry({ time, data: { timeLimit } }: Began, outcome: Outcome, result: unknown, problem?: string): Done {
+  const seconds = (Date.now() - time) / 1000
+  const isOver = timeLimit > 0 && seconds >= timeLimit
+  const reason = outcome === 'cancelled' ? isOver ? `over its time limit of ${timeLimit} s` : 'cancelled' : problem
+  return { outcome, result, reason, seconds }
+}
+
+const LAST_WORDS = 2 ** 16 // characters of a message, which comes twice, and of a stack: they may come on top of MAX_LOG
+
+/** A function can throw anything. */
+function describe(thrown: unknown): Note {
+  const { name, message, stack } = thrown instanceof Error ? thrown : new Error(typeof thrown === 'string' ? thrown : inspect(thrown))
+  return { msg: String(message || name).slice(0, LAST_WORDS), stack: stack && String(stack).slice(0, LAST_WORDS) }
 }

@@ -268,7 +268,8 @@ function beginLog(run: Run) {
   const lines = Buffer.from(line)
   run.started = unpackEntry(line).time // the same for a server that adopts it
   try {
-    void publisher.send(packChunk({ id, position: log.append(lines), lines })).catch(() => {})
+    log.append(lines)
+    void publisher.send(packChunk({ id, position: 0, lines })).catch(() => {})
   } catch (error) {
     rmSync(logPath(id))
     throw error
