@@ -1,11 +1,11 @@
-// The wire: everything that the processes of this project say to one another over ZeroMQ, and to outside clients of
-// it, and every line of a log. The other files say who sends what, and when; what pages are told: server.ts, its end.
+// The wire: every message that goes over ZeroMQ, and every line of a log. The other files decide who sends what, and
+// when; what pages are told stands at the end of server.ts.
 //
 //   REQ/REP     request  [method, callId, id, args]  or  [method, callId, id, args, timeLimit]
 //                        (for what is answered in place, such as `list`, call id and id mean nothing)
-//               reply    [tag, payload]
+//               reply    ['', process id]  or  ['__RES__', result]  or  ['__ERROR__', message]  or  ['__BUSY__', message]
 //   PUB/SUB     chunk    [id, position, lines]
-//   log         entries  {"type": …, "time": …, "data": …}\n   one a line, in RUNS/<id>.ndjson
+//   log         entries  {"type": …, "time": …, "data": …}\n   one per line, in RUNS/<id>.ndjson
 //
 // The one idea: a run is a log, and a message (a chunk) is a piece of that log with the byte position
 // at which it stands there. A reader that remembers the position it wants next can miss nothing.
@@ -50,9 +50,9 @@ function setting(name: string, fallback: number, least: number, most: number): n
 
 function address(name: 'REP_ADDR' | 'XSUB_ADDR' | 'XPUB_ADDR'): string {
   const text = process.env[name] || `ipc://${RUNS}/${name.slice(0, -'_ADDR'.length).toLowerCase()}.sock`
-  const port = /^tcp:\/\/[^*\s]+:(\d{1,5})$/.exec(text)?.[1] // no `*`: it is connected to as well
+  const port = /^tcp:\/\/[^*\s]+:(\d{1,5})$/.exec(text)?.[1]
   if (!/^ipc:\/\/./.test(text) && !(Number(port) > 0 && Number(port) < 2 ** 16)) {
-    refuseToStart(`${name}=${text} is neither ipc://PATH nor tcp://HOST:PORT`)
+    refuseToStart(`${name}=${text} is neither ipc://PATH nor tcp://HOST:PORT (no *: it is connected to as well)`)
   }
   // The kernel's limit for the path of a socket; libzmq would only say "invalid argument".
   if (text.startsWith('ipc://') && Buffer.byteLength(text) - 'ipc://'.length > 107) {
@@ -67,7 +67,7 @@ export function refuseToStart(message: string): never {
   process.exit(1)
 }
 
-/** Without listeners, the end of the terminal that a process writes to would be the end of the process. */
+/** A write to a terminal that was closed emits 'error' on stdout, and without a listener that ends the process. */
 export function outliveTerminal() {
   for (const output of [process.stdout, process.stderr]) output.on('error', () => {})
 }
@@ -84,7 +84,7 @@ export function openRuns() {
     const found = lstatSync(folder) // not stat: a link could lead into somebody else's folder
     if (!found.isDirectory()) refuseToStart(`${folder} is not a folder of its own: remove it, or set RUNS`)
     if (found.uid !== process.getuid?.()) refuseToStart(`${folder} belongs to another user: set RUNS to a folder of yours`)
-    if (found.mode & 0o077) refuseToStart(`${folder} is open to other users: set RUNS to a folder of its own, or chmod 700 this one`)
+    if (found.mode & 0o077) refuseToStart(`${folder} is open to other users: set RUNS to a folder that nothing else uses, of mode 700`)
   }
 }
 
@@ -131,11 +131,11 @@ const MAX_ENTRY = 16 * 2 ** 20
  * can cut a log into entries, and the web server can pass them on, without parsing them.
  * Throws a TypeError for what JSON cannot say, a RangeError for an entry above MAX_ENTRY.
  */
-export function packEntry(type: Entry['type'], data: unknown): string {
+export function packEntry(type: Entry['type'], data: unknown, time = Date.now()): string {
   const json = JSON.stringify(data ?? null) as string | undefined
   if (json === undefined) throw new TypeError(`a ${typeof data} cannot be written as JSON`)
   if (json.length > MAX_ENTRY) throw new RangeError(`an entry of ${json.length} characters is above ${MAX_ENTRY}`)
-  return `{"type":"${type}","time":${Date.now()},"data":${json}}\n`
+  return `{"type":"${type}","time":${time},"data":${json}}\n`
 }
 
 /** Reads a line that one of our own processes wrote. Throws a SyntaxError when it is torn. */
@@ -154,13 +154,20 @@ export const RESERVED = ['list', 'read', 'stat', 'cancel', 'methods', 'ping']
 /** The largest `args` that a call may have, in bytes. */
 export const MAX_ARGS = 2 ** 20
 
-/** A call of a remote function, or of a reserved name that is answered in place. `timeLimit` in seconds. */
+/**
+ * A call of a remote function, or of a reserved name that is answered in place. `id` names the run, and is never used
+ * twice. `callId` names the work: two runs with the same one do not run at the same time; '' means the id. `timeLimit`
+ * in seconds.
+ */
 export type Call = { method: string; callId: string; id: string; args: unknown[]; timeLimit?: number }
 
 /** The call was refused: the message says what is wrong. */
 export class RemoteError extends Error {
   override name = 'RemoteError'
-  /** Nothing has that name; it may work in another state; it is the server's fault; the request has to be mended. */
+  /**
+   * 'unknown': nothing has that name; 'conflict': not in this state; 'failed': the server's fault; 'invalid': the
+   * request has to be mended. Told from how the message begins, as only that is on the wire.
+   */
   get kind(): 'unknown' | 'conflict' | 'failed' | 'invalid' {
     if (/^unknown /.test(this.message)) return 'unknown'
     if (/^cannot /.test(this.message)) return 'failed'
@@ -289,7 +296,7 @@ export async function callRemote(call: Partial<Call> & { method: string }, timeo
   const frames = packCall({ callId: '', id: 'call', args: [], ...call })
   const socket = idle.pop() ?? openRequest()
   const reply = await exchange(socket, frames, timeout).catch(error => {
-    // A REQ that was left waiting for its reply cannot be used again: its next send would fail with EFSM.
+    // Trap, the timed-out REQ: it still waits for its reply, and cannot be used again; its next send would fail with EFSM.
     socket.close()
     open--
     throw error
@@ -310,7 +317,8 @@ async function exchange(socket: Request, frames: string[], timeout: number) {
 
 function openRequest(): Request {
   if (open >= MAX_REQUESTS) throw new BusyError('too many requests to the workers server at once')
-  // `immediate`: nothing is queued for a server that is not there, to be executed when it comes back.
+  // Trap: without `immediate`, calls are queued for a server that is not there, and executed when it comes back, long
+  // after the caller was told that they were not.
   const socket = createSocket(Request, { immediate: true })
   socket.connect(REP_ADDR)
   open++

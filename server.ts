@@ -1,6 +1,6 @@
 // The web server: the page, the API, and the bridge from the tasks' messages to the browsers. It knows no remote
 // function and reads no entry; it keeps nothing that matters, so it can be killed at any time. Look for: Reader,
-// the one rule of this program; then routes, for HTTP; then the WebSocket and the Server-Sent Events.
+// the one rule of this program; then ROUTES, for HTTP; then the WebSocket.
 
 import { isUtf8 } from 'node:buffer'
 import { createHash, randomUUID, timingSafeEqual } from 'node:crypto'
@@ -11,23 +11,24 @@ import { createServer, STATUS_CODES, type IncomingMessage, type ServerResponse }
 import { isIP, type AddressInfo } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { extname, join } from 'node:path'
-import type { Duplex } from 'node:stream'
+import { addAbortSignal, type Duplex } from 'node:stream'
+import { buffer } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocketServer, type WebSocket } from 'ws'
 import { Subscriber } from 'zeromq'
 import {
-  ALLOWED_HOSTS, BusyError, callRemote, createSocket, FILES, HOST, INVALID_ID, isFile, isId, MAX_ARGS, MAX_UPLOAD, openRuns,
-  outliveTerminal, parseJson, PORT, refuseToStart, RemoteError, RESERVED, TimeoutError, TOKEN, unpackChunk, UPLOADS, XPUB_ADDR, type Call, type Chunk,
+  ALLOWED_HOSTS, BusyError, callRemote, createSocket, FILES, HOST, INVALID_ID, isFile, isId, MAX_ARGS, MAX_UPLOAD,
+  openRuns, outliveTerminal, parseJson, PORT, refuseToStart, RemoteError, RESERVED, TimeoutError, TOKEN, unpackChunk,
+  UPLOADS, XPUB_ADDR, type Call,
 } from './protocol.ts'
 
 const BEAT = 5000 // ms between two heartbeats
 const CHECK = 2000 // ms between two questions for the sizes of the logs
 const WINDOW = 2 ** 20 // bytes that a reader may have unacknowledged; beyond, it gets nothing until it acknowledges
-const GATHERED = 64 * 2 ** 10 // bytes that are copied together, to be sent at once; copying more costs more than it saves
+const GATHERED = 64 * 2 ** 10 // bytes of chunks that become one piece; copying more costs more than it saves
 const MAX_FOLLOWS = 1000 // runs that one socket may follow
 const MAX_CONNECTIONS = 5000
-const MAX_READS = 16 // requests for pieces of logs under way at once
+const MAX_READS = 16 // reads of logs that may be under way at once
 const BODY_TIME = 10_000 // ms for the body of a call
 const STALLED = 30_000 // ms without a byte after which a request or a response is given up
 const LINGER = 3000 // ms in which the rest of a refused request is still read
@@ -46,11 +47,11 @@ if (!/^[\w.~+/=!@#$%^&*()-]*$/.test(TOKEN)) refuseToStart('TOKEN may have letter
 
 const files = loadFiles()
 const streams = new Map<string, Stream>()
-const reads = new Map<string, Promise<Piece>>()
+const reads = new Map<string, Promise<Piece>>() // what is being read, by run and position
 let reading = 0
 const turns: (() => void)[] = [] // of those who wait to read
 const wanted = new Set<string>() // ids of the logs whose size is to be asked for
-const answering = new WeakSet<Duplex>() // connections in the middle of an answer
+const answering = new WeakSet<Duplex>() // connections in the middle of an answer, into which nothing else may be written
 const sockets = new WebSocketServer({ noServer: true, maxPayload: 64 * 2 ** 10, perMessageDeflate: false })
 let workers = true // whether the workers server answers
 let answered = 0 // when it did so last, in ms since 1970
@@ -58,7 +59,7 @@ const subscriber = createSocket(Subscriber)
 subscriber.events.on('handshake', () => void checkSizes()) // reconnected: what was missed meanwhile?
 subscriber.connect(XPUB_ADDR)
 void receiveChunks()
-void checkForever()
+setInterval(checkSizes, CHECK)
 
 const server = createServer({
   maxHeaderSize: 16 * 2 ** 10,
@@ -66,7 +67,7 @@ const server = createServer({
   requestTimeout: 3600_000, // an upload may take long; it must not stall, though: see STALLED
   keepAliveTimeout: 65_000, // longer than a reverse proxy's: a request on a connection that we close would be lost
   connectionsCheckingInterval: 5000,
-  joinDuplicateHeaders: true, // two Hosts: a proxy before us may have looked at the other one; joined, they match nothing
+  joinDuplicateHeaders: true, // a second Host is joined to the first, and matches no name: a proxy may have checked the other
 }, (request, response) => {
   response.on('error', () => {}) // the client has gone
   answering.add(request.socket)
@@ -82,66 +83,57 @@ server.on('error', (error: NodeJS.ErrnoException) => {
   const other = /EADDRINUSE|EACCES/.test(error.message) ? 'PORT to another' : 'HOST to an address of this machine'
   refuseToStart(`cannot listen on ${HOST}:${PORT}: ${error.message}; set ${other}`)
 })
-server.listen(PORT, HOST, 4096, () => console.log(`longrun is at ${ownAddress()}/`))
+server.listen(PORT, HOST, 4096, () => console.log(`longrun is at http://${[...ownHosts()][0]}/`))
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit())
 outliveTerminal()
 
 // ---- Readers: the one rule
 
-/** Some lines of a run's log, with what is sent for them: made once, for all readers. */
+/** Some whole lines of a run's log, with what is sent for them: made once, for all readers. */
 class Piece {
   readonly id: string
   readonly position: number
   readonly end: number
-  #lines: Buffer
-  #frame?: Buffer[]
-  #event?: Buffer[]
+  readonly lines: Buffer
+  #frame?: Buffer
+  #event?: Buffer
 
-  /** The lines are the piece's own from now on. */
-  constructor({ id, position, lines }: Chunk) {
+  constructor(id: string, position: number, lines: Buffer = Buffer.alloc(0)) {
     this.id = id
     this.position = position
     this.end = position + lines.length
-    this.#lines = lines
+    this.lines = lines
   }
 
-  /** What of it stands at `position` or later. */
-  from(position: number): Piece {
-    if (position === this.position) return this
-    return new Piece({ id: this.id, position, lines: this.#lines.subarray(position - this.position) })
+  /** What of it stands at `position` or later; undefined when none of its lines begins there. */
+  from(position: number): Piece | undefined {
+    const offset = position - this.position
+    if (offset === 0) return this
+    return this.lines[offset - 1] === 10 ? new Piece(this.id, position, this.lines.subarray(offset)) : undefined
   }
 
   /** For a WebSocket, as a whole frame: `ws` would make one for each reader, which costs as much as writing it. */
   get frame() { return this.#frame ??= framed(this.#wrap(`{"id":"${this.id}","next":${this.end},"entries":[`, ']}')) }
   /** For Server-Sent Events. */
-  get event() { return this.#event ??= joined(this.#wrap(`id: ${this.end}\ndata: {"next":${this.end},"entries":[`, ']}\n\n')) }
+  get event() { return this.#event ??= this.#wrap(`id: ${this.end}\ndata: {"next":${this.end},"entries":[`, ']}\n\n') }
 
-  // Lines become the elements of a JSON array by turning line breaks into commas, in place: no entry is parsed on its way.
-  #wrap(head: string, foot: string): Buffer[] {
-    const elements = this.#lines.subarray(0, -1)
+  // Lines become the elements of a JSON array by turning line breaks into commas: no entry is parsed on its way.
+  #wrap(head: string, foot: string): Buffer {
+    const text = Buffer.concat([Buffer.from(head), this.lines.subarray(0, -1), Buffer.from(foot)])
+    const elements = text.subarray(head.length, -foot.length)
     for (let at = elements.indexOf(10); at >= 0; at = elements.indexOf(10, at + 1)) elements[at] = 44
-    return [Buffer.from(head), elements, Buffer.from(foot)]
+    return text
   }
 }
 
 /** A text frame of the WebSocket protocol (RFC 6455, section 5.2), from a server: whole, and not masked. */
-function framed(text: Buffer[]): Buffer[] {
-  const length = lengthOf(text)
-  const [code, more] = length < 126 ? [length, 0] : length < 2 ** 16 ? [126, 2] : [127, 8] // more bytes that say the length
-  const head = Buffer.alloc(2 + more)
-  head.writeUInt16BE(0x8100 + code)
-  if (more === 2) head.writeUInt16BE(length, 2)
-  if (more === 8) head.writeBigUInt64BE(BigInt(length), 2)
-  return joined([head, ...text])
-}
-
-/** As one buffer, for one write; but what is large is not copied: the fresh memory would cost more than some writes. */
-function joined(parts: Buffer[]): Buffer[] {
-  return lengthOf(parts) > GATHERED ? parts : [Buffer.concat(parts)]
-}
-
-function lengthOf(parts: Buffer[]): number {
-  return parts.reduce((sum, { length }) => sum + length, 0)
+function framed(text: Buffer): Buffer {
+  const { length } = text
+  const head = Buffer.alloc(length < 126 ? 2 : length < 2 ** 16 ? 4 : 10)
+  head.writeUInt16BE(0x8100 + (length < 126 ? length : length < 2 ** 16 ? 126 : 127))
+  if (head.length === 4) head.writeUInt16BE(length, 2)
+  if (head.length === 10) head.writeUInt32BE(length, 6) // the last four of eight bytes: no piece is that large
+  return Buffer.concat([head, text])
 }
 
 /** Where a reader's pieces go. `isFull`: whether more are waiting there than a reader should hold. */
@@ -153,25 +145,27 @@ class Reader {
   /** The position that it wants next: all before it has been sent. */
   next: number
   #acknowledged: number
-  #isLine: boolean // whether a line is known to begin at `next`
   #seen = 0 // the furthest position that is known to exist
+  #last = Infinity // where the log of a run that is done ends
   #catchingUp = false
   #sink: Sink
 
   constructor(id: string, next: number, sink: Sink) {
     this.id = id
     this.next = this.#acknowledged = next
-    this.#isLine = next === 0
     this.#sink = sink
   }
 
-  // The one rule of this program. Late, reconnected, restarted, overtaken, too slow: all of them are a reader whose
-  // `next` is not where the piece begins.
+  /** Whether it has all that there will ever be. */
+  get isDone() { return this.next >= this.#last }
+
+  // The one rule of this program: a piece at `next` is sent; one before it is old; one beyond it means that something
+  // was missed, and the log is read from `next`. Late, reconnected, restarted, overtaken, too slow: all the same case.
   receive(piece: Piece) {
     this.#seen = Math.max(this.#seen, piece.end)
     if (piece.end <= this.next || this.#catchingUp) return // old, or the catch-up will come to it
-    if (piece.position > this.next || !this.#isLine || this.#isFull()) return void this.#catchUp()
     const fresh = piece.from(this.next)
+    if (!fresh || this.#isFull()) return void this.#catchUp()
     this.next = piece.end
     this.#sink.send(fresh)
   }
@@ -182,12 +176,18 @@ class Reader {
     if (this.#seen > this.next) void this.#catchUp()
   }
 
-  finish() { this.#sink.finish() }
+  /** The log ends at `size`, for good. */
+  end(size: number) {
+    this.#last = size
+    if (this.isDone) this.#sink.finish()
+  }
 
+  // Trap, the stopped browser (a closed laptop, a debugger): its connection stays open, and `send` never fails; all that is
+  // meant for it would pile up here. So it gets no more than WINDOW beyond what it has acknowledged.
   #isFull() { return this.next - this.#acknowledged >= WINDOW || this.#sink.isFull() }
 
   // Live pieces that arrive meanwhile only move `#seen`, so the two cannot race: the catch-up ends when `next` has
-  // reached it, or the log has no more. What stops it otherwise is mended by the next answer about sizes.
+  // reached it, or the log has no more. If it ends early (no answer), the next answer about sizes starts it again.
   async #catchUp() {
     if (this.#catchingUp) return
     this.#catchingUp = true
@@ -197,14 +197,13 @@ class Reader {
         const piece = await read
         if (piece.end === this.next || !this.#isFollowed()) break
         this.next = piece.end
-        this.#isLine = true
         read = this.#readOn() // is on its way while this one is sent
         this.#sink.send(piece)
-        finishReaders(this.id)
+        if (this.isDone) this.#sink.finish()
       }
     } catch (error) {
-      const isMine = error instanceof RemoteError && error.kind !== 'failed' // a position where no line begins
-      if (isMine && this.#isFollowed()) this.#sink.refuse(error.message)
+      const isRefused = error instanceof RemoteError && error.kind !== 'failed' // a position where no line begins
+      if (isRefused && this.#isFollowed()) this.#sink.refuse(error.message)
     } finally {
       this.#catchingUp = false
     }
@@ -218,11 +217,12 @@ class Reader {
   #isFollowed() { return streams.get(this.id)?.readers.has(this) }
 }
 
-/** All readers of one run, and the chunks that wait for the end of the turn; `size` and `done`: as the workers server said last. */
-type Stream = { readers: Set<Reader>; waiting: Chunk[]; gathers: boolean; size: number; done: boolean }
+/** All readers of one run, and the pieces that wait for the end of the turn. */
+type Stream = { readers: Set<Reader>; waiting: Piece[] }
 
 function follow(reader: Reader) {
-  const stream = streams.get(reader.id) ?? { readers: new Set<Reader>(), waiting: [], gathers: false, size: 0, done: false }
+  const stream = streams.get(reader.id) ?? { readers: new Set<Reader>(), waiting: [] }
+  // Trap, the slow joiner: until this has reached the proxy, chunks pass us by, without a sign. See checkSoon() below.
   if (!streams.has(reader.id)) subscriber.subscribe(reader.id)
   streams.set(reader.id, stream)
   stream.readers.add(reader)
@@ -236,59 +236,49 @@ function unfollow(reader: Reader) {
   subscriber.unsubscribe(reader.id)
 }
 
+// What arrives in one turn of the event loop is joined to one piece, and sent as one frame to each reader: so the more
+// there is to do, the less each entry costs.
 async function receiveChunks() {
   for await (const frames of subscriber) {
     const chunk = unpackChunk(frames)
-    const stream = chunk && streams.get(chunk.id) // the whole id: ZeroMQ compares only its beginning
+    // Trap, prefix topics: who subscribes to "first" gets "first2", too. So compare the whole id.
+    const stream = chunk && streams.get(chunk.id)
     if (!stream) continue
     const { waiting } = stream
-    const last = waiting.at(-1)
-    const begin = waiting[0]?.position ?? chunk.position
-    const end = last ? last.position + last.lines.length : begin
-    // What does not follow comes after a gap, or is old; either way, a piece has no holes.
-    if (chunk.position !== end || end + chunk.lines.length - begin > GATHERED) passOn(stream)
-    waiting.push(chunk)
-    if (!stream.gathers) {
-      stream.gathers = true
-      passOn(stream)
-      setImmediate(() => {
-        stream.gathers = false
-        passOn(stream)
-      })
-    }
+    const piece = new Piece(chunk.id, chunk.position, chunk.lines)
+    const [first] = waiting
+    // A piece has no holes: what does not begin where the last one ended (after a gap, or old) starts a new one.
+    const fits = !first || piece.position === waiting.at(-1)!.end && piece.end - first.position <= GATHERED
+    if (!fits) passOn(stream)
+    if (!waiting.length) setImmediate(passOn, stream)
+    waiting.push(piece)
     if (!chunk.lines.length) checkSoon(chunk.id) // the run has probably ended
   }
 }
 
-// The first chunk of a turn is passed on at once; what else has arrived is one frame for each reader, at the end of the
-// turn: so the more there is to do, the less each entry costs.
 function passOn({ readers, waiting }: Stream) {
-  const [first] = waiting
+  const pieces = waiting.splice(0)
+  const [first] = pieces
   if (!first) return
-  const lines = waiting.length === 1 ? first.lines : Buffer.concat(waiting.map(({ lines }) => lines))
-  waiting.length = 0
-  const piece = new Piece({ ...first, lines })
+  const piece = pieces.length === 1 ? first : new Piece(first.id, first.position, Buffer.concat(pieces.map(({ lines }) => lines)))
   for (const reader of readers) reader.receive(piece)
 }
 
 // ---- What the workers server is asked
 
-/** A piece of the log, from the workers server. Readers who want the same get the same: one request for all. */
-async function readPiece(id: string, position: number): Promise<Piece> {
+/** A piece of the log, empty at its end. Readers who want the same get the same: one request for all. */
+function readPiece(id: string, position: number): Promise<Piece> {
   const key = `${id} ${position}`
-  const read = reads.get(key) ?? readLines(id, position)
-    .then(lines => new Piece({ id, position, lines }))
-    .finally(() => reads.delete(key))
+  const read = reads.get(key) ?? requestPiece(id, position).finally(() => reads.delete(key))
   reads.set(key, read)
   return read
 }
 
-/** Whole lines from a position on; none at the end. A reader that is to change them asks for a piece. */
-async function readLines(id: string, position: number): Promise<Buffer> {
+async function requestPiece(id: string, position: number): Promise<Piece> {
   while (reading >= MAX_READS) await new Promise<void>(resolve => turns.push(resolve)) // calls must find a free socket, too
   reading++
   try {
-    return await callRemote({ method: 'read', args: [id, position] })
+    return new Piece(id, position, await callRemote({ method: 'read', args: [id, position] }))
   } finally {
     reading--
     turns.shift()?.()
@@ -304,48 +294,36 @@ function checkSoon(id: string) {
   wanted.add(id)
 }
 
-// The one thing that a gap cannot show is that the last piece was lost. So ask how long the logs are, every now and
-// then; that also tells whether the workers server is alive.
-async function checkForever() {
-  for (;;) {
-    await checkSizes()
-    await sleep(CHECK)
-  }
-}
-
+// Trap, the lost tail: what was lost shows as a gap when more follows; after the last chunk nothing does, and a run that
+// has ended would look as if it went on. So ask how long the logs are; that also tells whether the workers server lives.
 async function checkSizes(ids = unfinished()) {
   const asked = Date.now()
   try {
     for (let from = 0; from === 0 || from < ids.length; from += 10_000) { // what fits into the arguments of one call
       const answer = await callRemote({ method: 'stat', args: [ids.slice(from, from + 10_000)] }, 1500)
       for (const [id, { size, done }] of Object.entries<{ size: number; done: boolean }>(JSON.parse(String(answer)))) {
-        const stream = streams.get(id)
-        if (stream) Object.assign(stream, { size, done })
-        stream?.readers.forEach(reader => reader.receive(new Piece({ id, position: size, lines: Buffer.alloc(0) })))
-        finishReaders(id)
+        const end = new Piece(id, size) // no lines at all: the log is this long
+        streams.get(id)?.readers.forEach(reader => {
+          reader.receive(end)
+          if (done) reader.end(size)
+        })
       }
     }
     answered = Date.now()
     tellPages(true)
   } catch (error) {
-    if (error instanceof TimeoutError && answered <= asked) tellPages(false) // else a new one has answered meanwhile
+    if (error instanceof TimeoutError && answered <= asked) tellPages(false) // else a later question was answered meanwhile
   }
 }
 
 function unfinished(): string[] {
-  const open = ({ readers, size, done }: Stream) => !done || [...readers].some(reader => reader.next < size)
-  return [...streams].filter(([, stream]) => open(stream)).map(([id]) => id)
-}
-
-function finishReaders(id: string) {
-  const stream = streams.get(id)
-  if (stream?.done) for (const reader of stream.readers) if (reader.next >= stream.size) reader.finish()
+  return [...streams].filter(([, { readers }]) => [...readers].some(reader => !reader.isDone)).map(([id]) => id)
 }
 
 function tellPages(answer: boolean) {
   if (answer === workers) return
   workers = answer
-  console.error(`the workers server ${workers ? 'answers' : 'does not answer: is it running? what did it say?'}`)
+  console.error(`the workers server ${workers ? 'answers' : 'does not answer; if it has ended, it has said why, and npm run workers starts it again'}`)
   sockets.clients.forEach(socket => socket.send(JSON.stringify({ workers })))
 }
 
@@ -362,12 +340,10 @@ class HttpError extends Error {
   }
 }
 
-function ownAddress() {
-  const { address, port } = server.address() as AddressInfo
-  return `http://${isIP(address) === 6 ? `[${address}]` : address}:${port}`
-}
-
-/** The names under which this server answers. Any other Host is a foreign page that points its own name at us. */
+/**
+ * The names under which this server answers, HOST first. Any other Host is that of a foreign page,
+ * whose owner lets his own name lead to our address (DNS rebinding).
+ */
 function ownHosts(): Set<string> {
   const { port } = server.address() as AddressInfo
   const everywhere = HOST === '0.0.0.0' || HOST === '::'
@@ -399,20 +375,15 @@ function isToken(given = ''): boolean {
   return timingSafeEqual(sha256(given), sha256(TOKEN))
 }
 
-function sha256(text: string): Buffer {
+function sha256(text: string | Buffer): Buffer {
   return createHash('sha256').update(text).digest()
-}
-
-/** A way in that a browser can remember, out of reach of scripts and of other sites. */
-function tokenCookie({ headers }: IncomingMessage): string {
-  return `longrun=${TOKEN}; Path=/; HttpOnly; SameSite=Strict${headers['x-forwarded-proto'] === 'https' ? '; Secure' : ''}`
 }
 
 // ---- HTTP
 
 type Handler = (request: IncomingMessage, response: ServerResponse, name: string, query: URLSearchParams) => Promise<void>
 
-const API: [method: string, path: RegExp, handler: Handler][] = [
+const ROUTES: [method: string, path: RegExp, handler: Handler][] = [
   ['GET', /^\/methods$/, async (_, response) => respondJson(response, 200, await callRemote({ method: 'methods' }))],
   ['GET', /^\/tasks$/, async (_, response) => respondJson(response, 200, await callRemote({ method: 'list' }))],
   ['POST', /^\/tasks$/, startTask],
@@ -422,6 +393,7 @@ const API: [method: string, path: RegExp, handler: Handler][] = [
   ['POST', /^\/files$/, receiveFile],
   ['GET', /^\/files\/([\w.-]{1,75})$/, sendFile],
   ['GET', /^\/health$/, sendHealth],
+  ['GET', /^\/([\w-]+\.\w+|)$/, sendPage],
 ]
 
 const HEADERS = {
@@ -435,26 +407,25 @@ const HEADERS = {
 }
 
 async function respond(request: IncomingMessage, response: ServerResponse) {
-  for (const [name, value] of Object.entries(HEADERS)) response.setHeader(name, value)
+  response.setHeaders(new Map(Object.entries(HEADERS)))
   // Compared and matched as it came, never decoded or resolved: there is no path that could lead elsewhere.
   const [path = '', search] = (request.url ?? '').split('?', 2)
   const query = new URLSearchParams(search)
   checkNames(request)
   if (TOKEN && path === '/' && isToken(query.get('token') ?? '')) {
     query.delete('token') // out of the address, and so out of the history, and of what people copy
-    response.writeHead(303, { 'Set-Cookie': tokenCookie(request), Location: `/${query.size ? `?${query}` : ''}` }).end()
-    return
+    const secure = request.headers['x-forwarded-proto'] === 'https' ? '; Secure' : ''
+    const cookie = `longrun=${TOKEN}; Path=/; HttpOnly; SameSite=Strict${secure}` // out of reach of scripts and of other sites
+    return void response.writeHead(303, { 'Set-Cookie': cookie, Location: `/${query.size ? `?${query}` : ''}` }).end()
   }
   checkToken(request)
   const method = request.method === 'HEAD' ? 'GET' : request.method
-  const file = files.get(path)
-  if (file && method === 'GET') return respondFile(request, response, file)
-  const routes = API.filter(([, pattern]) => pattern.test(path))
+  const routes = ROUTES.filter(([, pattern]) => pattern.test(path))
   const route = routes.find(([verb]) => verb === method)
   if (route) return route[2](request, response, route[1].exec(path)?.[1] ?? '', query)
-  if (!file && !routes.length) throw new HttpError(404, `there is nothing at ${path.slice(0, 200)}`)
-  const allowed = file ? ['GET'] : routes.map(([verb]) => verb)
-  throw new HttpError(405, `${request.method} is not allowed here`, { Allow: allowed.join(', ') })
+  if (!routes.length) throw new HttpError(404, `there is nothing at ${path.slice(0, 200)}`)
+  const allowed = routes.map(([verb]) => verb).join(', ')
+  throw new HttpError(405, `${request.method} is not allowed here, only ${allowed}`, { Allow: allowed })
 }
 
 async function startTask(request: IncomingMessage, response: ServerResponse) {
@@ -463,42 +434,33 @@ async function startTask(request: IncomingMessage, response: ServerResponse) {
   respondJson(response, 202, { id: call.id, pid: Number(pid) })
 }
 
-/** What `POST /tasks` asks for. Throws an HttpError that says what is wrong with it. */
+/** What `POST /tasks` asks for; that it makes sense is for the workers server to say. */
 async function readCall(request: IncomingMessage): Promise<Call> {
   // A page of another site can post forms and plain text without asking; JSON it cannot.
   if (!/^application\/json\s*(;|$)/i.test(request.headers['content-type'] ?? '')) {
     throw new HttpError(415, 'the content type must be application/json')
   }
-  const body = parseJson('body', await readBody(request))
-  if (!isObject(body)) throw new HttpError(400, 'the body must be a JSON object: {"method": NAME, "args": [...]}')
-  const { method, args = [], id = randomUUID(), callId = '', timeLimit } = body
-  if (typeof method !== 'string') throw new HttpError(400, 'method must be a string')
+  const body = await buffer(bodyOf(addAbortSignal(AbortSignal.timeout(BODY_TIME), request), MAX_BODY))
+  if (!isUtf8(body)) throw new HttpError(400, 'the body is not UTF-8')
+  const { method, id = randomUUID(), callId = '', args = [], timeLimit } = Object(parseJson('body', String(body)))
+  if ([method, id, callId].some(field => typeof field !== 'string')) throw new HttpError(400, 'the body must be a JSON object: {"method": NAME, "args": [...]}; method, id and callId are strings')
   if (RESERVED.includes(method)) throw new HttpError(404, `unknown method ${method}`) // it would start nothing
   if (!Array.isArray(args)) throw new HttpError(400, 'args must be an array')
   if (args.includes(Infinity) || args.includes(-Infinity)) throw new HttpError(400, 'a number in args is too large')
-  if (!isId(id)) throw new HttpError(400, INVALID_ID)
-  if (typeof callId !== 'string') throw new HttpError(400, 'callId must be a string')
-  if (timeLimit === undefined) return { method, callId, id, args }
-  if (typeof timeLimit !== 'number' || timeLimit < 0) throw new HttpError(400, 'timeLimit must be a number of seconds')
+  if (!['number', 'undefined'].includes(typeof timeLimit)) throw new HttpError(400, 'timeLimit must be a number of seconds')
   return { method, callId, id, args, timeLimit }
 }
 
-async function readBody(request: IncomingMessage): Promise<string> {
-  const parts: Buffer[] = []
+/** The body of a request, unless it is larger than it may be. */
+async function* bodyOf(request: IncomingMessage, most: number) {
+  const tooLarge = new HttpError(413, `the body may have at most ${most} bytes`)
+  if (Number(request.headers['content-length'] ?? 0) > most) throw tooLarge
   let size = 0
-  const deadline = setTimeout(() => request.destroy(), BODY_TIME)
-  try {
-    for await (const part of request as AsyncIterable<Buffer>) {
-      size += part.length
-      if (size > MAX_BODY) throw new HttpError(413, `the body may have at most ${MAX_BODY} bytes`)
-      parts.push(part)
-    }
-  } finally {
-    clearTimeout(deadline)
+  for await (const part of request as AsyncIterable<Buffer>) {
+    size += part.length
+    if (size > most) throw tooLarge
+    yield part
   }
-  const body = Buffer.concat(parts)
-  if (!isUtf8(body)) throw new HttpError(400, 'the body is not UTF-8')
-  return String(body)
 }
 
 async function cancelTask(_: IncomingMessage, response: ServerResponse, id: string) {
@@ -507,62 +469,53 @@ async function cancelTask(_: IncomingMessage, response: ServerResponse, id: stri
 }
 
 async function sendLog(request: IncomingMessage, response: ServerResponse, id: string, query: URLSearchParams) {
-  const from = query.get('from') ?? '0'
-  if (!/^\d{1,15}$/.test(from)) throw new HttpError(400, 'from must be a position, in bytes')
-  let position = Number(from)
-  let lines = await readLines(id, position)
+  let piece = await readPiece(id, positionOf('from', query.get('from')))
   response.writeHead(200, { 'Content-Type': 'application/x-ndjson', 'Content-Disposition': `attachment; filename="${id}.ndjson"` })
   if (request.method === 'HEAD') return void response.end()
   await pipeline(async function* () {
-    for (; lines.length; lines = await readLines(id, position += lines.length)) yield lines
+    for (; piece.lines.length; piece = await readPiece(id, piece.end)) yield piece.lines
   }, response)
 }
 
 /** The same readers as those of the WebSocket; what the client's connection takes counts as acknowledged. */
 async function sendEvents(request: IncomingMessage, response: ServerResponse, id: string) {
-  const last = request.headers['last-event-id'] ?? '0'
-  if (!/^\d{1,15}$/.test(String(last))) throw new HttpError(400, 'Last-Event-ID must be a position, in bytes')
-  const begin = () => response.headersSent ? response : response.writeHead(200, { 'Content-Type': 'text/event-stream', 'X-Accel-Buffering': 'no' })
-  if (request.method === 'HEAD') return void begin().end()
-  const reader = new Reader(id, Number(last), {
-    send: piece => { if (piece.event.map(part => begin().write(part)).every(Boolean)) reader.acknowledge(piece.end) },
+  const last = positionOf('Last-Event-ID', request.headers['last-event-id'])
+  response.setHeader('Content-Type', 'text/event-stream').setHeader('X-Accel-Buffering', 'no')
+  if (request.method === 'HEAD') return void response.end()
+  const reader = new Reader(id, last, {
+    send: piece => { if (response.write(piece.event)) reader.acknowledge(piece.end) },
     isFull: () => false,
-    refuse: message => begin().end(`event: refused\ndata: ${JSON.stringify({ errors: [message] })}\n\n`),
+    refuse: message => response.end(`event: refused\ndata: ${JSON.stringify({ errors: [message] })}\n\n`),
     // A browser comes again when its events have ended; only a 204 tells it that there is no more.
     finish: () => response.headersSent ? response.end() : response.writeHead(204).end(),
   })
-  if (!reader.next) begin().flushHeaders()
-  const beat = setInterval(() => begin().write(':\n\n'), BEAT)
-  response.setTimeout(2 * BEAT, () => response.destroy()) // it takes not even the heartbeats: it has gone without a word
+  if (!last) response.flushHeaders()
+  // Nothing was sent for so long: a heartbeat; or nothing was taken: the client has gone without a word.
+  response.setTimeout(2 * BEAT, () => response.writableNeedDrain ? response.destroy() : response.write(':\n\n'))
   response.on('drain', () => reader.acknowledge(reader.next))
   follow(reader)
-  response.once('close', () => {
-    clearInterval(beat)
-    unfollow(reader)
-  })
+  response.once('close', () => unfollow(reader))
+}
+
+/** A position that somebody gives as text; the beginning, if none. */
+function positionOf(what: string, given: unknown): number {
+  const text = String(given ?? 0)
+  if (!/^\d{1,15}$/.test(text)) throw new HttpError(400, `${what} must be a position, in bytes`)
+  return Number(text)
 }
 
 async function receiveFile(request: IncomingMessage, response: ServerResponse) {
   const type = request.headers['content-type'] ?? ''
   if (/^(multipart|application\/x-www-form-urlencoded)/i.test(type)) throw new HttpError(415, 'the body must be the file itself, not a form')
-  const tooLarge = new HttpError(413, `a file may have at most ${MAX_UPLOAD} bytes`)
-  if (Number(request.headers['content-length'] ?? 0) > MAX_UPLOAD) throw tooLarge
   const name = randomUUID()
   const path = join(UPLOADS, `${name}.part`) // no run can take it before it is whole
   const file = createWriteStream(path, { flags: 'wx', mode: 0o600 })
-  let size = 0
   try {
-    await pipeline(request, async function* (parts: AsyncIterable<Buffer>) {
-      for await (const part of parts) {
-        size += part.length
-        if (size > MAX_UPLOAD) throw tooLarge
-        yield part
-      }
-    }, file)
+    await pipeline(bodyOf(request, MAX_UPLOAD), file)
     renameSync(path, join(UPLOADS, name))
   } catch (error) {
     if (!file.closed) await once(file, 'close').catch(() => {}) // rejects with the error that closes it
-    rmSync(path, { force: true }) // not before: it could still be created. Now its space is free, too
+    rmSync(path, { force: true }) // before it was closed it could still be created, or hold its space
     throw error
   }
   respondJson(response, 201, { file: name })
@@ -573,14 +526,14 @@ async function sendFile(request: IncomingMessage, response: ServerResponse, name
   const missing = new HttpError(404, `there is no file ${name}`)
   if (!isFile(name)) throw missing
   const file = await open(join(FILES, name), constants.O_RDONLY | constants.O_NOFOLLOW).catch(() => { throw missing })
-  const found = await file.stat()
+  const { size } = await file.stat()
   response.writeHead(200, {
     'Content-Type': 'application/octet-stream',
-    'Content-Length': found.size,
+    'Content-Length': size,
     'Content-Disposition': `attachment; filename="${name}"`,
   })
   if (request.method === 'HEAD') return void (await file.close(), response.end())
-  await pipeline(file.createReadStream({ end: Math.max(0, found.size - 1) }), response)
+  await pipeline(file.createReadStream({ end: Math.max(0, size - 1) }), response)
 }
 
 async function sendHealth(_: IncomingMessage, response: ServerResponse) {
@@ -602,21 +555,23 @@ function respondJson(response: ServerResponse, status: number, value: unknown, h
 function respondError(response: ServerResponse, error: unknown) {
   const { status, message, headers } = toHttpError(error)
   if (response.headersSent) return void response.destroy() // too late to say it: the client sees that it is cut off
+  const { req: request } = response
   // What is left of the request is still read, and dropped: closing the connection would reset it, and a client that
   // is still sending would never see the answer. But not for long, as the rest could be without end.
-  const { req: request } = response
   if (request.destroyed) headers.Connection = 'close'
   else if (!request.complete) setTimeout(() => request.complete || request.destroy(), LINGER)
-  if (status === 401 && request.headers.accept?.includes('text/html')) {
-    // A click on a link in another site does not carry a strict cookie: the page asks again, now of itself.
-    if (request.headers['sec-fetch-site'] === 'cross-site') headers.Refresh = '0'
-    const run = /[?&]run=([\w-]{1,64})(&|$)/.exec(request.url ?? '')?.[1] // the form leads to where the link did
-    const field = run ? `<input type="hidden" name="run" value="${run}">` : ''
-    const wrong = /^\/\?(.*&)?token=/.test(request.url ?? '') ? '<p role="alert">This is not the token of this server.</p>' : ''
-    const form = String(files.get('/token.html')?.body).replace('</form>', `${field}${wrong}</form>`)
-    return void response.writeHead(status, { 'Content-Type': 'text/html; charset=utf-8', ...headers }).end(form)
-  }
-  respondJson(response, status, { errors: [message] }, headers)
+  if (status !== 401 || !request.headers.accept?.includes('text/html')) return respondJson(response, status, { errors: [message] }, headers)
+  // A click on a link in another site carries no strict cookie; when it is loaded again, it is a request of our own page.
+  if (request.headers['sec-fetch-site'] === 'cross-site') headers.Refresh = '0'
+  response.writeHead(status, { 'Content-Type': 'text/html; charset=utf-8', ...headers }).end(tokenForm(request.url ?? ''))
+}
+
+/** Asks a person for the token, and takes the run of the address along. */
+function tokenForm(url: string): string {
+  const run = /[?&]run=([\w-]{1,64})(&|$)/.exec(url)?.[1]
+  const field = run ? `<input type="hidden" name="run" value="${run}">` : ''
+  const wrong = /^\/\?(.*&)?token=/.test(url) ? '<p role="alert">This is not the token of this server.</p>' : ''
+  return String(files.get('token.html')?.body).replace('</form>', `${field}${wrong}</form>`)
 }
 
 function toHttpError(error: unknown): HttpError {
@@ -627,12 +582,8 @@ function toHttpError(error: unknown): HttpError {
   const { code, message } = error as NodeJS.ErrnoException
   if (code === 'EMFILE') return new HttpError(503, 'too many connections are open', { 'Retry-After': '1' })
   if (code === 'ENOSPC') return new HttpError(507, 'there is no space left for the file')
-  if (code !== 'ERR_STREAM_PREMATURE_CLOSE' && code !== 'ECONNRESET') console.error(error)
+  if (!/^(ERR_STREAM_PREMATURE_CLOSE|ECONNRESET|ABORT_ERR)$/.test(code ?? '')) console.error(error)
   return new HttpError(500, message)
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 // ---- The page
@@ -645,14 +596,16 @@ function loadFiles(): Map<string, File> {
   const found = readdirSync(folder, { withFileTypes: true }).filter(file => file.isFile() && extname(file.name) in TYPES)
   const loaded = new Map(found.map(({ name }) => {
     const body = readFileSync(join(folder, name))
-    return [`/${name}`, { type: TYPES[extname(name)]!, body, tag: `"${createHash('sha256').update(body).digest('base64url')}"` }]
+    return [name, { type: TYPES[extname(name)]!, body, tag: `"${sha256(body).toString('base64url')}"` }]
   }))
-  return loaded.set('/', loaded.get('/index.html')!)
+  return loaded.set('', loaded.get('index.html')!)
 }
 
-function respondFile(request: IncomingMessage, response: ServerResponse, { type, body, tag }: File) {
-  const known = request.headers['if-none-match'] === tag
-  response.writeHead(known ? 304 : 200, { 'Content-Type': type, 'Cache-Control': 'no-cache', ETag: tag }).end(known ? undefined : body)
+async function sendPage(request: IncomingMessage, response: ServerResponse, name: string) {
+  const file = files.get(name)
+  if (!file) throw new HttpError(404, `there is nothing at /${name.slice(0, 200)}`)
+  const known = request.headers['if-none-match'] === file.tag
+  response.writeHead(known ? 304 : 200, { 'Content-Type': file.type, 'Cache-Control': 'no-cache', ETag: file.tag }).end(known ? undefined : file.body)
 }
 
 // ---- WebSocket
@@ -669,7 +622,7 @@ function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
   }
 }
 
-/** What is no HTTP, or never ends. Node would answer it, too, but without our headers. */
+/** Requests that are no HTTP, or never end. Node would answer them, too, but without our headers. */
 function refuseMalformed({ code = '' }: NodeJS.ErrnoException, socket: Duplex) {
   if (!socket.writable || answering.has(socket)) return socket.destroy()
   const status = { HPE_HEADER_OVERFLOW: 431, ERR_HTTP_REQUEST_TIMEOUT: 408 }[code] ?? 400
@@ -688,10 +641,10 @@ function refuseConnection(socket: Duplex, { status, message, headers }: HttpErro
 function serveSocket(socket: WebSocket, connection: Duplex) {
   const readers = new Map<string, Reader>()
   const isFull = () => socket.bufferedAmount > 4 * WINDOW // of all the runs that it follows together
-  // Whoever asks on and on without reading the answers would have them all kept here.
+  // The answers for a page that keeps asking, and does not read them, would fill our memory.
   const tell = (message: object) => isFull() ? socket.terminate() : socket.send(JSON.stringify(message))
   const sink = (id: string): Sink => ({
-    send: piece => { if (socket.readyState === socket.OPEN) for (const part of piece.frame) connection.write(part) },
+    send: piece => { if (socket.readyState === socket.OPEN) connection.write(piece.frame) },
     isFull,
     refuse(message) {
       tell({ id, error: message })
@@ -723,13 +676,11 @@ function serveSocket(socket: WebSocket, connection: Duplex) {
   socket.once('close', () => readers.forEach(unfollow))
   tell({ workers })
   tell({ beat: BEAT })
-  watch(socket)
+  keepBeating(socket)
 }
 
-type Message = { verb: 'start' | 'ack' | 'stop'; id: string; next: number }
-
 /** What a page may say; undefined for anything else. */
-function unpackMessage(text: string): Message | undefined {
+function unpackMessage(text: string): { verb: 'start' | 'ack' | 'stop'; id: string; next: number } | undefined {
   try {
     const { start, ack, stop, next = 0 } = JSON.parse(text)
     const verb = start !== undefined ? 'start' : ack !== undefined ? 'ack' : 'stop'
@@ -741,7 +692,7 @@ function unpackMessage(text: string): Message | undefined {
 }
 
 /** The heartbeat: a page that has gone without a word does not answer pings; after two of them it is cut off. */
-function watch(socket: WebSocket) {
+function keepBeating(socket: WebSocket) {
   let missed = 0
   socket.on('pong', () => { missed = 0 })
   const timer = setInterval(() => {

@@ -47,35 +47,6 @@ export function remote<const P extends readonly Parameter[]>(
   return Object.assign({ description, parameters, run }, { [MARK]: true })
 }
 
-/**
- * The remote functions by name: those of this file, and those of the module that TASKS names. A Map, because in
- * an object `toString` and `__proto__` would be functions that anyone may call. Throws what the module throws.
- */
-export async function loadFunctions(): Promise<Map<string, Remote>> {
-  const modules = [await loadModule(import.meta.filename), await loadModule(TASKS)]
-  const exported = modules.flatMap(module => Object.entries(module))
-  return new Map(exported.filter((pair): pair is [string, Remote] => MARK in Object(pair[1])))
-}
-
-// On Node 20 a task process is CommonJS (see forkTask), where require() cannot load a module that awaits at its top
-// level, nor import() one in TypeScript. tsx would see to that, with a second thread that takes 250 ms to start: so it
-// is told only for modules that need it.
-async function loadModule(path: string): Promise<Record<string, object>> {
-  const { href } = pathToFileURL(path)
-  if (typeof require !== 'function') return import(href)
-  const wholeLoader = async () => (await import('tsx/esm/api')).register()
-  const imports = (file: string) => file.endsWith('.ts') && file !== import.meta.filename && /\bimport\s*\(/.test(readFileSync(file, 'utf8'))
-  try {
-    const module = require(path)
-    if (Object.keys(require.cache).some(imports)) await wholeLoader()
-    return module
-  } catch (error) {
-    if (!/^ERR_REQUIRE_(ASYNC_MODULE|ESM)$/.test(String((error as NodeJS.ErrnoException).code))) throw error
-    await wholeLoader()
-    return import(href)
-  }
-}
-
 /** The arguments with their defaults filled in. Throws a RemoteError that names the argument that does not fit. */
 export function checkArgs({ parameters }: Remote, args: unknown[]): unknown[] {
   if (args.length > parameters.length) {
@@ -138,8 +109,8 @@ export class Task {
   /** Something went wrong, and the function goes on. To end the run, throw. */
   error(msg: string, details?: Details) { this.#report('error', { msg, ...details }) }
 
-  /** For the task process: throws a RangeError when the line does not fit into the log any more. */
-  count(line: string) {
+  /** Takes room for a line in the log. Throws a RangeError when there is not enough. */
+  reserve(line: string) {
     const size = this.#size + Buffer.byteLength(line)
     if (size > MAX_LOG) throw new RangeError(`the log of a run may have ${MAX_LOG} bytes (MAX_LOG)`)
     this.#size = size
@@ -147,7 +118,7 @@ export class Task {
 
   #report(type: Entry['type'], data: unknown) {
     const line = packEntry(type, data)
-    this.count(line)
+    this.reserve(line)
     if (!this.#gathered) {
       this.#since = Date.now()
       setImmediate(() => this.flush())
@@ -168,6 +139,10 @@ export class Task {
 type Details = { line?: number; column?: number; file?: string; [detail: string]: unknown }
 
 // ---- The log of a run
+
+const LF = 10 // the byte that ends a line
+/** A file that only takes up room: it is removed to make some for the last lines of runs on a full disk. */
+export const BALLAST = join(RUNS, 'ballast')
 
 /** The log of one run, open for writing. The one place where lines are appended, and where a run is ended. */
 export class RunLog {
@@ -194,6 +169,17 @@ export class RunLog {
     this.size += lines.length
   }
 
+  /** Whole lines from a position: at most so many bytes, or one line that is longer; none at the end. */
+  lines(position: number, most: number): Buffer {
+    const before = position ? this.read(position - 1, position).at(0) : LF
+    if (before !== undefined && before !== LF) throw new RemoteError('invalid position: no line begins there')
+    for (; ; most *= 2) {
+      const lines = this.read(position, position + most)
+      const end = lines.lastIndexOf(LF) + 1
+      if (end || lines.length < most) return lines.subarray(0, end)
+    }
+  }
+
   /** The entry in the last whole line, undefined when there is none. */
   last(): Entry | undefined {
     const end = this.#lineStart(this.size)
@@ -207,7 +193,7 @@ export class RunLog {
   #lineStart(position: number): number {
     for (let end = position; end > 0;) {
       const start = Math.max(0, end - BATCH)
-      const found = this.read(start, end).lastIndexOf('\n')
+      const found = this.read(start, end).lastIndexOf(LF)
       if (found >= 0) return start + found + 1
       end = start
     }
@@ -216,7 +202,7 @@ export class RunLog {
 
   /** The bytes from one position to another. */
   read(from: number, to: number): Buffer {
-    const bytes = Buffer.alloc(to - from)
+    const bytes = Buffer.allocUnsafe(to - from)
     return bytes.subarray(0, readSync(this.#fd, bytes, 0, bytes.length, from))
   }
 
@@ -236,9 +222,6 @@ export class RunLog {
 
   close() { closeSync(this.#fd) }
 }
-
-/** A file that only takes up room, for the last lines of runs on a full disk. The workers server lays it out. */
-export const BALLAST = join(RUNS, 'ballast')
 
 // ---- Remote functions
 
@@ -314,7 +297,7 @@ function boundedReports(task: Task) {
 }
 
 const DELIMITERS = [',', ';', '\t']
-const [LF, CR, QUOTE] = [10, 13, 34]
+const [CR, QUOTE] = [13, 34]
 const ROW_LIMIT = 1 << 20 // a forgotten quote must not swallow the file, nor an endless line the memory
 const JSON_ROOM = 8 * ROW_LIMIT // more than any row can need, even if all of it becomes \u0000
 const PROGRESS_PAUSE = 50 // milliseconds
@@ -542,6 +525,8 @@ async function awaitRun(id: string | undefined) {
   const assigned = id ?? assignment()
   const functions = await loadFunctions()
   const socket = createSocket(Publisher, { sendTimeout: 0 }) // 0: a send never waits, what is too much is dropped
+  // Trap, the slow joiner: a connection takes a moment, and what a PUB sends before is dropped without an error. A run
+  // that begins at once would lose its first entries; here that is a gap before `next`, read from the log like any other.
   socket.connect(XSUB_ADDR)
   if (!id) process.send?.('ready', undefined, undefined, () => {}) // the server has gone: `disconnect` follows
   await run(await assigned, functions, socket)
@@ -598,8 +583,8 @@ class Hints {
 
 type Began = Entry & { type: 'start' }
 
-/** The run's log and its first line; that may be late, as the server can be held up, or killed, after the fork: no event tells. */
-async function openLog(id: string) {
+/** Waits for the first line of the log: a server that is held up writes it late, one that was killed never. No event tells. */
+async function awaitLog(id: string) {
   const isBegun = () => statSync(logPath(id), { throwIfNoEntry: false })?.size
   while (!isBegun() && process.connected) await sleep(10)
   if (!isBegun()) process.exit()
@@ -610,7 +595,7 @@ async function openLog(id: string) {
 }
 
 async function run(id: string, functions: Map<string, Remote>, socket: Publisher) {
-  const { log, start } = await openLog(id)
+  const { log, start } = await awaitLog(id)
   const { method, args } = start.data
   const stop = new AbortController()
   const hints = new Hints(log, socket)
@@ -624,7 +609,7 @@ async function run(id: string, functions: Map<string, Remote>, socket: Publisher
   try {
     const called = functions.get(method)!
     const result = await called.run(task, ...checkArgs(called, args))
-    task.count(packEntry('msg', result)) // throws when it cannot be written
+    task.reserve(packEntry('msg', result)) // throws when it cannot be written as JSON, or does not fit into the log any more
     end(stop.signal.aborted ? 'cancelled' : 'ok', result)
   } catch (error) {
     fail(error) // the function's, or its result cannot be written
@@ -669,4 +654,40 @@ const LAST_WORDS = 2 ** 16 // characters of a message, which comes twice, and of
 function describe(thrown: unknown): Note {
   const { name, message, stack } = thrown instanceof Error ? thrown : new Error(typeof thrown === 'string' ? thrown : inspect(thrown))
   return { msg: String(message || name).slice(0, LAST_WORDS), stack: stack && String(stack).slice(0, LAST_WORDS) }
+}
+
+// ---- Loading the functions
+
+/**
+ * The remote functions by name: those of this file, and those of the module that TASKS names. A Map, because in
+ * an object `toString` and `__proto__` would be functions that anyone may call. Throws what the module throws, and an
+ * Error when it has none.
+ */
+export async function loadFunctions(): Promise<Map<string, Remote>> {
+  const functions = new Map<string, Remote>()
+  for (const path of [import.meta.filename, TASKS]) {
+    const found = Object.entries(await loadModule(path)).filter((pair): pair is [string, Remote] => MARK in Object(pair[1]))
+    if (!found.length) throw new Error(`${path} exports no remote function, as in: export const NAME = remote(…)`)
+    for (const [name, called] of found) functions.set(name, called)
+  }
+  return functions
+}
+
+// On Node 20 a task process is CommonJS (see forkTask), where require() cannot load a module that awaits at its top
+// level, nor import() one in TypeScript. tsx would see to that, with a second thread that takes 250 ms to start: so it
+// is told only for modules that need it.
+async function loadModule(path: string): Promise<Record<string, object>> {
+  const { href } = pathToFileURL(path)
+  if (typeof require !== 'function') return import(href)
+  const wholeLoader = async () => (await import('tsx/esm/api')).register()
+  const imports = (file: string) => file.endsWith('.ts') && file !== import.meta.filename && /\bimport\s*\(/.test(readFileSync(file, 'utf8'))
+  try {
+    const module = require(path)
+    if (Object.keys(require.cache).some(imports)) await wholeLoader()
+    return module
+  } catch (error) {
+    if (!/^ERR_REQUIRE_(ASYNC_MODULE|ESM)$/.test(String((error as NodeJS.ErrnoException).code))) throw error
+    await wholeLoader()
+    return import(href)
+  }
 }

@@ -4,19 +4,17 @@
 
 import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import {
-  closeSync, existsSync, openSync, readdirSync, readFileSync, readSync, rmSync, statSync, writeFileSync,
-} from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import {
-  busy, BusyError, createSocket, FILES, INVALID_ID, isFile, isId, KEEP_RUNS, logPath, MAX_CHUNK, openRuns,
+  busy, BusyError, createSocket, FILES, INVALID_ID, isId, KEEP_RUNS, logPath, MAX_CHUNK, openRuns,
   outliveTerminal, packChunk, packEntry, packReply, PROCESS_LIMIT, rawResult, refused, refuseToStart, RemoteError,
-  REP_ADDR, RESERVED, result, RUNS, SPARES, started, TIME_LIMIT, unpackCall, unpackEntry, unpackEnvelope, UPLOADS,
+  REP_ADDR, RESERVED, result, RUNS, SPARES, started, TASKS, TIME_LIMIT, unpackCall, unpackEntry, unpackEnvelope, UPLOADS,
   XPUB_ADDR, XSUB_ADDR,
-  type Call, type Done, type Entry, type Outcome, type Reply, type Start,
+  type Call, type Done, type Outcome, type Reply, type Start,
 } from './protocol.ts'
 import { BALLAST, checkArgs, loadFunctions, RunLog } from './tasks.ts'
 
@@ -29,43 +27,45 @@ const LAST_READS = 200 // ms in which readers can still fetch the last lines whe
 const UPLOAD_AGE = 3600_000 // ms after which an upload that no run took is removed
 const TASK_PROCESS = join(import.meta.dirname, 'tasks.ts')
 
-/** A run, from its call until its log is removed. Times in ms since 1970, sizes in bytes. */
+/** A run, from its call until its log is removed. */
 type Run = {
   id: string
   start: Start
+  /** In ms since 1970. */
   started: number
   /** Why it is to end, once that was asked for. */
   reason?: string
-  timers: NodeJS.Timeout[]
-  /** Started by an earlier workers server: its end is no event for us. */
-  adopted: boolean
+  /** Asks it to end at its time limit; once it was asked, kills it after the grace period. */
+  timer?: NodeJS.Timeout
+  /** What its log says, once that is complete. */
+  end?: State
 }
-type Ended = { run: Run; size: number; outcome: Outcome; seconds: number; file?: string }
+/** What a log says of its run: its size in bytes; how the run ended, once it has. */
+type State = { size: number; outcome?: Outcome; seconds?: number }
 
 // A place is a process: a run stands in `running` from the check of the limit until its process has gone and its
 // log has its last line. The limit, the duplicate check and the clean stop are all this one Map.
 const running = new Map<string, Run>()
-const ended = new Map<string, Ended>() // oldest first
-const spares: ChildProcess[] = []
-let loading: ChildProcess | undefined
+const ended = new Map<string, Run>() // oldest first
+const spares = new Set<ChildProcess>() // the last one may still be loading
 let pause = QUIET
 let refillTimer: NodeJS.Timeout | undefined
-let removal: NodeJS.Timeout | undefined
 let stopping = 0
 
 // ---- The program
 
 openRuns()
-const functions = await loadFunctions().catch(error => refuseToStart(`cannot load the remote functions: ${error.stack}`))
-for (const name of RESERVED) {
-  if (functions.has(name)) refuseToStart(`a remote function cannot be called ${name}: that name is reserved`)
+const functions = await loadFunctions().catch(error => refuseToStart(`cannot load the remote functions, TASKS is ${TASKS}: ${error.stack}`))
+for (const name of [...RESERVED, 'default']) {
+  if (functions.has(name)) refuseToStart(`a remote function cannot be named ${name}: export const ANOTHER_NAME = remote(…)`)
 }
 const router = createSocket(Router, { sendTimeout: 0 })
 await bind(router, REP_ADDR)
 let proxy = await startProxy()
-process.on('exit', () => { // whatever the reason is: its thread would keep this process for ever
+process.on('exit', () => { // whatever the reason is
+  removeSockets()
   try {
-    proxy.terminate()
+    proxy.terminate() // else its thread would keep this process alive for ever
   } catch {} // it has just ended by itself, see startProxy
 })
 const publisher = createSocket(Publisher, { sendTimeout: 0 })
@@ -73,9 +73,8 @@ publisher.connect(XSUB_ADDR)
 
 layBallast()
 adoptAll()
-setInterval(finishAdopted, WATCH)
-tidy(sweepUploads)
-setInterval(tidy, UPLOAD_AGE / 6, sweepUploads)
+attempt('remove old uploads', sweepUploads)
+setInterval(attempt, UPLOAD_AGE / 6, 'remove old uploads', sweepUploads)
 process.on('SIGTERM', stop)
 process.on('SIGINT', stop)
 outliveTerminal()
@@ -83,17 +82,20 @@ refill()
 void answerCalls()
 console.log(`workers server ready: ${REP_ADDR}, process limit ${PROCESS_LIMIT}, remote functions ${[...functions.keys()].join(', ')}`)
 
-// Binding an ipc address that somebody listens on succeeds, and silently takes it over from him: so ask first.
-// A plain connection, not a request: a server that is stopped or busy would not answer, but is still there.
+// Trap, the silent takeover: binding an ipc address that is in use succeeds, and the one who had it gets no connection
+// any more, and no error. So look whether somebody listens: by a plain connection, as a server that is stopped or busy
+// would not answer a request, but is still there.
 async function bind(socket: { bind(address: string): Promise<void> }, address: string) {
   const path = socketPath(address)
-  if (path && await listens(path)) refuseToStart(`another workers server is running on ${address}`)
+  if (path && await listens(path)) refuseToStart(`another workers server is running on ${address}: stop it, or set RUNS to another folder`)
   await socket.bind(address).catch(error => refuseToStart(`cannot listen on ${address}: ${error.message}`))
 }
 
 /**
- * From the tasks to the web server. Native, in its own thread: no message of a task passes through this program.
- * When this process is stopped and continued (SIGSTOP), it may end by EINTR, and closes its sockets: so start another.
+ * From the tasks to the web server: XSUB and XPUB are SUB and PUB that pass on who subscribes to what, too, so that all
+ * tasks and all web servers need one address each. Native, in its own thread: no message passes through this program.
+ * When this process is stopped and continued (SIGSTOP), the proxy may end with EINTR (interrupted system call), and
+ * closes its sockets: so start another, when they are closed; else bind() would find them, and refuse to start.
  */
 async function startProxy(): Promise<Proxy> {
   const xsub = createSocket(XSubscriber)
@@ -115,16 +117,16 @@ function socketPath(address: string): string | undefined {
 }
 
 function listens(path: string): Promise<boolean> {
-  return new Promise(resolve => {
-    const probe = connect(path, () => resolve(true)).on('error', () => resolve(false))
-    probe.once('connect', () => probe.destroy())
-  })
+  const probe = connect(path)
+  return once(probe, 'connect').then(() => true, () => false).finally(() => probe.destroy())
 }
 
 // ---- Requests
 
-// Every request gets exactly one reply, so one line sends, and answer() always returns. The REP side is a Router:
-// one frame from a peer that is not REQ ends a Reply socket (zguide chapter 3, "The Asynchronous Client/Server").
+// Every request gets exactly one reply: so there is a single send, and answer() never throws.
+// Traps of a REP socket: it must answer one request before it can read the next (lockstep), and a single frame from a
+// peer that is no REQ makes its receive() throw, which ends the loop: nobody is answered any more (fragility). So this
+// side is a ROUTER, which a REQ cannot tell from a REP (ZeroMQ's guide, chapter 3, "The Asynchronous Client/Server").
 async function answerCalls() {
   for await (const frames of router) {
     const envelope = unpackEnvelope(frames)
@@ -156,66 +158,61 @@ async function answer(body: Buffer[]): Promise<Reply> {
 }
 
 function listRuns() {
-  const live = [...running.values()].map(run => readEnd(run) ?? { run, size: sizeOf(run.id) })
-  const kept = [...ended.values()].slice(surplus())
-  return [...kept, ...live].reverse().sort((a, b) => b.run.started - a.run.started).map(({ run, ...end }) => {
-    const { method, callId, pid } = run.start
-    return { id: run.id, method, callId, pid, started: run.started, ...end }
+  const kept = [...ended.values()].slice(Math.max(0, ended.size - KEEP_RUNS)) // the others are about to be removed
+  return [...kept, ...running.values()].reverse().sort((a, b) => b.started - a.started).map(run => {
+    const { id, start: { method, callId, pid }, started } = run
+    return { id, method, callId, pid, started, ...stateOf(run) }
   })
 }
 
 function statRuns(ids: unknown) {
   if (!Array.isArray(ids)) throw new RemoteError('invalid arguments: stat takes [[id, …]]')
-  const known = ids.filter(id => findRun(id)).map(id => {
-    const end = ended.get(id) ?? readEnd(running.get(id)!)
-    return [id, { size: end?.size ?? sizeOf(id), done: end !== undefined }]
+  const known = ids.map(id => running.get(id) ?? ended.get(id)).filter(run => run !== undefined)
+  return Object.fromEntries(known.map(run => {
+    const { size, outcome } = stateOf(run)
+    return [run.id, { size, done: outcome !== undefined }]
+  }))
+}
+
+/** What its log says of a run. Once that is complete nothing follows, but its process may take a moment longer to go. */
+function stateOf(run: Run): State {
+  if (run.end) return run.end
+  if (!existsSync(logPath(run.id))) return { size: 0 } // somebody has removed it
+  return withLog(run.id, log => {
+    const last = log.last()
+    if (last?.type !== 'done') return { size: log.size }
+    const { outcome, seconds } = last.data
+    return run.end = { size: log.size, outcome, seconds }
   })
-  return Object.fromEntries(known)
 }
 
 /** Whole lines from a position: at most MAX_CHUNK bytes, or one line that is longer; none at the end. */
-function readLines(id: string, position: unknown, length = MAX_CHUNK): Buffer {
+function readLines({ id }: Run, position: unknown): Buffer {
   if (!Number.isSafeInteger(position) || Number(position) < 0) throw new RemoteError('invalid position: not a whole number')
-  const skip = position ? 1 : 0 // one byte earlier, to see that a line begins here
   if (!existsSync(logPath(id))) return Buffer.alloc(0)
-  const file = openSync(logPath(id), 'r')
+  return withLog(id, log => log.lines(Number(position), MAX_CHUNK))
+}
+
+function withLog<T>(id: string, act: (log: RunLog) => T): T {
+  const log = new RunLog(id, 'open')
   try {
-    for (; ; length *= 2) {
-      const bytes = Buffer.allocUnsafe(length)
-      const read = bytes.subarray(0, readSync(file, bytes, 0, length, Number(position) - skip))
-      if (skip && read.length && read[0] !== 10) throw new RemoteError('invalid position: no line begins there')
-      const end = read.lastIndexOf(10) + 1
-      if (end > skip || read.length < length) return read.subarray(skip, Math.max(skip, end))
-    }
+    return act(log)
   } finally {
-    closeSync(file)
+    log.close()
   }
 }
 
-function sizeOf(id: string): number {
-  return statSync(logPath(id), { throwIfNoEntry: false })?.size ?? 0
-}
-
-function knownRun(id: unknown): string {
+function knownRun(id: unknown): Run {
   if (!isId(id)) throw new RemoteError(INVALID_ID)
-  if (!findRun(id)) throw new RemoteError(`unknown run ${id}`)
-  return id
-}
-
-function runningRun(id: unknown): Run {
-  const run = running.get(knownRun(id))
-  if (!run || readEnd(run)) throw new RemoteError(`not running: ${id} has ended`)
+  const run = running.get(id) ?? ended.get(id)
+  if (!run) throw new RemoteError(`unknown run ${id}`)
   return run
 }
 
-/** By id; looks on the disk, too: a log that was empty and young when this server started was left for later. */
-function findRun(id: unknown): Run | undefined {
-  if (!isId(id)) return
-  try {
-    return running.get(id) ?? ended.get(id)?.run ?? adoptRun(id)
-  } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error // else it is no log of a run, see adoptAll
-  }
+function runningRun(id: unknown): Run {
+  const run = knownRun(id)
+  if (stateOf(run).outcome) throw new RemoteError(`not running: ${run.id} has ended`)
+  return run
 }
 
 // ---- A run's life
@@ -225,10 +222,10 @@ async function startRun({ method, callId, id, args, timeLimit = TIME_LIMIT }: Ca
   if (!isId(id)) throw new RemoteError(INVALID_ID)
   if (callId.length > 256) throw new RemoteError('invalid call id: at most 256 characters are allowed')
   const called = functions.get(method)
-  if (!called) throw new RemoteError(`unknown method ${method}`)
+  if (!called) throw new RemoteError(`unknown method ${method}: \`methods\` tells what can be called`)
   checkArgs(called, args)
   if (running.has(id)) throw new RemoteError(`already running: a run with the id ${id}`)
-  if (findRun(id) || existsSync(logPath(id))) throw new RemoteError(`already used: the id ${id}`)
+  if (ended.has(id) || existsSync(logPath(id))) throw new RemoteError(`already used: the id ${id}; every run needs a new one`)
   const key = callId || id
   if ([...running.values()].some(run => (run.start.callId || run.id) === key)) throw new RemoteError(`already running: the call ${key}`)
   if (stopping) throw new BusyError('the workers server is stopping')
@@ -236,24 +233,25 @@ async function startRun({ method, callId, id, args, timeLimit = TIME_LIMIT }: Ca
 
   const spare = takeSpare()
   const child = spare ?? forkTask(id)
-  const start: Start = { method, args, callId, pid: child.pid ?? 0, timeLimit }
-  const run: Run = { id, start, started: Date.now(), timers: [], adopted: false }
-  running.set(id, run) // in the same turn as the checks: two calls cannot both pass them
   if (!child.pid) {
     const [error] = await once(child, 'error') // no such binary, no descriptors left: then there is no `exit`
-    running.delete(id)
     throw new RemoteError(`cannot start a process: ${error.message}`)
   }
+  const run: Run = { id, start: { method, args, callId, pid: child.pid, timeLimit }, started: Date.now() }
   try {
     beginLog(run)
   } catch (error) {
-    running.delete(id)
     child.kill('SIGKILL')
     throw new RemoteError(`cannot start a log: ${(error as Error).message}`) // the disk is full
   }
-  child.once('exit', (code, signal) => finishRun(run, exitReason(code, signal)))
+  running.set(id, run) // in the same turn as the checks: two calls cannot both pass them
+  // Trap: `exit` overtakes the last messages of the process, which are still on their way. Were it told as the end of the
+  // run, these would never be shown; but what is told is a position, see finishRun.
+  child.once('exit', (code, signal) => {
+    finishRun(run, signal ? `killed by ${signal}` : `ended without a result (exit code ${code})`)
+  })
   // Not in this turn: in a burst, the processes that wake would compete with the replies to the other calls.
-  if (spare) setImmediate(() => spare.send(id, () => {})) // it has died: `exit` follows
+  if (spare) setImmediate(() => spare.send(id, () => {})) // an error here means that it has died: `exit` follows
   limitTime(run)
   console.log(`run ${id} started: ${method}, process ${child.pid}`)
   return child.pid
@@ -261,15 +259,12 @@ async function startRun({ method, callId, id, args, timeLimit = TIME_LIMIT }: Ca
 
 // The log begins with the call, and stands before anyone hears that the run has started: whatever dies from here
 // on, the task process or this one, the run is known, and somebody will end it.
-function beginLog(run: Run) {
-  const { id, start } = run
+function beginLog({ id, start, started }: Run) {
   const log = new RunLog(id, 'create')
-  const line = packEntry('start', start)
-  const lines = Buffer.from(line)
-  run.started = unpackEntry(line).time // the same for a server that adopts it
   try {
+    const lines = Buffer.from(packEntry('start', start, started))
     log.append(lines)
-    void publisher.send(packChunk({ id, position: 0, lines })).catch(() => {})
+    publish(id, 0, lines)
   } catch (error) {
     rmSync(logPath(id))
     throw error
@@ -278,23 +273,24 @@ function beginLog(run: Run) {
   }
 }
 
-function exitReason(code: number | null, signal: string | null): string {
-  return signal ? `killed by ${signal}` : `ended without a result (exit code ${code})`
+function publish(id: string, position: number, lines: Buffer) {
+  void publisher.send(packChunk({ id, position, lines })).catch(() => {}) // a hint: who misses it reads the log
 }
 
 function limitTime(run: Run) {
   const { timeLimit } = run.start
   if (!timeLimit) return
   const left = run.started + timeLimit * 1000 - Date.now()
-  run.timers.push(setTimeout(cancelRun, Math.max(0, left), run, `over its time limit of ${timeLimit} s`))
+  run.timer = setTimeout(cancelRun, Math.max(0, left), run, `over its time limit of ${timeLimit} s`)
 }
 
 /** Asks a run to end; kills it, and all that it started, when it has not done so after the grace period. */
 function cancelRun(run: Run, reason: string) {
   if (run.reason) return // asked already
   run.reason = reason
-  sendSignal(run.start.pid, 'SIGTERM')
-  run.timers.push(setTimeout(sendSignal, GRACE, -run.start.pid, 'SIGKILL'))
+  clearTimeout(run.timer)
+  sendSignal(run.start.pid, 'SIGTERM') // ends a process that is still loading at once: it has no listener yet
+  run.timer = setTimeout(sendSignal, GRACE, -run.start.pid, 'SIGKILL')
 }
 
 /**
@@ -308,108 +304,84 @@ function sendSignal(pid: number, signal: NodeJS.Signals) {
   } catch {} // nobody there any more
 }
 
-/** A zombie is none: it may stay for long when its parent has died, but then it has no command line any more. */
+/** A zombie does not count: it may stay for long when its parent has died, but it has no command line any more. */
 function hasProcess(pid: number): boolean {
   try {
-    return process.kill(pid, 0) && (process.platform !== 'linux' || readFileSync(`/proc/${pid}/cmdline`).length > 0)
+    return process.platform === 'linux' ? readFileSync(`/proc/${pid}/cmdline`).length > 0 : process.kill(pid, 0)
   } catch {
     return false
   }
 }
 
 /** The end of every run: nothing that it started is left, its log has its last line, its place is free. */
-function finishRun(run: Run, reason: string) {
-  run.timers.forEach(clearTimeout)
-  // What is left of its process group. If there is a process of that number, it has come round again, for somebody else.
+function finishRun(run: Run, why: string) {
+  clearTimeout(run.timer)
+  // What is left of its process group. (If there is a process of that id, the id was used again: it is somebody else's.)
   if (!hasProcess(run.start.pid)) sendSignal(-run.start.pid, 'SIGKILL')
   try {
-    const { size, done } = writeEnd(run, reason)
-    running.delete(run.id)
-    ended.set(run.id, summary(run, size, done))
-    // The end position of the log, with no lines: a reader that has missed the last of them learns it from this.
-    void publisher.send(packChunk({ id: run.id, position: size, lines: Buffer.alloc(0) })).catch(() => {})
-    console.log(`run ${run.id} ended: ${done.outcome}, ${done.seconds} s${done.reason ? `, ${JSON.stringify(done.reason.slice(0, 200))}` : ''}`)
+    const { outcome, seconds, reason } = completeLog(run, why)
+    console.log(`run ${run.id} ended: ${outcome}, ${seconds} s${reason ? `, ${JSON.stringify(reason.slice(0, 200))}` : ''}`)
+    // Where the log ends, with no lines: a reader that has missed the last of them learns it from this.
+    publish(run.id, stateOf(run).size, Buffer.alloc(0))
+    keepRun(run)
   } catch (error) {
     console.error(`run ${run.id} cannot be ended: ${(error as Error).message}`) // the disk is full
-    if (!stopping) return void setTimeout(finishRun, 1000, run, reason)
-    running.delete(run.id) // the next server will find it, and try again
+    if (!stopping) return void setTimeout(finishRun, 1000, run, why) // else the next server will find it, and try again
   }
-  tidy(() => {
-    for (const name of uploadsOf(run)) rmSync(join(UPLOADS, name), { force: true })
-    rmSync(join(FILES, `${run.id}.part`), { recursive: true, force: true }) // unfinished work
+  running.delete(run.id)
+  attempt('tidy up', () => {
+    for (const name of uploadsOf(run)) remove(UPLOADS, name)
+    remove(FILES, `${run.id}.part`) // unfinished work
     layBallast()
   })
-  tidy(removeOldest)
   if (stopping) leaveWhenIdle()
 }
 
-/** Whatever stands in the way of tidying up, it is no reason to end. */
-function tidy(act: () => void) {
+/** The last entry of the run's log, which is written here if the process could not do it. */
+function completeLog(run: Run, why: string): Done {
+  return withLog(run.id, log => {
+    log.cut()
+    const last = log.last()
+    if (last?.type === 'done') return last.data
+    if (!last) log.append(Buffer.from(packEntry('start', run.start, run.started))) // a server died in the middle of this line
+    const seconds = (Date.now() - run.started) / 1000
+    const done: Done = { outcome: run.reason ? 'cancelled' : 'died', reason: run.reason ?? why, seconds }
+    log.finish(done, run.reason ? undefined : { msg: why })
+    return done
+  })
+}
+
+/** Keeps the log of a run that has ended until enough others have, and for a while at least: readers fetch its last lines. */
+function keepRun(run: Run) {
+  ended.set(run.id, run)
+  setTimeout(attempt, AFTERLIFE, 'remove the oldest run', removeOldest)
+}
+
+// Each run that ends has one other removed, AFTERLIFE later: so none goes sooner, and none that is too many stays.
+function removeOldest() {
+  const [oldest] = ended.keys()
+  if (!oldest || ended.size <= KEEP_RUNS) return
+  ended.delete(oldest)
+  rmSync(logPath(oldest), { force: true })
+  for (const name of readdirSync(FILES)) if (name.startsWith(`${oldest}.`)) remove(FILES, name)
+}
+
+/** For what is no reason to end when it fails. */
+function attempt(what: string, act: () => void) {
   try {
     act()
   } catch (error) {
-    console.error(`cannot tidy up: ${(error as Error).message}`)
+    console.error(`cannot ${what}: ${(error as Error).message}`)
   }
 }
 
-/** The last entry of the run's log, which is written here if the process could not do it. */
-function writeEnd(run: Run, reason: string): { size: number; done: Done } {
-  const log = new RunLog(run.id, 'open')
-  try {
-    log.cut()
-    const last = log.last()
-    if (last?.type === 'done') return { size: log.size, done: last.data }
-    if (!last) log.append(Buffer.from(packEntry('start', run.start))) // a server died in the middle of this line
-    const seconds = (Date.now() - run.started) / 1000
-    const done: Done = { outcome: run.reason ? 'cancelled' : 'died', reason: run.reason ?? reason, seconds }
-    log.finish(done, run.reason ? undefined : { msg: reason })
-    return { size: log.size, done }
-  } finally {
-    log.close()
-  }
-}
-
-/** How a run ended, by its log; undefined while that is not complete. Its process may take a moment longer to go. */
-function readEnd(run: Run): Ended | undefined {
-  if (!existsSync(logPath(run.id))) return
-  const log = new RunLog(run.id, 'open')
-  try {
-    const last = log.last()
-    return last?.type === 'done' ? summary(run, log.size, last.data) : undefined
-  } finally {
-    log.close()
-  }
-}
-
-function summary(run: Run, size: number, { outcome, seconds, result }: Done): Ended {
-  const file = Object(result).file as unknown
-  // A result can say anything: what is no name of a file, or of another run, must not be removed with this one.
-  return { run, size, outcome, seconds, ...isFile(file) && file.startsWith(`${run.id}.`) && { file } }
+function remove(folder: string, name: string) {
+  rmSync(join(folder, name), { recursive: true, force: true })
 }
 
 function uploadsOf({ start }: Run): string[] {
   const parameters = functions.get(start.method)?.parameters ?? []
   return start.args.filter((name, index): name is string => parameters[index]?.type === 'file' && isId(name))
-}
-
-/** So many of the ended runs, the oldest, are not to be kept. */
-function surplus(): number {
-  return Math.max(0, ended.size - KEEP_RUNS)
-}
-
-function removeOldest() {
-  clearTimeout(removal)
-  for (const [id, { run, seconds, file }] of ended) {
-    if (!surplus()) return
-    const left = run.started + seconds * 1000 + AFTERLIFE - Date.now()
-    if (left > 0) {
-      removal = setTimeout(tidy, Math.min(left, AFTERLIFE), removeOldest) // not longer: the clock may have been set back
-      return
-    }
-    ended.delete(id)
-    rmSync(logPath(id), { force: true })
-    if (file) rmSync(join(FILES, file), { recursive: true, force: true })
-  }
 }
 
 function layBallast() {
@@ -423,9 +395,8 @@ function layBallast() {
 function sweepUploads() {
   const taken = new Set([...running.values()].flatMap(uploadsOf))
   for (const name of readdirSync(UPLOADS)) {
-    const path = join(UPLOADS, name)
-    const age = Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Date.now())
-    if (age > UPLOAD_AGE && !taken.has(name)) rmSync(path, { recursive: true, force: true })
+    const written = statSync(join(UPLOADS, name), { throwIfNoEntry: false })?.mtimeMs ?? Infinity
+    if (Date.now() - written > UPLOAD_AGE && !taken.has(name)) remove(UPLOADS, name)
   }
 }
 
@@ -433,70 +404,51 @@ function sweepUploads() {
 
 /** Takes over what an earlier workers server left: runs that go on, and runs whose process died without a `done`. */
 function adoptAll() {
-  const ids = readdirSync(RUNS).filter(name => name.endsWith('.ndjson')).map(name => name.slice(0, -'.ndjson'.length))
+  const ids = readdirSync(RUNS).filter(name => name.endsWith('.ndjson')).map(name => name.slice(0, -'.ndjson'.length)).filter(isId)
   const written = new Map(ids.map(id => [id, statSync(logPath(id), { throwIfNoEntry: false })?.mtimeMs ?? 0]))
-  for (const id of ids.sort((a, b) => written.get(a)! - written.get(b)!)) {
-    try {
-      adoptRun(id)
-    } catch (error) {
-      console.error(`${logPath(id)} is no log of a run, and is left alone: ${(error as Error).message}`)
-    }
-  }
-  tidy(removeOldest)
+  ids.sort((a, b) => written.get(a)! - written.get(b)!)
+  for (const id of ids) attempt(`adopt ${logPath(id)}, which is left alone`, () => adoptRun(id))
 }
 
-function adoptRun(id: string): Run | undefined {
-  const found = isId(id) ? statSync(logPath(id), { throwIfNoEntry: false }) : undefined
-  if (!found?.isFile()) return
-  const first = firstEntry(id)
-  if (!first && Date.now() - found.mtimeMs < GRACE) return // a server may be creating it at this moment
-  const start = first?.type === 'start' && Array.isArray(first.data?.args) ? first.data
-    : { method: '', args: [], callId: '', pid: 0, timeLimit: 0 }
-  const run: Run = { id, start, started: first?.time ?? found.mtimeMs, timers: [], adopted: true }
-  const end = readEnd(run)
-  if (end) {
-    ended.set(id, end)
-    return run
-  }
+function adoptRun(id: string) {
+  const lines = withLog(id, log => log.lines(0, 4096))
+  const first = lines.length ? unpackEntry(String(lines.subarray(0, lines.indexOf('\n')))) : undefined
+  if (first && !(first.type === 'start' && Array.isArray(first.data?.args))) throw new Error('it does not begin with a call')
+  const start = first?.data ?? { method: '', args: [], callId: '', pid: 0, timeLimit: 0 } // its server died while it wrote the call
+  const run: Run = { id, start, started: first?.time ?? Date.now() }
+  if (stateOf(run).outcome) return keepRun(run)
   running.set(id, run)
-  if (!isAlive(run)) {
-    finishRun(run, 'ended without a result, while no workers server was running')
-    return run
-  }
-  limitTime(run)
-  console.log(`run ${id} adopted: ${start.method}, process ${start.pid}`)
-  return run
+  if (isAlive(run)) watchRun(run)
+  else finishRun(run, 'ended without a result, while no workers server was running')
 }
 
-function firstEntry(id: string): Entry | undefined {
-  const [line] = String(readLines(id, 0, 4096)).split('\n', 1)
-  return line ? unpackEntry(line) : undefined
+// A process that is not our child cannot tell us of its end: this is the one place that has to look again and again.
+function watchRun(run: Run) {
+  limitTime(run)
+  const watch = setInterval(() => {
+    if (isAlive(run)) return
+    clearInterval(watch)
+    finishRun(run, 'ended without a result')
+  }, WATCH)
+  console.log(`run ${run.id} adopted: ${run.start.method}, process ${run.start.pid}`)
 }
 
 /**
  * Whether the process of a run lives. A process id can come round again, so it must be the process that has this run's
  * log open, or a task process that is still loading, and no spare; where there is no /proc, the id alone has to do.
  */
-function isAlive({ id, start }: Run): boolean {
-  if ([...spares, loading].some(spare => spare?.pid === start.pid)) return false
-  if (process.platform !== 'linux') return hasProcess(start.pid)
-  const log = statSync(logPath(id), { throwIfNoEntry: false })
-  const folder = `/proc/${start.pid}/fd`
+function isAlive({ id, start: { pid } }: Run): boolean {
+  if ([...spares].some(spare => spare.pid === pid)) return false
+  if (process.platform !== 'linux') return hasProcess(pid)
   try {
-    if (readFileSync(`/proc/${start.pid}/cmdline`, 'utf8').includes(TASK_PROCESS)) return true
-    return readdirSync(folder).some(file => {
-      const open = statSync(join(folder, file), { throwIfNoEntry: false })
-      return open && log && open.ino === log.ino && open.dev === log.dev
+    if (readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(TASK_PROCESS)) return true
+    const log = statSync(logPath(id))
+    return readdirSync(`/proc/${pid}/fd`).some(file => {
+      const open = statSync(`/proc/${pid}/fd/${file}`, { throwIfNoEntry: false }) // it may be closed by now
+      return open?.ino === log.ino && open.dev === log.dev
     })
   } catch {
     return false // no such process, a zombie, or another user's
-  }
-}
-
-// A process that is not our child cannot tell us of its end: this is the one place that has to look again and again.
-function finishAdopted() {
-  for (const run of running.values()) {
-    if (run.adopted && !isAlive(run)) finishRun(run, 'ended without a result')
   }
 }
 
@@ -514,7 +466,7 @@ function forkTask(id?: string): ChildProcess {
     env: taskEnvironment(),
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   })
-  child.on('error', () => {}) // startRun and loadSpare see to it; without a listener it would end this process
+  child.on('error', () => {}) // startRun and refill see to it; without a listener it would end this process
   return child
 }
 
@@ -524,36 +476,32 @@ function taskEnvironment(): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => wanted.test(name)))
 }
 
+/** One that is still loading will do: it is ready sooner than a new one, and two would slow each other down. */
+function takeSpare(): ChildProcess | undefined {
+  refillSoon()
+  const [spare] = spares
+  if (spare) spares.delete(spare.removeAllListeners('exit').removeAllListeners('message'))
+  return spare
+}
+
 // Refilled one at a time, and not in the middle of a burst of launches, which the loading would slow down.
 function refillSoon() {
   clearTimeout(refillTimer)
   refillTimer = setTimeout(refill, pause)
 }
 
-/** One that is still loading will do: it is ready sooner than a new one, and two would slow each other down. */
-function takeSpare(): ChildProcess | undefined {
-  refillSoon()
-  const child = spares.shift() ?? loading
-  if (child === loading) loading = undefined
-  return child?.removeAllListeners('exit').removeAllListeners('message')
-}
-
 function refill() {
-  if (stopping || loading || spares.length >= SPARES) return
-  const child = loading = forkTask()
-  child.once('message', () => {
-    spares.push(child)
-    loading = undefined
+  const isLoading = [...spares].some(spare => spare.listenerCount('message')) // it has not said that it is ready
+  if (stopping || isLoading || spares.size >= SPARES) return
+  const spare = forkTask()
+  spares.add(spare)
+  spare.once('message', () => {
     pause = QUIET
     refill()
   })
-  child.once(child.pid ? 'exit' : 'error', () => { // what could not be forked does not exit
-    if (loading === child) {
-      loading = undefined
-      pause = Math.min(2 * pause, LONGEST_PAUSE) // it crashed while loading: a pause that grows, not a fork storm
-    } else {
-      spares.splice(spares.indexOf(child), 1)
-    }
+  spare.once(spare.pid ? 'exit' : 'error', () => { // what could not be forked does not exit
+    spares.delete(spare)
+    pause = Math.min(2 * pause, LONGEST_PAUSE) // when all of them crash: a pause that grows, not a fork storm
     refillSoon()
   })
 }
@@ -565,16 +513,15 @@ function stop() {
   if (stopping && Date.now() - stopping > 250) running.forEach(run => sendSignal(-run.start.pid, 'SIGKILL'))
   if (stopping) return
   stopping = Date.now()
-  for (const spare of [...spares, loading]) spare?.kill('SIGKILL')
+  for (const spare of spares) spare.kill('SIGKILL') // it has nothing to clean up
   running.forEach(run => cancelRun(run, 'the workers server was stopped'))
   leaveWhenIdle()
 }
 
 function leaveWhenIdle() {
-  if (running.size === 0) setTimeout(leave, LAST_READS)
+  if (running.size === 0) setTimeout(() => process.exit(), LAST_READS)
 }
 
-function leave() {
+function removeSockets() {
   for (const path of [REP_ADDR, XSUB_ADDR, XPUB_ADDR].map(socketPath)) if (path) rmSync(path, { force: true })
-  process.exit()
 }

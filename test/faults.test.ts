@@ -183,6 +183,23 @@ test('on a full disk the run fails with an error that the page shows; the server
   rmSync(filler)
   rmSync(join(app.runs, `${run.id}.ndjson`))
   assert.equal((await (await app.start('process', [2, 1])).entries()).length, 4, 'it works again when there is room')
+
+  // Its log fills a page of the disk but for some bytes: what is appended needs another one.
+  const written = [{ type: 'start', time: Date.now(), data: { method: 'deaf', args: [1000, ''], callId: '', pid: 99999, timeLimit: 0 } }, { type: 'log', time: Date.now(), data: { msg: 'deaf' } }]
+  const orphan = await app.start('deaf', [1000, 'x'.repeat(4050 - JSON.stringify(written).length)])
+  await orphan.reader.until(({ entries }) => entries.length > 1)
+  await app.kill('workers')
+  await app.startWorkers()
+  rmSync(join(app.runs, 'ballast'))
+  assert.throws(() => { for (;;) appendFileSync(filler, 'x') }, /ENOSPC/)
+  process.kill(orphan.pid, 'SIGKILL')
+  const attempts = () => app.workers.output.filter(line => /cannot be ended: ENOSPC/.test(line)).length
+  while (!attempts()) await sleep(10)
+  const first = Date.now()
+  while (attempts() < 4) await sleep(10)
+  assert.ok(Date.now() - first > 2000, 'an adopted run that cannot be ended is tried again each second, not more and more often')
+  rmSync(filler)
+  assert.equal((await orphan.outcome()).outcome, 'died')
 })
 
 suite('The workers server', { concurrency: 4 }, () => {
@@ -325,23 +342,11 @@ suite('The workers server', { concurrency: 4 }, () => {
     await app.kill('workers')
     const stranger = spawn('sleep', ['100'], { detached: true })
     t.after(() => stranger.kill())
-    const runOf = (id: string, pid: number) => {
-      const start = { type: 'start', time: Date.now(), data: { method: 'process', args: [], callId: '', pid, timeLimit: 0 } }
-      writeFileSync(join(app.runs, `${id}.ndjson`), JSON.stringify(start) + '\n', { mode: 0o600 })
-    }
-    runOf('old', stranger.pid!)
+    const start = { type: 'start', time: Date.now(), data: { method: 'process', args: [], callId: '', pid: stranger.pid, timeLimit: 0 } }
+    writeFileSync(join(app.runs, 'old.ndjson'), JSON.stringify(start) + '\n', { mode: 0o600 })
     await app.startWorkers()
-    const isDone = async (id: string) => JSON.parse((await app.call('stat', '', '', JSON.stringify([[id]])))[1])[id].done
-    assert.equal(await isDone('old'), true)
+    assert.equal(JSON.parse((await app.call('stat', '', '', '[["old"]]'))[1]).old.done, true)
     assert.deepEqual([stranger.exitCode, stranger.signalCode], [null, null], 'and it is not killed')
-
-    const ours = () => processesOf(app.runs).find(({ command }) => command.includes('tasks.ts'))
-    while (!ours()) await sleep(10)
-    const { pid } = ours()! // a spare
-    runOf('older', pid)
-    assert.equal(await isDone('older'), true)
-    await app.startServer()
-    assert.equal((await app.start('process', [1, 1])).pid, pid, 'and it is not killed')
   })
 
   test('held up between the fork of a process and the first line of its log, which begins all the same', async t => {
@@ -440,6 +445,7 @@ suite('The workers server', { concurrency: 4 }, () => {
       assert.deepEqual(entries.map(({ type }) => type), ['start', 'error', 'done'])
     }
     assert.equal(readFileSync(join(app.runs, 'garbage.ndjson'), 'utf8'), 'this is no log\n')
+    assert.equal(readFileSync(join(app.runs, 'nothing.ndjson'), 'utf8'), '{"type":"start","time":5}\n')
     assert.equal((await (await app.start('process', [3, 1])).outcome()).outcome, 'ok')
   })
 
@@ -465,7 +471,7 @@ suite('The workers server', { concurrency: 4 }, () => {
     await run.outcome()
     const stat = JSON.parse((await app.call('stat', '', '', JSON.stringify([['garbage', run.id]])))[1])
     assert.deepEqual(Object.keys(stat), [run.id])
-    assert.deepEqual(await app.call('process', '', 'garbage', '[1,1]'), ['__ERROR__', 'already used: the id garbage'])
+    assert.deepEqual(await app.call('process', '', 'garbage', '[1,1]'), ['__ERROR__', 'already used: the id garbage; every run needs a new one'])
     assert.deepEqual(await app.call('cancel', '', '', '["garbage"]'), ['__ERROR__', 'unknown run garbage'])
     assert.ok(!run.reader.workers.includes(false), 'nor has the workers server gone')
   })
@@ -473,8 +479,10 @@ suite('The workers server', { concurrency: 4 }, () => {
   test('a bad setting is a clear error at the start', async t => {
     const app = new App({})
     t.after(() => app.end())
-    const tasks = join(app.runs, 'tasks.ts')
-    writeFileSync(tasks, `import { remote } from '${ROOT}/tasks.ts'\nexport const x = remote('without parameters', () => {})`)
+    const module = (name: string, text: string) => {
+      writeFileSync(join(app.runs, name), `import { remote } from '${ROOT}/tasks.ts'\n${text}`)
+      return join(app.runs, name)
+    }
     for (const [env, message] of [
       [{ PROCESS_LIMIT: 'many' }, /PROCESS_LIMIT=many is not a whole number from 1/],
       [{ PROCESS_LIMIT: '0' }, /PROCESS_LIMIT=0/],
@@ -484,8 +492,10 @@ suite('The workers server', { concurrency: 4 }, () => {
       [{ REP_ADDR: 'tcp://nonsense' }, /REP_ADDR=tcp:\/\/nonsense is neither/],
       [{ XSUB_ADDR: 'tcp://*:7000' }, /XSUB_ADDR=tcp:\/\/\*:7000 is neither/],
       [{ REP_ADDR: 'tcp://nowhere.invalid:7000' }, /cannot listen on tcp:\/\/nowhere/],
-      [{ TASKS: '/nowhere.ts' }, /cannot load the remote functions/],
-      [{ TASKS: tasks }, /remote\(\) takes a description, an array of parameters, and a function/],
+      [{ TASKS: '/nowhere.ts' }, /cannot load the remote functions, TASKS is \/nowhere.ts: .*Cannot find module/],
+      [{ TASKS: module('unmarked.ts', 'export const x = () => {}') }, /unmarked.ts exports no remote function/],
+      [{ TASKS: module('nameless.ts', "export default remote('', [], () => {})") }, /cannot be named default: export const/],
+      [{ TASKS: module('wrong.ts', "export const x = remote('without parameters', () => {})") }, /remote\(\) takes a description, an array of parameters, and a function/],
       [{ RUNS: '/dev/null' }, /cannot create the runs folder/],
     ] as [Record<string, string>, RegExp][]) {
       await assert.rejects(startServer('workers.ts', { ...app.env, ...env }), message)

@@ -55,7 +55,9 @@ export const spin = remote('never yields', [{ name: 'seconds', type: 'number', d
   }
 })
 
-export const deaf = remote('ignores that it is to end', [{ name: 'seconds', type: 'number', description: 'for how long' }], async (task, seconds) => {
+export const deaf = remote('ignores that it is to end', [
+  { name: 'seconds', type: 'number', description: 'for how long' }, { name: 'text', type: 'string', description: 'is in its call', default: '' },
+], async (task, seconds) => {
   task.log('deaf')
   await sleep(seconds * 1000)
   return 'not impressed'

@@ -21,8 +21,8 @@ test('the same seed makes the same plan', () => {
 
 test('a web server that never catches up is found out', async () => {
   const root = changedProgram('server.ts', {
-    'if (piece.position > this.next || !this.#isLine || this.#isFull()) return void this.#catchUp()':
-      'if (piece.position > this.next) return piece.end > piece.position && this.#sink.send(piece), void (this.next = piece.end)',
+    'if (!fresh || this.#isFull()) return void this.#catchUp()':
+      'if (!fresh) return piece.end > piece.position && this.#sink.send(piece), void (this.next = piece.end)',
     'async #catchUp() {': 'async #catchUp() {\n    return',
   })
   const plan = [
