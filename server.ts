@@ -323,7 +323,8 @@ function unfinished(): string[] {
 function tellPages(answer: boolean) {
   if (answer === workers) return
   workers = answer
-  console.error(`the workers server ${workers ? 'answers' : 'does not answer; if it has ended, it has said why, and npm run workers starts it again'}`)
+  const silence = 'does not answer; if it has ended, it has said why, and npm run workers starts it again'
+  console.error(`the workers server ${workers ? 'answers' : silence}`)
   sockets.clients.forEach(socket => socket.send(JSON.stringify({ workers })))
 }
 
@@ -443,7 +444,9 @@ async function readCall(request: IncomingMessage): Promise<Call> {
   const body = await buffer(bodyOf(addAbortSignal(AbortSignal.timeout(BODY_TIME), request), MAX_BODY))
   if (!isUtf8(body)) throw new HttpError(400, 'the body is not UTF-8')
   const { method, id = randomUUID(), callId = '', args = [], timeLimit } = Object(parseJson('body', String(body)))
-  if ([method, id, callId].some(field => typeof field !== 'string')) throw new HttpError(400, 'the body must be a JSON object: {"method": NAME, "args": [...]}; method, id and callId are strings')
+  if ([method, id, callId].some(field => typeof field !== 'string')) {
+    throw new HttpError(400, 'the body must be a JSON object: {"method": NAME, "args": [...]}; method, id and callId are strings')
+  }
   if (RESERVED.includes(method)) throw new HttpError(404, `unknown method ${method}`) // it would start nothing
   if (!Array.isArray(args)) throw new HttpError(400, 'args must be an array')
   if (args.includes(Infinity) || args.includes(-Infinity)) throw new HttpError(400, 'a number in args is too large')
@@ -574,9 +577,11 @@ function tokenForm(url: string): string {
   return String(files.get('token.html')?.body).replace('</form>', `${field}${wrong}</form>`)
 }
 
+const STATUS = { unknown: 404, conflict: 409, failed: 500, invalid: 400 }
+
 function toHttpError(error: unknown): HttpError {
   if (error instanceof HttpError) return error
-  if (error instanceof RemoteError) return new HttpError({ unknown: 404, conflict: 409, failed: 500, invalid: 400 }[error.kind], error.message)
+  if (error instanceof RemoteError) return new HttpError(STATUS[error.kind], error.message)
   if (error instanceof BusyError) return new HttpError(503, error.message, { 'Retry-After': '1' })
   if (error instanceof TimeoutError) return new HttpError(504, error.message)
   const { code, message } = error as NodeJS.ErrnoException
@@ -605,7 +610,8 @@ async function sendPage(request: IncomingMessage, response: ServerResponse, name
   const file = files.get(name)
   if (!file) throw new HttpError(404, `there is nothing at /${name.slice(0, 200)}`)
   const known = request.headers['if-none-match'] === file.tag
-  response.writeHead(known ? 304 : 200, { 'Content-Type': file.type, 'Cache-Control': 'no-cache', ETag: file.tag }).end(known ? undefined : file.body)
+  response.writeHead(known ? 304 : 200, { 'Content-Type': file.type, 'Cache-Control': 'no-cache', ETag: file.tag })
+  response.end(known ? undefined : file.body)
 }
 
 // ---- WebSocket
@@ -631,13 +637,13 @@ function refuseMalformed({ code = '' }: NodeJS.ErrnoException, socket: Duplex) {
 
 function refuseConnection(socket: Duplex, { status, message, headers }: HttpError) {
   const body = JSON.stringify({ errors: [message] })
-  const fields = { ...HEADERS, ...headers, 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body), Connection: 'close' }
-  const head = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`).join('')
+  const own = { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body), Connection: 'close' }
+  const head = Object.entries({ ...HEADERS, ...headers, ...own }).map(([name, value]) => `${name}: ${value}\r\n`).join('')
   socket.once('finish', () => socket.destroy()) // else a client that keeps its end open keeps ours, too
   socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${head}\r\n${body}`)
 }
 
-/** `connection` is what the socket is on: between the frames that `ws` writes there (it compresses none) we may write our own. */
+/** `connection` is what the socket is on: between the frames that `ws` writes there, we may write our own. */
 function serveSocket(socket: WebSocket, connection: Duplex) {
   const readers = new Map<string, Reader>()
   const isFull = () => socket.bufferedAmount > 4 * WINDOW // of all the runs that it follows together

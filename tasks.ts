@@ -6,7 +6,7 @@ import { isUtf8 } from 'node:buffer'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
-  closeSync, existsSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync, rmSync, statSync, writeSync,
+  closeSync, constants, existsSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync, rmSync, statSync, writeSync,
 } from 'node:fs'
 import { mkdir, open, rename, rm, writeFile, type FileHandle } from 'node:fs/promises'
 import { createRequire } from 'node:module'
@@ -17,13 +17,17 @@ import { pathToFileURL } from 'node:url'
 import { inspect } from 'node:util'
 import { Publisher } from 'zeromq'
 import {
-  createSocket, FILES, isId, logPath, MAX_CHUNK, MAX_LOG, outliveTerminal, packChunk, packEntry, RemoteError, RUNS, TASKS, unpackEntry,
-  UPLOADS, XSUB_ADDR, type Done, type Entry, type Note, type Outcome,
+  createSocket, FILES, isId, logPath, MAX_CHUNK, MAX_LOG, outliveTerminal, packChunk, packEntry, RemoteError, RUNS,
+  TASKS, unpackEntry, UPLOADS, XSUB_ADDR, type Done, type Entry, type Note, type Outcome,
 } from './protocol.ts'
 
 // ---- What may be called
 
-type Types = { string: string; text: string; file: string; integer: number; number: number; boolean: boolean; object: Record<string, unknown> }
+type Types = {
+  string: string; text: string; file: string
+  integer: number; number: number; boolean: boolean
+  object: Record<string, unknown>
+}
 /** `text` is a string of many lines; `file` the name of an upload. Without a default, the argument must be given. */
 export type Parameter = { name: string; type: keyof Types; description: string; default?: unknown; min?: number; max?: number }
 type Values<P extends readonly Parameter[]> = { -readonly [K in keyof P]: Types[P[K]['type']] }
@@ -43,7 +47,9 @@ const MARK = Symbol.for('longrun.remote')
 export function remote<const P extends readonly Parameter[]>(
   description: string, parameters: P, run: (task: Task, ...args: Values<P>) => unknown,
 ): Remote {
-  if (!Array.isArray(parameters) || typeof run !== 'function') throw new TypeError('remote() takes a description, an array of parameters, and a function')
+  if (!Array.isArray(parameters) || typeof run !== 'function') {
+    throw new TypeError('remote() takes a description, an array of parameters, and a function')
+  }
   return Object.assign({ description, parameters, run }, { [MARK]: true })
 }
 
@@ -151,10 +157,11 @@ export class RunLog {
   size: number
   #fd: number
 
-  /** Throws when there is a log already that is to be created, or when the disk does not let us. */
+  /** Throws when there is a log already that is to be created, or none that is to be opened, or the disk is full. */
   constructor(id: string, how: 'create' | 'open') {
     this.id = id
-    this.#fd = openSync(logPath(id), how === 'create' ? 'ax+' : 'a+', 0o600)
+    const { O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR } = constants // 'a+' would create what is missing
+    this.#fd = openSync(logPath(id), O_RDWR | O_APPEND | O_NOFOLLOW | (how === 'create' ? O_CREAT | O_EXCL : 0), 0o600)
     this.size = fstatSync(this.#fd).size
   }
 
@@ -599,7 +606,14 @@ async function run(id: string, functions: Map<string, Remote>, socket: Publisher
   const { method, args } = start.data
   const stop = new AbortController()
   const hints = new Hints(log, socket)
-  const task = new Task(id, stop.signal, log.size, write)
+  const task = new Task(id, stop.signal, log.size, lines => {
+    try {
+      log.append(lines) // always the log first: who has seen a position can read it
+    } catch (error) {
+      fail(error) // a full disk: what cannot be logged has not happened
+    }
+    hints.publishSoon()
+  })
   process.title = `longrun ${method}`
   process.on('SIGTERM', () => stop.abort())
   process.on('uncaughtException', fail) // unhandled rejections too
@@ -613,15 +627,6 @@ async function run(id: string, functions: Map<string, Remote>, socket: Publisher
     end(stop.signal.aborted ? 'cancelled' : 'ok', result)
   } catch (error) {
     fail(error) // the function's, or its result cannot be written
-  }
-
-  function write(lines: Buffer) {
-    try {
-      log.append(lines) // always the log first: who has seen a position can read it
-    } catch (error) {
-      fail(error) // a full disk: what cannot be logged has not happened
-    }
-    hints.publishSoon()
   }
 
   function fail(error: unknown): never {
@@ -680,10 +685,11 @@ async function loadModule(path: string): Promise<Record<string, object>> {
   const { href } = pathToFileURL(path)
   if (typeof require !== 'function') return import(href)
   const wholeLoader = async () => (await import('tsx/esm/api')).register()
-  const imports = (file: string) => file.endsWith('.ts') && file !== import.meta.filename && /\bimport\s*\(/.test(readFileSync(file, 'utf8'))
+  const imports = (file: string) => /\bimport\s*\(/.test(readFileSync(file, 'utf8'))
   try {
     const module = require(path)
-    if (Object.keys(require.cache).some(imports)) await wholeLoader()
+    const sources = Object.keys(require.cache).filter(file => file.endsWith('.ts') && file !== import.meta.filename)
+    if (sources.some(imports)) await wholeLoader()
     return module
   } catch (error) {
     if (!/^ERR_REQUIRE_(ASYNC_MODULE|ESM)$/.test(String((error as NodeJS.ErrnoException).code))) throw error

@@ -404,7 +404,7 @@ function sweepUploads() {
 
 /** Takes over what an earlier workers server left: runs that go on, and runs whose process died without a `done`. */
 function adoptAll() {
-  const ids = readdirSync(RUNS).filter(name => name.endsWith('.ndjson')).map(name => name.slice(0, -'.ndjson'.length)).filter(isId)
+  const ids = readdirSync(RUNS).flatMap(name => /^(.*)\.ndjson$/.exec(name)?.[1] ?? []).filter(isId)
   const written = new Map(ids.map(id => [id, statSync(logPath(id), { throwIfNoEntry: false })?.mtimeMs ?? 0]))
   ids.sort((a, b) => written.get(a)! - written.get(b)!)
   for (const id of ids) attempt(`adopt ${logPath(id)}, which is left alone`, () => adoptRun(id))
@@ -414,7 +414,8 @@ function adoptRun(id: string) {
   const lines = withLog(id, log => log.lines(0, 4096))
   const first = lines.length ? unpackEntry(String(lines.subarray(0, lines.indexOf('\n')))) : undefined
   if (first && !(first.type === 'start' && Array.isArray(first.data?.args))) throw new Error('it does not begin with a call')
-  const start = first?.data ?? { method: '', args: [], callId: '', pid: 0, timeLimit: 0 } // its server died while it wrote the call
+  // Without a first line, its server died while it wrote the call.
+  const start = first?.data ?? { method: '', args: [], callId: '', pid: 0, timeLimit: 0 }
   const run: Run = { id, start, started: first?.time ?? Date.now() }
   if (stateOf(run).outcome) return keepRun(run)
   running.set(id, run)

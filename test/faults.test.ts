@@ -446,6 +446,7 @@ suite('The workers server', { concurrency: 4 }, () => {
     }
     assert.equal(readFileSync(join(app.runs, 'garbage.ndjson'), 'utf8'), 'this is no log\n')
     assert.equal(readFileSync(join(app.runs, 'nothing.ndjson'), 'utf8'), '{"type":"start","time":5}\n')
+    assert.ok(!existsSync(join(app.runs, 'nowhere')), 'nor is anything created where a link leads')
     assert.equal((await (await app.start('process', [3, 1])).outcome()).outcome, 'ok')
   })
 
