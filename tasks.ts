@@ -232,7 +232,7 @@ export class RunLog {
 
 // ---- Remote functions
 
-const countSteps = remote("the article's dummy task: one message a step", [
+const countSteps = remote('counts: one message per step', [
   { name: 'steps', type: 'integer', description: 'how many messages', default: 10, min: 0, max: 100_000_000 },
   { name: 'delay', type: 'integer', description: 'milliseconds between them', default: 100, min: 0, max: 86_400_000 },
 ], async (task, steps, delay) => {
@@ -242,7 +242,7 @@ const countSteps = remote("the article's dummy task: one message a step", [
     else if (step % 1000 === 999) await nextTurn(undefined, { signal: task.signal })
   }
 })
-export { countSteps as process } // its name in the article, which in here is Node's own
+export { countSteps as process } // its name in the article that this project comes from; in here, it is Node's own
 
 export const importCsv = remote('turns a CSV file into JSON lines, and names the lines that are wrong', [
   { name: 'file', type: 'file', description: 'CSV in UTF-8; its first line names the columns' },

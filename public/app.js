@@ -1,6 +1,7 @@
 // The page begins here: what can be started, which run the address names, and whether the servers
-// answer. In the order of a click: start.js (form, upload, call), connection.js (the messages), run.js
-// (what they say), view.js, log.js and results.js (what a person sees).
+// answer. Everything is drawn by draw.js, so look there first (picture, calmPicture, redraw); then, in the
+// order of a click: start.js (form, upload, call), connection.js (the messages), run.js (what they say),
+// view.js, log.js and results.js (what a person sees).
 
 import { ask } from './api.js'
 import { connect, connection } from './connection.js'

@@ -95,8 +95,8 @@ function take(piece, text) {
   unacknowledged.add(reader)
 }
 
-// The server sends no further than a window beyond what was acknowledged, so a page that cannot keep
-// up is never drowned. Hence not before it is drawn.
+// Acknowledged only when it is drawn: the server sends no further than a window beyond this, so a page
+// that cannot keep up is never drowned.
 afterDrawing(() => {
   for (const reader of unacknowledged) send({ ack: reader.id, next: reader.next })
   unacknowledged.clear()

@@ -1,6 +1,6 @@
 // The picture under the hood: the path of the messages of the run in view, each hop lit while something
 // passes, with the frames of the last message to read. The WebSocket's two directions are what was
-// really sent; the hops behind it follow from them by the contract. Closed, it costs nothing.
+// really sent; the hops behind it follow from them by protocol.ts. Closed, it costs nothing.
 
 import { clockAhead } from './api.js'
 import { connection } from './connection.js'

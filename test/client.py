@@ -33,21 +33,18 @@ def follow(id, next=0):
         while True:
             if chunks.poll(patience):
                 topic, position, lines = chunks.recv_multipart()
-                if topic.decode() != id:  # ZeroMQ compares only the beginning
-                    continue
+                if topic.decode() != id: continue  # ZeroMQ compares only the beginning
             else:  # quiet: was the last message lost?
                 position, lines = json.loads(call('stat', [[id]])).get(id, {'size': 0})['size'], b''
             patience, position = 2000, int(position)
             end = position + len(lines)
             while next < end:  # the one rule: a chunk beyond `next` means that something was missed
                 fresh = lines[next - position:] if position <= next else call('read', [id, next])
-                if not fresh:  # a torn line, which was cut off
-                    break
+                if not fresh: break  # a torn line, which was cut off
                 next += len(fresh)
                 for line in fresh.decode().split('\n')[:-1]:
                     yield line
-                    if json.loads(line)['type'] == 'done':
-                        return
+                    if json.loads(line)['type'] == 'done': return
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { test } from 'node:test'
-import { App, startApp } from './app.ts'
+import { App, ROOT, startApp } from './app.ts'
 
 const CLIENT = join(import.meta.dirname, 'client.py')
 const python = ['/usr/bin/python3', 'python3'].find(path => spawnSync(path, ['-c', 'import zmq']).status === 0)
@@ -25,6 +25,11 @@ async function output(client: ChildProcess): Promise<string> {
 }
 
 const logOf = (app: App, id: string) => readFileSync(join(app.runs, `${id}.ndjson`), 'utf8')
+
+test('the README shows the client as it is', () => {
+  const shown = /```python\n(.*?)```/s.exec(readFileSync(join(ROOT, 'README.md'), 'utf8'))?.[1]
+  assert.ok(shown && readFileSync(CLIENT, 'utf8').includes(shown))
+})
 
 test('a client in Python starts a run, follows it to its end, and from a position on', { skip }, async t => {
   const app = await startApp(t)
