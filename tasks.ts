@@ -247,15 +247,16 @@ export { countSteps as process } // its name in the article that this project co
 export const importCsv = remote('turns a CSV file into JSON lines, and names the lines that are wrong', [
   { name: 'file', type: 'file', description: 'CSV in UTF-8; its first line names the columns' },
   { name: 'options', type: 'object', description: 'delimiter: a comma, a semicolon or a tab', default: {} },
-], async (task, file, options) => {
-  const delimiters = possibleDelimiters(options)
+], async (task, file, { delimiter, ...others }) => {
+  for (const name in others) throw new Error(`unknown option '${name}'`)
+  const delimiters = DELIMITERS.filter(known => delimiter === undefined || delimiter === known)
+  if (!delimiters.length) throw new Error('the delimiter must be a comma, a semicolon or a tab')
   const name = `${task.id}.ndjson`
   const part = join(FILES, `${task.id}.part`)
   const csv = await open(join(UPLOADS, file))
   const json = await open(part, 'wx', 0o600)
   try {
     const result = await convertCsv(task, csv, json, delimiters)
-    await json.close()
     await rename(part, join(FILES, name)) // whoever finds this name finds the whole file
     return { ...result, file: name }
   } finally {
@@ -305,186 +306,136 @@ function boundedReports(task: Task) {
 
 const DELIMITERS = [',', ';', '\t']
 const [CR, QUOTE] = [13, 34]
-const ROW_LIMIT = 1 << 20 // a forgotten quote must not swallow the file, nor an endless line the memory
-const JSON_ROOM = 8 * ROW_LIMIT // more than any row can need, even if all of it becomes \u0000
+const ROW_LIMIT = 2 ** 20 // a forgotten quote must not swallow the file, nor an endless line the memory
+const JSON_ROOM = 24 * ROW_LIMIT // half for one row: up to six bytes for each of its own (\u0000) and of its header's
 const PROGRESS_PAUSE = 50 // milliseconds
 const UNCLOSED = 'a quoted field that is not closed, or not within 1 MiB'
 
 type Format = { delimiter: number; around: Buffer[] } // around: the JSON before, between, after the fields
-type Row = { end: number; lines: number; fields: number; jsonEnd: number; problem?: string }
 
-function possibleDelimiters({ delimiter, ...others }: { delimiter?: unknown }): string[] {
-  for (const name in others) throw new Error(`unknown option '${name}'`)
-  const possible = DELIMITERS.filter(known => delimiter === undefined || delimiter === known)
-  if (!possible.length) throw new Error('the delimiter must be a comma, a semicolon or a tab')
-  return possible
-}
-
-// Each round reads a MiB from the first byte that is not converted yet, and converts the rows that are
-// whole in it. So memory is bounded, and only a position is carried from one round to the next.
+// Each round reads a MiB from the first byte that is not converted yet, and converts the rows that are whole in it.
+// So memory is bounded, and only a position is carried from one round to the next.
 async function convertCsv(task: Task, csv: FileHandle, output: FileHandle, delimiters: string[]) {
   const { size } = await csv.stat()
   const { counts, report } = boundedReports(task)
-  const buffer = Buffer.allocUnsafe(ROW_LIMIT + 1)
-  const { columns, format, ...header } = readHeader(await readCsv(csv, buffer, 0, size), delimiters)
-  const json = Buffer.allocUnsafe(2 * JSON_ROOM + Buffer.concat(format.around).length)
-  let position = header.end
-  let line = 1 + header.lines
+  const [buffer, json] = [Buffer.allocUnsafe(ROW_LIMIT + 1), Buffer.allocUnsafe(JSON_ROOM)]
+  const { columns, format, ...header } = readHeader(await readLines(csv, buffer, 0, size), json, delimiters)
+  let { position, line } = header
   let rows = 0
   let progressTime = 0
   while (position < size) {
+    task.signal.throwIfAborted()
     if (Date.now() - progressTime >= PROGRESS_PAUSE) {
       task.progress(position, size, 'bytes')
       progressTime = Date.now()
     }
-    const lines = await readCsv(csv, buffer, position, size)
-    task.signal.throwIfAborted()
-    if (!lines.length) {
-      report('warning', 'a line of more than 1 MiB', { line })
-      position = await endOfLine(csv, buffer, position)
-      line++
-      continue
-    }
-    const last = position + ROW_LIMIT >= size
-    const refuse = (problem: string, lineInRound: number) => report('warning', problem, { line: line + lineInRound })
-    const round = convertRows(lines, last, json, format, columns.length, refuse)
+    let lines = await readLines(csv, buffer, position, size)
+    const round = convertRows(lines, json, format, line, report)
     await output.writeFile(json.subarray(0, round.jsonEnd))
     rows += round.rows
-    line += round.lines
+    line = round.line
+    if (!round.end) { // not even one row is whole: this costs it its first line
+      report('warning', lines.length ? UNCLOSED : 'a line of more than 1 MiB', { line: line++ })
+      for (; !lines.length; lines = await readLines(csv, buffer, position, size)) position += ROW_LIMIT
+      round.end = lines.indexOf(LF) + 1
+    }
     position += round.end
   }
   task.progress(size, size, 'bytes')
   return { rows, rejected: counts.warning, columns }
 }
 
-type Refuse = (problem: string, line: number) => void
-
-function convertRows(csv: Buffer, last: boolean, json: Buffer, format: Format, columns: number, refuse: Refuse) {
-  const valid = isUtf8(csv)
-  const round = { rows: 0, lines: 0, end: 0, jsonEnd: 0 }
-  while (round.end < csv.length && round.jsonEnd < JSON_ROOM) {
-    if (isBlank(csv, round.end)) {
-      round.end = csv.indexOf(LF, round.end) + 1
-      round.lines++
-      continue
-    }
-    const row = convertRow(csv, round.end, json, round.jsonEnd, format)
-    if (row.problem === UNCLOSED && round.end > 0 && !last) break // the next round sees more of it
-    const problem = row.problem ?? (row.fields !== columns ? `${row.fields} instead of ${columns} fields`
-      : valid || isUtf8(csv.subarray(round.end, row.end)) ? undefined : 'invalid UTF-8')
-    if (problem) {
-      refuse(problem, round.lines)
-    } else {
-      round.rows++
-      round.jsonEnd = row.jsonEnd
-    }
-    round.end = row.end
-    round.lines += row.lines
-  }
-  return round
+// Whole lines only: none from within a line that goes on for a MiB.
+async function readLines(csv: FileHandle, buffer: Buffer, position: number, size: number): Promise<Buffer> {
+  let { bytesRead } = await csv.read(buffer, 0, ROW_LIMIT, position)
+  if (position + bytesRead >= size) buffer[bytesRead++] = LF // the last line may lack its own
+  return buffer.subarray(0, buffer.subarray(0, bytesRead).lastIndexOf(LF) + 1)
 }
 
-// Whole lines only, so that no loop over their bytes has to look out for the end.
-async function readCsv(csv: FileHandle, buffer: Buffer, position: number, size: number): Promise<Buffer> {
-  const { bytesRead } = await csv.read(buffer, 0, ROW_LIMIT, position)
-  const atEnd = position + bytesRead >= size
-  if (atEnd) buffer[bytesRead] = LF // the last line may lack its own
-  const read = buffer.subarray(0, atEnd ? bytesRead + 1 : bytesRead)
-  return read.subarray(0, read.lastIndexOf(LF) + 1)
-}
-
-async function endOfLine(csv: FileHandle, buffer: Buffer, position: number): Promise<number> {
-  for (;;) {
-    const { bytesRead } = await csv.read(buffer, 0, ROW_LIMIT, position)
-    const end = buffer.subarray(0, bytesRead).indexOf(LF) + 1
-    position += end || bytesRead
-    if (end || !bytesRead) return position
-  }
-}
-
-function isBlank(csv: Buffer, at: number): boolean {
-  return csv[at] === LF || (csv[at] === CR && csv[at + 1] === LF)
-}
-
-// The delimiter is the one that makes the most columns of the header.
-function readHeader(csv: Buffer, delimiters: string[]) {
+// The delimiter is the one that makes the most columns.
+function readHeader(csv: Buffer, json: Buffer, delimiters: string[]) {
   if (!csv.length) throw new Error('the header is longer than 1 MiB')
   let start = csv.toString('utf8', 0, 3) === '\ufeff' ? 3 : 0
-  let lines = 0
-  for (; isBlank(csv, start); lines++) start = csv.indexOf(LF, start) + 1
+  let line = 1
+  for (; csv[start] === LF || (csv[start] === CR && csv[start + 1] === LF); line++) start = csv.indexOf(LF, start) + 1
   if (start === csv.length) throw new Error('the file is empty')
-  const json = Buffer.allocUnsafe(JSON_ROOM)
-  const readings = delimiters.map(text => {
-    const delimiter = text.charCodeAt(0)
-    const row = convertRow(csv, start, json, 0, { delimiter, around: [] })
-    const names = row.problem ? '' : json.toString('utf8', 2, row.jsonEnd - 2) // from ","first","last","
-    return { ...row, delimiter, columns: JSON.parse(`[${names}]`) as string[] }
-  })
-  const { columns, delimiter, ...row } = readings.reduce((best, other) =>
-    other.columns.length > best.columns.length ? other : best)
+  const read = (delimiter: number) => convertRow(csv, start, json, 0, { delimiter, around: [] })
+  const bytes = delimiters.map(text => text.charCodeAt(0))
+  const delimiter = bytes.sort((one, other) => read(other).fields - read(one).fields)[0]!
+  const row = read(delimiter)
   if (row.problem) throw new Error(`the header: ${row.problem}`)
   if (!isUtf8(csv.subarray(start, row.end))) throw new Error('the header: invalid UTF-8')
+  const columns: string[] = JSON.parse(`[${json.toString('utf8', 2, row.jsonEnd - 2)}]`) // from ","first","last","
   if (columns.includes('')) throw new Error(`the header: column ${columns.indexOf('') + 1} has no name`)
   const names = new Set<string>()
   const twice = columns.find(name => names.size === names.add(name).size)
   if (twice !== undefined) throw new Error(`the header: two columns are named '${twice}'`)
   const before = columns.map((name, i) => `${i ? '",' : '{'}${JSON.stringify(name)}:"`)
   const around = [...before, '"}\n'].map(piece => Buffer.from(piece))
-  return { columns, format: { delimiter, around }, end: row.end, lines: lines + row.lines }
+  return { columns, format: { delimiter, around }, position: row.end, line: line + row.lines }
+}
+
+// As many rows as are whole, and as have room. A blank line is a row without fields.
+function convertRows(csv: Buffer, json: Buffer, format: Format, line: number, report: Report) {
+  const columns = format.around.length - 1
+  const valid = isUtf8(csv)
+  const round = { end: 0, line, rows: 0, jsonEnd: 0 }
+  while (round.end < csv.length && round.jsonEnd < JSON_ROOM / 2) {
+    const row = convertRow(csv, round.end, json, round.jsonEnd, format)
+    if (row.problem === UNCLOSED) break // the next round sees more of it
+    const problem = row.problem
+      ?? (row.fields && row.fields !== columns ? `${row.fields} instead of ${columns} fields` : undefined)
+      ?? (valid || isUtf8(csv.subarray(round.end, row.end)) ? undefined : 'invalid UTF-8')
+    if (problem) {
+      report('warning', problem, { line: round.line })
+    } else if (row.fields) {
+      round.rows++
+      round.jsonEnd = row.jsonEnd
+    }
+    round.end = row.end
+    round.line += row.lines
+  }
+  return round
 }
 
 // What JSON writes for the bytes that may not stand for themselves, and for those that may end a field.
 const SPECIAL = Array.from({ length: 256 }, (_, byte) => {
   const character = String.fromCharCode(byte)
-  const special = byte < 32 || '"\\,;'.includes(character)
-  return special ? Buffer.from(JSON.stringify(character).slice(1, -1)) : undefined
+  return byte < 32 || '"\\,;'.includes(character) ? Buffer.from(JSON.stringify(character).slice(1, -1)) : undefined
 })
 const BETWEEN = Buffer.from('","')
 
 // Copies one row into json, with the JSON around its fields. CSV and JSON are the same UTF-8 but for quotes
 // and escapes, so this takes a fraction of the time of decoding, splitting, joining and encoding.
-function convertRow(csv: Buffer, start: number, json: Buffer, jsonEnd: number, format: Format): Row {
-  const { delimiter, around } = format
+function convertRow(csv: Buffer, start: number, json: Buffer, jsonEnd: number, { delimiter, around }: Format) {
   let at = start
   let lines = 1
-  let fields = 0
-  for (;;) {
-    jsonEnd = put(around[fields++] ?? BETWEEN, json, jsonEnd)
+  for (let fields = 1; ; fields++) {
+    jsonEnd = put(around[fields - 1] ?? BETWEEN, json, jsonEnd)
     const quoted = csv[at] === QUOTE
     if (quoted) at++
-    for (;;) {
-      let byte = csv[at]!
+    for (; at < csv.length; at++) {
       let special
-      while (!(special = SPECIAL[byte])) {
-        json[jsonEnd++] = byte
-        byte = csv[++at]!
-      }
-      if (byte === QUOTE) {
-        if (!quoted) return refusedRow(csv, start, `a quote inside field ${fields}`)
-        if (csv[++at] !== QUOTE) break
-      } else if (!quoted) {
-        if (byte === delimiter || byte === LF || byte === CR) break
-      } else if (byte === LF) {
-        if (at + 1 === csv.length) return refusedRow(csv, start, UNCLOSED)
-        lines++
-      }
+      for (; !(special = SPECIAL[csv[at]!]); at++) json[jsonEnd++] = csv[at]!
+      const byte = csv[at]
+      if (quoted) {
+        if (byte === QUOTE && csv[++at] !== QUOTE) break
+        if (byte === LF) lines++
+      } else if (byte === delimiter || byte === LF || byte === CR || byte === QUOTE) break
       jsonEnd = put(special, json, jsonEnd)
-      at++
     }
-    const byte = csv[at++]
-    if (byte === LF || (byte === CR && csv[at++] === LF)) {
-      return { end: at, lines, fields, jsonEnd: put(around[fields] ?? BETWEEN, json, jsonEnd) }
+    const end = csv[at++]
+    if (end === delimiter) continue
+    if (end === LF || (end === CR && csv[at++] === LF)) {
+      const isBlank = at - start === (end === LF ? 1 : 2)
+      return { end: at, lines, fields: isBlank ? 0 : fields, jsonEnd: put(around[fields] ?? BETWEEN, json, jsonEnd) }
     }
-    if (byte !== delimiter) {
-      return refusedRow(csv, start, `${quoted ? 'text after the quotes of' : 'a lone CR in'} field ${fields}`)
-    }
+    // Only the first line is refused: a quote that somebody forgot to close is noticed at the next quote,
+    // many lines later perhaps, and those may be right.
+    const what = quoted ? 'text after the quotes of' : end === CR ? 'a lone CR in' : 'a quote inside'
+    const problem = end === undefined ? UNCLOSED : `${what} field ${fields}`
+    return { end: csv.indexOf(LF, start) + 1, lines: 1, fields: 0, jsonEnd, problem }
   }
-}
-
-// A row with a quote out of place costs its first line only: a quote that somebody forgot to close is
-// noticed at the next quote, many lines later perhaps, and those may be right.
-function refusedRow(csv: Buffer, start: number, problem: string): Row {
-  return { end: csv.indexOf(LF, start) + 1, lines: 1, fields: 0, jsonEnd: 0, problem }
 }
 
 // A loop, because the pieces are short: the call of Buffer.copy alone would take longer.
