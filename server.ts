@@ -59,6 +59,7 @@ const subscriber = createSocket(Subscriber)
 subscriber.events.on('handshake', () => void checkSizes()) // reconnected: what was missed meanwhile?
 subscriber.connect(XPUB_ADDR)
 void receiveChunks()
+void checkSizes()
 setInterval(checkSizes, CHECK)
 
 const server = createServer({
@@ -421,7 +422,7 @@ async function respond(request: IncomingMessage, response: ServerResponse) {
   }
   checkToken(request)
   const method = request.method === 'HEAD' ? 'GET' : request.method
-  const routes = ROUTES.filter(([, pattern]) => pattern.test(path))
+  const routes = ROUTES.filter(([, pattern, handler]) => pattern.test(path) && (handler !== sendPage || files.has(path.slice(1))))
   const route = routes.find(([verb]) => verb === method)
   if (route) return route[2](request, response, route[1].exec(path)?.[1] ?? '', query)
   if (!routes.length) throw new HttpError(404, `there is nothing at ${path.slice(0, 200)}`)
@@ -493,8 +494,8 @@ async function sendEvents(request: IncomingMessage, response: ServerResponse, id
     finish: () => response.headersSent ? response.end() : response.writeHead(204).end(),
   })
   if (!last) response.flushHeaders()
-  // Nothing was sent for so long: a heartbeat; or nothing was taken: the client has gone without a word.
-  response.setTimeout(2 * BEAT, () => response.writableNeedDrain ? response.destroy() : response.write(':\n\n'))
+  // Nothing was sent for so long: a heartbeat; or what was sent is not taken: the client has gone without a word.
+  response.setTimeout(2 * BEAT, () => response.writableLength ? response.destroy() : response.write(':\n\n'))
   response.on('drain', () => reader.acknowledge(reader.next))
   follow(reader)
   response.once('close', () => unfollow(reader))
@@ -607,8 +608,7 @@ function loadFiles(): Map<string, File> {
 }
 
 async function sendPage(request: IncomingMessage, response: ServerResponse, name: string) {
-  const file = files.get(name)
-  if (!file) throw new HttpError(404, `there is nothing at /${name.slice(0, 200)}`)
+  const file = files.get(name)!
   const known = request.headers['if-none-match'] === file.tag
   response.writeHead(known ? 304 : 200, { 'Content-Type': file.type, 'Cache-Control': 'no-cache', ETag: file.tag })
   response.end(known ? undefined : file.body)

@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import {
-  busy, BusyError, createSocket, FILES, INVALID_ID, isId, KEEP_RUNS, logPath, MAX_CHUNK, openRuns,
+  busy, BusyError, createSocket, FILES, INVALID_ID, isFile, isId, KEEP_RUNS, logPath, MAX_CHUNK, openRuns,
   outliveTerminal, packChunk, packEntry, packReply, PROCESS_LIMIT, rawResult, refused, refuseToStart, RemoteError,
   REP_ADDR, RESERVED, result, RUNS, SPARES, started, TASKS, TIME_LIMIT, unpackCall, unpackEntry, unpackEnvelope, UPLOADS,
   XPUB_ADDR, XSUB_ADDR,
@@ -39,6 +39,8 @@ type Run = {
   timer?: NodeJS.Timeout
   /** What its log says, once that is complete. */
   end?: State
+  /** What it has produced, in FILES. */
+  file?: string
 }
 /** What a log says of its run: its size in bytes; how the run ended, once it has. */
 type State = { size: number; outcome?: Outcome; seconds?: number }
@@ -63,7 +65,7 @@ const router = createSocket(Router, { sendTimeout: 0 })
 await bind(router, REP_ADDR)
 let proxy = await startProxy()
 process.on('exit', () => { // whatever the reason is
-  removeSockets()
+  attempt('remove the sockets', removeSockets)
   try {
     proxy.terminate() // else its thread would keep this process alive for ever
   } catch {} // it has just ended by itself, see startProxy
@@ -181,7 +183,9 @@ function stateOf(run: Run): State {
   return withLog(run.id, log => {
     const last = log.last()
     if (last?.type !== 'done') return { size: log.size }
-    const { outcome, seconds } = last.data
+    const { outcome, seconds, result } = last.data
+    const { file } = Object(result) // a result can say anything: only what is named after the run goes with it
+    if (isFile(file) && file.startsWith(`${run.id}.`)) run.file = file
     return run.end = { size: log.size, outcome, seconds }
   })
 }
@@ -325,8 +329,9 @@ function finishRun(run: Run, why: string) {
     publish(run.id, stateOf(run).size, Buffer.alloc(0))
     keepRun(run)
   } catch (error) {
-    console.error(`run ${run.id} cannot be ended: ${(error as Error).message}`) // the disk is full
-    if (!stopping) return void setTimeout(finishRun, 1000, run, why) // else the next server will find it, and try again
+    console.error(`run ${run.id} cannot be ended: ${(error as Error).message}`) // the disk is full, say
+    // Else the next server will find it, and try again; or somebody has removed the log, and there is nothing to end.
+    if (!stopping && existsSync(logPath(run.id))) return void setTimeout(finishRun, 1000, run, why)
   }
   running.delete(run.id)
   attempt('tidy up', () => {
@@ -359,11 +364,11 @@ function keepRun(run: Run) {
 
 // Each run that ends has one other removed, AFTERLIFE later: so none goes sooner, and none that is too many stays.
 function removeOldest() {
-  const [oldest] = ended.keys()
+  const [oldest] = ended.values()
   if (!oldest || ended.size <= KEEP_RUNS) return
-  ended.delete(oldest)
-  rmSync(logPath(oldest), { force: true })
-  for (const name of readdirSync(FILES)) if (name.startsWith(`${oldest}.`)) remove(FILES, name)
+  ended.delete(oldest.id)
+  rmSync(logPath(oldest.id), { force: true })
+  if (oldest.file) remove(FILES, oldest.file)
 }
 
 /** For what is no reason to end when it fails. */

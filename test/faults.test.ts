@@ -335,6 +335,19 @@ suite('The workers server', { concurrency: 4 }, () => {
     assert.ok(list.length === 9 && list.every(({ outcome }: { outcome?: string }) => outcome), 'all have ended')
   })
 
+  test('a run whose log somebody has removed frees its place', async t => {
+    const app = new App({ PROCESS_LIMIT: '1' })
+    t.after(() => app.end())
+    await app.startWorkers()
+    await app.startServer()
+    const run = await app.start('tick', ['go'])
+    await run.reader.until(({ entries }) => entries.length > 1)
+    rmSync(join(app.runs, `${run.id}.ndjson`))
+    app.letGo('go')
+    while ((await app.request('GET', '/health')).body.running) await sleep(20)
+    assert.equal((await (await app.start('process', [2, 1])).outcome()).outcome, 'ok')
+  })
+
   test('a process id that has come round again is not taken for the run', async t => {
     const app = new App({})
     t.after(() => app.end())
