@@ -123,6 +123,9 @@ export type Outcome = 'ok' | 'error' | 'cancelled' | 'died'
 /** Always the last line, exactly once. */
 export type Done = { outcome: Outcome; result?: unknown; reason?: string; seconds: number }
 
+/** The byte that ends a line, and with it an entry. */
+export const LF = 10
+
 /** An entry larger than this, in characters, is refused where it is made: one line must fit into every reader's memory. */
 const MAX_ENTRY = 16 * 2 ** 20
 
@@ -269,7 +272,7 @@ export const packChunk = ({ id, position, lines }: Chunk) => [id, String(positio
 /** Undefined for what is not a chunk: anyone who can reach the address can publish. */
 export function unpackChunk([id, position, lines]: Buffer[]): Chunk | undefined {
   const chunk = { id: String(id), position: Number(position), lines: lines ?? Buffer.alloc(0) }
-  const whole = lines && (lines.length === 0 || lines.at(-1) === 10)
+  const whole = lines && (lines.length === 0 || lines.at(-1) === LF)
   return whole && isId(chunk.id) && Number.isSafeInteger(chunk.position) && chunk.position >= 0 ? chunk : undefined
 }
 

@@ -17,9 +17,9 @@ import { pipeline } from 'node:stream/promises'
 import { WebSocketServer, type WebSocket } from 'ws'
 import { Subscriber } from 'zeromq'
 import {
-  ALLOWED_HOSTS, BusyError, callRemote, createSocket, FILES, HOST, INVALID_ID, isFile, isId, MAX_ARGS, MAX_UPLOAD,
-  openRuns, outliveTerminal, parseJson, PORT, refuseToStart, RemoteError, RESERVED, TimeoutError, TOKEN, unpackChunk,
-  UPLOADS, XPUB_ADDR, type Call,
+  ALLOWED_HOSTS, BusyError, callRemote, createSocket, FILES, HOST, INVALID_ID, isFile, isId, LF, MAX_ARGS,
+  MAX_UPLOAD, openRuns, outliveTerminal, parseJson, PORT, refuseToStart, RemoteError, RESERVED, TimeoutError, TOKEN,
+  unpackChunk, UPLOADS, XPUB_ADDR, type Call,
 } from './protocol.ts'
 
 const BEAT = 5000 // ms between two heartbeats
@@ -110,7 +110,7 @@ class Piece {
   from(position: number): Piece | undefined {
     const offset = position - this.position
     if (offset === 0) return this
-    return this.lines[offset - 1] === 10 ? new Piece(this.id, position, this.lines.subarray(offset)) : undefined
+    return this.lines[offset - 1] === LF ? new Piece(this.id, position, this.lines.subarray(offset)) : undefined
   }
 
   /** For a WebSocket, as a whole frame: `ws` would make one for each reader, which costs as much as writing it. */
@@ -122,7 +122,7 @@ class Piece {
   #wrap(head: string, foot: string): Buffer {
     const text = Buffer.concat([Buffer.from(head), this.lines.subarray(0, -1), Buffer.from(foot)])
     const elements = text.subarray(head.length, -foot.length)
-    for (let at = elements.indexOf(10); at >= 0; at = elements.indexOf(10, at + 1)) elements[at] = 44
+    for (let at = elements.indexOf(LF); at >= 0; at = elements.indexOf(LF, at + 1)) elements[at] = 44
     return text
   }
 }
