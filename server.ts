@@ -630,7 +630,8 @@ function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
 
 /** Requests that are no HTTP, or never end. Node would answer them, too, but without our headers. */
 function refuseMalformed({ code = '' }: NodeJS.ErrnoException, socket: Duplex) {
-  if (!socket.writable || answering.has(socket)) return socket.destroy()
+  if (!socket.writable) return // more of what is refused already
+  if (answering.has(socket)) return socket.destroy()
   const status = { HPE_HEADER_OVERFLOW: 431, ERR_HTTP_REQUEST_TIMEOUT: 408 }[code] ?? 400
   refuseConnection(socket, new HttpError(status, STATUS_CODES[status]!))
 }
@@ -639,8 +640,10 @@ function refuseConnection(socket: Duplex, { status, message, headers }: HttpErro
   const body = JSON.stringify({ errors: [message] })
   const own = { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body), Connection: 'close' }
   const head = Object.entries({ ...HEADERS, ...headers, ...own }).map(([name, value]) => `${name}: ${value}\r\n`).join('')
-  socket.once('finish', () => socket.destroy()) // else a client that keeps its end open keeps ours, too
   socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${head}\r\n${body}`)
+  // Trap: closing a connection on which something is unread resets it, and the answer is lost. So read on, for a while.
+  socket.resume()
+  setTimeout(() => socket.destroy(), LINGER)
 }
 
 /** `connection` is what the socket is on: between the frames that `ws` writes there, we may write our own. */
