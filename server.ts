@@ -114,27 +114,28 @@ class Piece {
   }
 
   /** For a WebSocket, as a whole frame: `ws` would make one for each reader, which costs as much as writing it. */
-  get frame() { return this.#frame ??= framed(this.#wrap(`{"id":"${this.id}","next":${this.end},"entries":[`, ']}')) }
+  get frame() { return this.#frame ??= this.#wrap(`{"id":"${this.id}","next":${this.end},"entries":[`, ']}', frameHead) }
   /** For Server-Sent Events. */
   get event() { return this.#event ??= this.#wrap(`id: ${this.end}\ndata: {"next":${this.end},"entries":[`, ']}\n\n') }
 
   // Lines become the elements of a JSON array by turning line breaks into commas: no entry is parsed on its way.
-  #wrap(head: string, foot: string): Buffer {
-    const text = Buffer.concat([Buffer.from(head), this.lines.subarray(0, -1), Buffer.from(foot)])
-    const elements = text.subarray(head.length, -foot.length)
+  #wrap(head: string, foot: string, frame?: (length: number) => Buffer): Buffer {
+    const lines = this.lines.subarray(0, -1)
+    const start = frame?.(head.length + lines.length + foot.length) ?? Buffer.alloc(0)
+    const text = Buffer.concat([start, Buffer.from(head), lines, Buffer.from(foot)])
+    const elements = text.subarray(-lines.length - foot.length, -foot.length)
     for (let at = elements.indexOf(LF); at >= 0; at = elements.indexOf(LF, at + 1)) elements[at] = 44
     return text
   }
 }
 
-/** A text frame of the WebSocket protocol (RFC 6455, section 5.2), from a server: whole, and not masked. */
-function framed(text: Buffer): Buffer {
-  const { length } = text
+/** What begins a text frame of the WebSocket protocol (RFC 6455, section 5.2), from a server: whole, and not masked. */
+function frameHead(length: number): Buffer {
   const head = Buffer.alloc(length < 126 ? 2 : length < 2 ** 16 ? 4 : 10)
   head.writeUInt16BE(0x8100 + (length < 126 ? length : length < 2 ** 16 ? 126 : 127))
   if (head.length === 4) head.writeUInt16BE(length, 2)
   if (head.length === 10) head.writeUInt32BE(length, 6) // the last four of eight bytes: no piece is that large
-  return Buffer.concat([head, text])
+  return head
 }
 
 /** Where a reader's pieces go. `isFull`: whether more are waiting there than a reader should hold. */
