@@ -284,7 +284,7 @@ suite('The workers server', { concurrency: 4 }, () => {
     const tasks = join(folder, 'tasks.ts')
     // Loads in the workers server, crashes in every task process, and leaves a mark for each.
     writeFileSync(tasks, `import { appendFileSync } from 'node:fs'
-      import { remote } from ${JSON.stringify(join(import.meta.dirname, '../tasks.ts'))}
+      import { remote } from ${JSON.stringify(join(import.meta.dirname, '../task.ts'))}
       if (process.send) { appendFileSync(${JSON.stringify(mark)}, 'x'); process.exit(7) }
       export const doomed = remote('never runs', [], () => {})`)
     const began = Date.now()
@@ -494,7 +494,7 @@ suite('The workers server', { concurrency: 4 }, () => {
     const app = new App({})
     t.after(() => app.end())
     const module = (name: string, text: string) => {
-      writeFileSync(join(app.runs, name), `import { remote } from '${ROOT}/tasks.ts'\n${text}`)
+      writeFileSync(join(app.runs, name), `import { remote } from '${ROOT}/task.ts'\n${text}`)
       return join(app.runs, name)
     }
     for (const [env, message] of [
