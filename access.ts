@@ -63,8 +63,8 @@ export function ownHosts(port: number): Set<string> {
   const isEverywhere = HOST === '0.0.0.0' || HOST === '::'
   const local = isLoopback || isEverywhere ? ['localhost', '127.0.0.1', '::1'] : []
   const all = isEverywhere ? Object.values(networkInterfaces()).flatMap(found => found ?? []) : []
-  const names = [HOST, ...local, ...all.map(({ address }) => address)].map(name => isIP(name) === 6 ? `[${name}]` : name)
-  const hosts = names.map(name => port === 80 ? name : `${name}:${port}`)
+  const names = [HOST, ...local, ...all.map(({ address }) => address)]
+  const hosts = names.map(name => `${isIP(name) === 6 ? `[${name}]` : name}${port === 80 ? '' : `:${port}`}`)
   return new Set([...hosts, ...ALLOWED_HOSTS].map(host => host.toLowerCase()))
 }
 
@@ -131,8 +131,8 @@ export function keyOf(id: string): string {
 /** The run that is asked for: all that its key opens. */
 function runOf({ path, query }: Asked): string | undefined {
   if (path === '/log') return query.get('run') ?? undefined // the WebSocket
-  const found = /^\/tasks\/([\w-]{1,64})(?:\/log|\/log\.ndjson)?$/.exec(path) ?? /^\/files\/([\w-]{1,64})\.\w+$/.exec(path)
-  return found?.[1]
+  const ofTask = /^\/tasks\/([\w-]{1,64})(?:\/log|\/log\.ndjson)?$/.exec(path)
+  return (ofTask ?? /^\/files\/([\w-]{1,64})\.\w+$/.exec(path))?.[1]
 }
 
 /** Whether a page of another origin may ask for this, with a key. */

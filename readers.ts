@@ -98,7 +98,7 @@ export class Reader {
   end(size: number) {
     if (this.#last === size) return
     this.#last = size
-    if (this.#next > size) this.#sink.refuse('invalid position: the run has ended before it')
+    if (this.#next > size) this.#sink.refuse(`invalid position: the log has ended at ${size}`)
     else if (this.isDone) this.#sink.finish()
   }
 

@@ -160,11 +160,13 @@ function wrap(lines: Buffer, head: string, foot: string): Buffer {
 
 // ---- HTTP
 
-type Handler = (request: IncomingMessage, response: ServerResponse, name: string, query: URLSearchParams) => Promise<void>
+/** A request on its way to its answer; `name` is that of the run or the file that its path names. */
+type Visit = { request: IncomingMessage; response: ServerResponse; name: string; query: URLSearchParams }
+type Handler = (visit: Visit) => Promise<void>
 
 const ROUTES: [method: string, path: RegExp, handler: Handler][] = [
-  ['GET', /^\/methods$/, async (_, response) => respondJson(response, 200, await callRemote({ method: 'methods' }))],
-  ['GET', /^\/tasks$/, async (_, response) => respondJson(response, 200, await callRemote({ method: 'list' }))],
+  ['GET', /^\/methods$/, async ({ response }) => respondJson(response, 200, await callRemote({ method: 'methods' }))],
+  ['GET', /^\/tasks$/, async ({ response }) => respondJson(response, 200, await callRemote({ method: 'list' }))],
   ['POST', /^\/tasks$/, startTask],
   ['DELETE', /^\/tasks\/([\w-]{1,64})$/, cancelTask],
   ['GET', /^\/tasks\/([\w-]{1,64})\/log$/, sendLog],
@@ -212,13 +214,13 @@ async function respond(request: IncomingMessage, response: ServerResponse) {
   const isThere = (handler: Handler) => handler !== sendPage || files.has(path.slice(1))
   const routes = ROUTES.filter(([, pattern, handler]) => pattern.test(path) && isThere(handler))
   const route = routes.find(([verb]) => verb === method)
-  if (route) return route[2](request, response, route[1].exec(path)?.[1] ?? '', query)
+  if (route) return route[2]({ request, response, name: route[1].exec(path)?.[1] ?? '', query })
   if (!routes.length) throw new HttpError(404, `there is nothing at ${path.slice(0, 200)}`)
   const allowed = routes.map(([verb]) => verb === 'GET' ? 'GET, HEAD' : verb).join(', ')
   throw new HttpError(405, `${request.method} is not allowed here, only ${allowed}`, { Allow: allowed })
 }
 
-async function startTask(request: IncomingMessage, response: ServerResponse) {
+async function startTask({ request, response }: Visit) {
   const call = await readCall(request)
   const pid = Number(await callRemote(call))
   respondJson(response, 202, { id: call.id, pid, key: TOKEN ? keyOf(call.id) : undefined })
@@ -258,12 +260,12 @@ async function* bodyOf(request: IncomingMessage, most: number) {
   }
 }
 
-async function cancelTask(_: IncomingMessage, response: ServerResponse, id: string) {
+async function cancelTask({ response, name: id }: Visit) {
   await callRemote({ method: 'cancel', args: [id] })
   respondJson(response, 202, { id })
 }
 
-async function downloadLog(request: IncomingMessage, response: ServerResponse, id: string) {
+async function downloadLog({ request, response, name: id }: Visit) {
   let chunk = await readers.read(id, 0)
   response.setHeader('Content-Type', 'application/x-ndjson')
   response.setHeader('Content-Disposition', `attachment; filename="${id}.ndjson"`)
@@ -273,7 +275,7 @@ async function downloadLog(request: IncomingMessage, response: ServerResponse, i
   }, response)
 }
 
-async function receiveFile(request: IncomingMessage, response: ServerResponse) {
+async function receiveFile({ request, response }: Visit) {
   const type = request.headers['content-type'] ?? ''
   if (/^(multipart|application\/x-www-form-urlencoded)/i.test(type)) {
     throw new HttpError(415, 'the body must be the file itself, not a form')
@@ -293,7 +295,7 @@ async function receiveFile(request: IncomingMessage, response: ServerResponse) {
 }
 
 /** Always as an attachment: what a run produced must not be shown as a page of this server. */
-async function sendFile(request: IncomingMessage, response: ServerResponse, name: string) {
+async function sendFile({ request, response, name }: Visit) {
   const missing = new HttpError(404, `there is no file ${name}`)
   if (!isFile(name)) throw missing
   const file = await open(join(FILES, name), constants.O_RDONLY | constants.O_NOFOLLOW).catch(() => { throw missing })
@@ -325,7 +327,7 @@ function unpackRange(header = '', size: number): { start: number; end: number } 
   return { start, end }
 }
 
-async function sendHealth(_: IncomingMessage, response: ServerResponse) {
+async function sendHealth({ response }: Visit) {
   try {
     const { running, limit } = JSON.parse(String(await callRemote({ method: 'ping' })))
     respondJson(response, 200, { server: true, workers: true, running, limit, readers: readers.count })
@@ -341,8 +343,9 @@ function probeHealth(response: ServerResponse) {
 
 /** A buffer is JSON already. */
 function respondJson(response: ServerResponse, status: number, value: unknown, headers = {}) {
-  const json = Buffer.isBuffer(value) ? value : JSON.stringify(value)
-  response.writeHead(status, { 'Content-Type': 'application/json', ...headers }).end(json)
+  const json = Buffer.isBuffer(value) ? value : Buffer.from(JSON.stringify(value))
+  response.writeHead(status, { 'Content-Type': 'application/json', 'Content-Length': json.length, ...headers })
+  response.end(json)
 }
 
 function respondError(response: ServerResponse, error: unknown) {
@@ -401,7 +404,7 @@ function loadFiles(): Map<string, File> {
   return loaded.set('', loaded.get('index.html')!)
 }
 
-async function sendPage(request: IncomingMessage, response: ServerResponse, name: string) {
+async function sendPage({ request, response, name }: Visit) {
   const { type, body, tag } = files.get(name)!
   const isCurrent = isKnown(request, tag)
   response.writeHead(isCurrent ? 304 : 200, { 'Content-Type': type, 'Cache-Control': 'no-cache', ETag: tag })
@@ -413,7 +416,7 @@ function isKnown(request: IncomingMessage, tag: string): boolean {
   return (request.headers['if-none-match'] ?? '').split(',').some(known => known.trim().replace(/^W\//, '') === tag)
 }
 
-// ---- The log of a run as a Durable Stream: the read half of PROTOCOL.md, version 1.0, in durable-streams/durable-streams
+// ---- A run's log as a Durable Stream: the read half of PROTOCOL.md, version 1.0, of durable-streams/durable-streams
 
 /** A part of a log, and how long the log is by now. */
 type Part = Size & { chunk: Chunk }
@@ -422,7 +425,7 @@ const offsetOf = (position: number) => String(position).padStart(16, '0') // all
 const isUpToDate = ({ chunk, size }: Part) => endOf(chunk) >= size
 const isClosed = ({ chunk, size, done }: Part) => done && endOf(chunk) === size
 
-async function sendLog(request: IncomingMessage, response: ServerResponse, id: string, query: URLSearchParams) {
+async function sendLog({ request, response, name: id, query }: Visit) {
   const { offset, live } = request.method === 'HEAD' ? { offset: 'now' as const, live: null } : unpackRead(query)
   let part = offset === 'now' ? await readTail(id) : await readPart(id, offset)
   if (live === 'sse') return streamLog(response, part, nextCursor(query))
@@ -494,10 +497,11 @@ async function somethingNew({ id, position }: Chunk, response: ServerResponse) {
 /** Server-Sent Events, by the same readers as the WebSocket's; what the connection takes counts as acknowledged. */
 function streamLog(response: ServerResponse, part: Part, cursor: string) {
   if (response.destroyed) return // its 'close' will not come any more
-  // The body ends with its connection. Trap: a client takes a broken chunk (of HTTP) for an error, and gives up; after an
-  // end it comes again, with its last offset.
+  // The body ends with its connection. Trap: a client takes a broken chunk (of HTTP) for an error, and gives up; after
+  // an end it comes again, with its last offset.
   response.useChunkedEncodingByDefault = false
-  response.writeHead(200, { 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-cache', 'X-Accel-Buffering': 'no' })
+  const type = { 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-cache', 'X-Accel-Buffering': 'no' }
+  response.writeHead(200, type)
   const control = (position: number, state: object) =>
     `event: control\ndata:${JSON.stringify({ streamNextOffset: offsetOf(position), ...state })}\n\n`
   const closing = (position: number) => control(position, { upToDate: true, streamClosed: true })
@@ -556,8 +560,8 @@ function refuseMalformed({ code = '' }: NodeJS.ErrnoException, socket: Duplex) {
 function refuseConnection(socket: Duplex, { status, message, headers }: HttpError) {
   const body = JSON.stringify({ errors: [message] })
   const own = { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body), Connection: 'close' }
-  const head = Object.entries({ ...HEADERS, ...headers, ...own }).map(([name, value]) => `${name}: ${value}\r\n`).join('')
-  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${head}\r\n${body}`)
+  const lines = Object.entries({ ...HEADERS, ...headers, ...own }).map(([name, value]) => `${name}: ${value}\r\n`)
+  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${body}`)
   // Trap: closing a connection on which something is unread resets it, and the answer is lost. So read on, for a while.
   socket.resume()
   setTimeout(() => socket.destroy(), LINGER)

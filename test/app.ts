@@ -13,7 +13,7 @@ import type { TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocket } from 'ws'
 import { Request, XPublisher } from 'zeromq'
-import type { Entry } from '../protocol.ts'
+import type { Entry } from '../log.ts'
 
 export const ROOT = join(import.meta.dirname, '..')
 /** More remote functions, for the tests: they crash, hang, flood and misbehave on purpose. */
@@ -117,7 +117,7 @@ export class App {
     })
     const text = await response.text()
     const isJson = response.headers.get('content-type') === 'application/json'
-    return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : text }
+    return { status: response.status, headers: response.headers, body: isJson && text ? JSON.parse(text) : text }
   }
 
   /** Follows a run first and starts it then, as the page does; throws when it is refused. */
@@ -214,7 +214,7 @@ export async function startApp(t: TestContext, env: Record<string, string> = {})
 export function changedProgram(file: string, changes: Record<string, string>): string {
   const root = mkdtempSync(join(tmpdir(), 'longrun-test-'))
   process.once('exit', () => rmSync(root, { recursive: true })) // not with the test, in which it may still run
-  for (const name of ['protocol.ts', 'tasks.ts', 'workers.ts', 'server.ts', 'public', 'package.json', 'test/functions.ts']) {
+  for (const name of [...readdirSync(ROOT).filter(name => name.endsWith('.ts')), 'public', 'package.json', 'test/functions.ts']) {
     cpSync(join(ROOT, name), join(root, name), { recursive: true })
   }
   symlinkSync(join(ROOT, 'node_modules'), join(root, 'node_modules'))
