@@ -117,7 +117,7 @@ export class App {
     })
     const text = await response.text()
     const isJson = response.headers.get('content-type') === 'application/json'
-    return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : text }
+    return { status: response.status, headers: response.headers, body: isJson && text ? JSON.parse(text) : text }
   }
 
   /** Follows a run first and starts it then, as the page does; throws when it is refused. */
