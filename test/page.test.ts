@@ -9,9 +9,10 @@ import { join } from 'node:path'
 import { after, before, test, type TestContext } from 'node:test'
 import type { Browser, BrowserContextOptions, Page } from 'playwright-core'
 import { App, startApp } from './app.ts'
-import { browserMissing, openPage, startBrowser } from './browser.ts'
+import {
+  arrived, chromiumMissing as skip, complaints, copied, counts, has, openPage, sees, start, startChromium, state, steps,
+} from './browser.ts'
 
-const skip = browserMissing
 let browser: Browser
 let app: App
 let folder = ''
@@ -22,7 +23,7 @@ before(async () => {
   app = new App({ PROCESS_LIMIT: '3', SPARES: '2' })
   await Promise.all([
     app.startWorkers().then(() => app.startServer()),
-    startBrowser().then(started => { browser = started }),
+    startChromium().then(started => { browser = started }),
   ])
 })
 
@@ -32,54 +33,17 @@ after(async () => {
   if (folder) await rm(folder, { recursive: true })
 })
 
-/** Without motion, which costs much where the picture is made without a graphics card. */
 async function open(t: TestContext, path = '/', look: BrowserContextOptions = {}) {
   const permissions = ['clipboard-read', 'clipboard-write']
-  const page = await openPage(t, browser, app.url + path, { reducedMotion: 'reduce', permissions, ...look })
+  const page = await openPage(t, browser, app.url + path, { permissions, ...look })
   await sees(page, 'Connected')
   return page
 }
 
-/** Fills a form of the start view and submits it; resolves with the id of the run that is then in view. */
-async function start(page: Page, method: string, values: Record<string, string | number> = {}) {
-  const form = page.locator(`form[data-method=${method}]`)
-  for (const [name, value] of Object.entries(values)) await form.locator(`[name=${name}]`).fill(String(value))
-  await form.locator('button.primary').click()
-  return runInView(page)
-}
-
-async function runInView(page: Page) {
-  await page.waitForURL(/\?run=/)
-  return new URL(page.url()).searchParams.get('run')!
-}
-
-const sees = (page: Page, words: string) => page.getByText(words).filter({ visible: true }).first().waitFor()
-const has = (page: Page, selector: string, words: string | RegExp) => page.locator(selector, { hasText: words }).waitFor()
-const state = (page: Page, wanted: string) => page.locator(`#run[data-state=${wanted}]`).waitFor()
-const counts = (page: Page, wanted: string) => page.locator(`#log-count:text-is("${wanted}")`).waitFor()
 const text = (page: Page, selector: string) => page.locator(selector).innerText()
 const rows = (page: Page, list: string) => page.locator(`${list} .row:not([hidden])`).allTextContents()
-const errors = async (page: Page) => (await page.consoleMessages({ filter: 'all' })).filter(message => message.type() === 'error').map(String)
 const lines = (id: string) => readFileSync(join(app.runs, `${id}.ndjson`), 'utf8').trimEnd().split('\n')
 const upTo = (n: number) => Array.from({ length: n }, (_, step) => step)
-
-/** Until the log in the page has more than that many entries. */
-const arrived = (page: Page, more: number) => page.waitForFunction(more => {
-  const [, entries = '0'] = /([\d,]+) entr/.exec(document.querySelector('#log-count')?.textContent ?? '') ?? []
-  return Number(entries.replaceAll(',', '')) > more
-}, more)
-
-/** What a button of the page copies. */
-async function copied(page: Page, button: string): Promise<string> {
-  await page.evaluate(() => navigator.clipboard.writeText(''))
-  await page.click(button)
-  return (await page.waitForFunction(() => navigator.clipboard.readText())).jsonValue()
-}
-
-/** The steps of a run of `process`, in the order in which the page shows them. */
-async function steps(page: Page) {
-  return (await copied(page, '#copy-log')).split('\n').flatMap(line => /"step":(\d+)/.exec(line)?.[1] ?? []).map(Number)
-}
 
 /** What the file is that the page offers. */
 async function download(page: Page) {
@@ -87,12 +51,12 @@ async function download(page: Page) {
   return app.request('GET', new URL(link!, page.url()).pathname)
 }
 
-test('a CSV file chosen in the page is imported: the bar moves, bad lines are named, the rows can be downloaded', { skip }, async t => {
+test('a chosen CSV file is imported: the bar moves, bad lines are named, rows can be downloaded', { skip }, async t => {
   const bad = [7, 500, 12_345, 19_999] // lines of the file; the header is line 1
   const file = join(folder, 'people.csv')
   const wide = 'x'.repeat(2000) // so that the import takes a moment
   const row = (line: number) => (bad.includes(line) ? `${line},too few` : `${line},"Ada, ""the"" runner",${wide}`)
-  await writeFile(file, ['number,name,note', ...Array.from({ length: 20_000 }, (_, at) => row(at + 2))].join('\n') + '\n')
+  await writeFile(file, ['number,name,note', ...upTo(20_000).map(at => row(at + 2)), ''].join('\n'))
 
   const page = await open(t)
   const seen = await page.locator('#bar').evaluateHandle(bar => {
@@ -115,7 +79,7 @@ test('a CSV file chosen in the page is imported: the bar moves, bad lines are na
   assert.equal(await text(page, '#warnings'), '4')
   assert.equal(await text(page, '#percent'), '100 %')
   assert.match(lines(id).at(-1)!, /"outcome":"ok"/)
-  assert.deepEqual(await errors(page), [])
+  assert.deepEqual(await complaints(page), [])
 })
 
 test('what a task of one\'s own has produced can be downloaded, too', { skip }, async t => {
@@ -130,7 +94,7 @@ test('what a task of one\'s own has produced can be downloaded, too', { skip }, 
   await page.goto(`${app.url}/?run=${other.id}`)
   await sees(page, 'somewhere.txt')
   assert.ok(await page.locator('#file').isHidden(), 'what it has not produced cannot be downloaded')
-  assert.deepEqual(await errors(page), [])
+  assert.deepEqual(await complaints(page), [])
 })
 
 test('one click imports the sample file; a file dropped anywhere is imported at once', { skip }, async t => {
@@ -146,7 +110,7 @@ test('one click imports the sample file; a file dropped anywhere is imported at 
   await has(page, '#tiles', /Rows imported2R/)
   await page.locator('#runs li').nth(1).waitFor() // both are in the list
   assert.equal(await page.locator('#runs li').count(), 2)
-  assert.deepEqual(await errors(page), [])
+  assert.deepEqual(await complaints(page), [])
 })
 
 test('a source with two errors: each problem is listed, and choosing one shows its line', { skip }, async t => {
@@ -306,11 +270,11 @@ test('a flood leaves the page responsive and small, and every entry can be looke
     return waits
   })
   await start(page, 'flood', { count: 200_000 })
-  while (await page.locator('#run').getAttribute('data-state') !== 'ok') await page.click('#times', { force: true }) // at once, without a look at whether it stands still
+  while (await page.locator('#run[data-state=ok]').count() === 0) await page.click('#times', { force: true }) // at once
   await counts(page, '200,002 entries')
   const sorted = (await waits.jsonValue()).sort((a, b) => a - b)
   const [median = 0, worst = 0] = [sorted[sorted.length >> 1], sorted.at(-1)]
-  t.diagnostic(`${sorted.length} clicks in the flood: answered after ${median.toFixed(1)} ms, at worst ${worst.toFixed(1)} ms`)
+  t.diagnostic(`${sorted.length} clicks answered after ${median.toFixed(1)} ms, at worst ${worst.toFixed(1)} ms`)
   assert.ok(median < 1000, 'a click is answered at once, also where ten others want the processor')
   const nodes = await page.locator('*').count()
   assert.ok(nodes < 1500, `${nodes} nodes`)
@@ -335,7 +299,7 @@ test('text from a task stays text', { skip }, async t => {
   assert.equal(await page.locator('main :is(script, img)').count(), 0)
   assert.match(await page.title(), /^✕ · crash/)
   assert.equal(await text(page, '#errors'), '1')
-  assert.deepEqual(await errors(page), [])
+  assert.deepEqual(await complaints(page), [])
 })
 
 test('the log follows the end, stays put when one scrolls up, and goes back with one click', { skip }, async t => {
@@ -449,13 +413,12 @@ test('under the hood, the path lights up, and the frames can be read', { skip },
   await page.waitForFunction(() => ['publish', 'ack'].every(hop => document.querySelector(`.hop[data-hop=${hop}].lit`)))
   await has(page, 'figure[data-hop=publish]', /"step":/)
   await has(page, 'figure[data-hop=ack]', /"ack":/)
-  const frames = await page.locator('figure[data-hop]').evaluateAll(hops =>
-    Object.fromEntries(hops.map(hop => [(hop as HTMLElement).dataset['hop'], hop.querySelector('pre')?.textContent ?? ''])))
-  assert.equal(frames['request'], `[ process ]\n[  ]\n[ ${id} ]\n[ [1000,50] ]`)
-  const position = Number(/\n\[ (\d+) \]\n/.exec(frames['publish'] ?? '')?.[1])
+  const frame = (hop: string) => page.locator(`figure[data-hop=${hop}] pre`).innerText()
+  assert.equal(await frame('request'), `[ process ]\n[  ]\n[ ${id} ]\n[ [1000,50] ]`)
+  const position = Number(/\n\[ (\d+) \]\n/.exec(await frame('publish'))?.[1])
   const before = Buffer.from(lines(id).join('\n') + '\n').subarray(0, position)
   assert.ok(before.length === position && before.at(-1) === 10, 'a line begins at that position')
-  assert.match(frames['ack'] ?? '', new RegExp(`^{"ack":"${id}","next":\\d+}$`))
+  assert.match(await frame('ack'), new RegExp(`^{"ack":"${id}","next":\\d+}$`))
   await page.click('#cancel')
   await state(page, 'cancelled')
 })
