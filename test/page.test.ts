@@ -167,9 +167,7 @@ test('reloading in the middle, or opening the address elsewhere, shows the whole
     assert.deepEqual(await steps(reader), upTo(60))
     await counts(reader, '62 entries')
   }
-  assert.equal(await page.run(() => document.querySelector('#runs .name')?.textContent), 'process(60, 30)', 'the list remembers it')
-  assert.equal(await other.run(() => document.querySelectorAll('#runs li').length), 1, 'another browser lists what it has opened')
-  await other.click('#all')
+  assert.equal(await page.run(() => document.querySelector('#runs .name')?.textContent), 'process(60, 30)', 'the list names it')
   await other.until(id => document.querySelector(`#runs a[href*="${id}"]`), elsewhere.id)
 })
 
@@ -396,7 +394,7 @@ test('a screen reader hears the state, and not the flood', { skip }, async t => 
   ]), ['off', 'status', 'PROGRESS'])
 })
 
-test('in a background tab the run goes on: title, icon, and a notification if it was asked for', { skip }, async t => {
+test('in a background tab the run goes on: title, and a notification if it was asked for', { skip }, async t => {
   const page = await open(t)
   await page.run(() => {
     const notices: string[] = []
@@ -420,7 +418,6 @@ test('in a background tab the run goes on: title, icon, and a notification if it
   })
   app.letGo('noticed')
   await page.until(() => document.title.startsWith('✓ · tick'))
-  assert.match(await page.run(() => document.querySelector<HTMLLinkElement>('#favicon')!.href), /^data:image\/svg/)
   assert.deepEqual(await page.run(() => (globalThis as unknown as { notices: string[] }).notices), ['tick("noticed"): Finished'])
   await page.run(() => {
     delete document.documentElement.dataset.away
