@@ -174,7 +174,7 @@ test('on a full disk the run fails with an error that the page shows; the server
   while ((await app.request('GET', '/health')).body.running) await sleep(20) // from here on, nobody else takes or frees space
   const filler = join(disk, 'filler')
   assert.throws(() => { for (;;) appendFileSync(filler, Buffer.alloc(4096)) }, /ENOSPC/)
-  const tasks = () => processesOf(app.runs).filter(({ command }) => command.includes('tasks.ts')).map(({ pid }) => pid)
+  const tasks = () => processesOf(app.runs).filter(({ command }) => command.includes('task.ts')).map(({ pid }) => pid)
   const before = tasks()
   const refused = await app.request('POST', '/tasks', { method: 'process', args: [2, 1] })
   assert.equal(refused.status, 500)

@@ -271,7 +271,7 @@ for (const spares of ['0', '1']) {
     writeFileSync(join(folder, 'package.json'), '{ "type": "module" }')
     writeFileSync(join(folder, 'greeting.ts'), `export const greeting: string = 'hello'`)
     const own = (first: string) => `${first}
-      import { remote } from ${JSON.stringify(join(ROOT, 'tasks.ts'))}
+      import { remote } from ${JSON.stringify(join(ROOT, 'task.ts'))}
       export const greet = remote('greets', [], async task => {
         const { greeting } = await import('./greeting.ts')
         task.log(greeting)
