@@ -338,6 +338,13 @@ export class Run {
   cancel() { return this.app.request('DELETE', `/tasks/${this.id}`) }
 }
 
+/** Until a process has gone. There is no event for one that is not our child. A zombie has gone: it has no command line. */
+export async function gone(pid: number) {
+  try {
+    while (readFileSync(`/proc/${pid}/cmdline`).length) await sleep(10)
+  } catch {} // no such process
+}
+
 /** What is left after the time that an orphan may take to notice: one that was loading notices when it has loaded. */
 async function survivors(runs: string) {
   const deadline = Date.now() + 60_000
