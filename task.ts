@@ -181,7 +181,7 @@ export async function loadFunctions(): Promise<Map<string, Remote>> {
     if (!found.length) throw new Error(`${path} exports no remote function, as in: export const NAME = remote(…)`)
     for (const [name, called] of found) {
       const other = functions.get(name)
-      const isOther = other && String(other.run) !== String(called.run) // the same one may be a copy, see MARK
+      const isOther = other && other.description !== called.description // the same one may be a copy, see MARK
       if (isOther) throw new Error(`${path} exports ${name}, which tasks.ts has, too: rename it`)
       functions.set(name, called)
     }
