@@ -343,20 +343,22 @@ export class Run {
  * Reads a log that comes as Server-Sent Events. Entries count with the offset that follows them: who is cut off between
  * the two comes again with the last offset, and gets them again.
  */
-export function onEvents(response: IncomingMessage, take: (part: { next: number; entries: Entry[]; isClosed: boolean }) => void) {
+export function onEvents(response: IncomingMessage, take: (part: EventPart) => void) {
   let text = ''
   let entries: Entry[] = []
   response.on('error', () => {}).setEncoding('utf8').on('data', (part: string) => {
     const events = (text + part).split('\n\n')
     text = events.pop()!
     for (const event of events.filter(event => event !== ':')) {
-      const [, type, data] = /^event: (data|control)\ndata:([^\n]*)$/.exec(event) ?? assert.fail(`not an event: ${event}`)
-      const value = JSON.parse(data!)
-      if (type === 'data') entries = value
+      const found = /^event: (data|control)\ndata:([^\n]*)$/.exec(event) ?? assert.fail(`not an event: ${event}`)
+      const value = JSON.parse(found[2]!)
+      if (found[1] === 'data') entries = value
       else take({ next: Number(value.streamNextOffset), entries: entries.splice(0), isClosed: value.streamClosed === true })
     }
   })
 }
+
+type EventPart = { next: number; entries: Entry[]; isClosed: boolean }
 
 /** For what no event tells: looks again and again. */
 export async function until(holds: () => unknown) {
@@ -381,6 +383,13 @@ export function randomFrom(seed: number): (most: number) => number {
     mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
     return ((mixed ^ (mixed >>> 14)) >>> 0) % most
   }
+}
+
+/** Until a process has gone. There is no event for one that is not our child. A zombie has gone: it has no command line. */
+export async function gone(pid: number) {
+  try {
+    while (readFileSync(`/proc/${pid}/cmdline`).length) await sleep(10)
+  } catch {} // no such process
 }
 
 /** What is left after the time that an orphan may take to notice: one that was loading notices when it has loaded. */
