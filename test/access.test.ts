@@ -21,7 +21,7 @@ import { connect as connectTls } from 'node:tls'
 import { gzipSync } from 'node:zlib'
 import { WebSocket } from 'ws'
 import { Dealer, Publisher, Request } from 'zeromq'
-import { App, ROOT, startServer } from './app.ts'
+import { App, memoryOf, ROOT, startServer } from './app.ts'
 
 const TOKEN = 'a-long.Secret~of+letters/and=signs'
 const NAME = 'longrun.example.org' // the server's name behind a reverse proxy
@@ -571,7 +571,7 @@ test('who asks on and on without reading the answers is cut off, before they fil
     const closed = new Promise(resolve => socket.once('close', resolve))
     socket.write(upgradeHead(app))
     await once(socket, 'readable') // from here on nothing is read
-    const before = memoryOf(app)
+    const before = memoryOf(app.server)
     const questions = Buffer.concat(Array(2000).fill(question))
     let sent = 0
     while (!socket.destroyed && sent < 400e6) {
@@ -579,7 +579,7 @@ test('who asks on and on without reading the answers is cut off, before they fil
       if (!socket.write(questions)) await Promise.race([new Promise(resolve => socket.once('drain', resolve)), closed])
     }
     assert.ok(socket.destroyed, `still open after ${sent} bytes`)
-    assert.ok(memoryOf(app) - before < 150e6, `${(memoryOf(app) - before) / 1e6} MB more`)
+    assert.ok(memoryOf(app.server) - before < 150e6, `${(memoryOf(app.server) - before) / 1e6} MB more`)
   }
   await honest()
 })
@@ -781,9 +781,4 @@ function collect<T>(socket: WebSocket, pick: (message: any) => T | undefined): (
     while (found.length < count) await once(socket, 'message')
     return found
   }
-}
-
-/** What the web server holds in memory, in bytes. */
-function memoryOf({ server }: App): number {
-  return 1024 * Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${server.process.pid}/status`, 'utf8'))![1])
 }

@@ -6,6 +6,7 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import type { IncomingMessage } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -336,6 +337,52 @@ export class Run {
   log() { return readFileSync(join(this.app.runs, `${this.id}.ndjson`), 'utf8') }
 
   cancel() { return this.app.request('DELETE', `/tasks/${this.id}`) }
+}
+
+/**
+ * Reads a log that comes as Server-Sent Events. Entries count with the offset that follows them: who is cut off between
+ * the two comes again with the last offset, and gets them again.
+ */
+export function onEvents(response: IncomingMessage, take: (part: EventPart) => void) {
+  let text = ''
+  let entries: Entry[] = []
+  response.on('error', () => {}).setEncoding('utf8').on('data', (part: string) => {
+    const events = (text + part).split('\n\n')
+    text = events.pop()!
+    for (const event of events.filter(event => event !== ':')) {
+      const found = /^event: (data|control)\ndata:([^\n]*)$/.exec(event) ?? assert.fail(`not an event: ${event}`)
+      const value = JSON.parse(found[2]!)
+      if (found[1] === 'data') entries = value
+      else take({ next: Number(value.streamNextOffset), entries: entries.splice(0), isClosed: value.streamClosed === true })
+    }
+  })
+}
+
+type EventPart = { next: number; entries: Entry[]; isClosed: boolean }
+
+/** For what no event tells: looks again and again. */
+export async function until(holds: () => unknown) {
+  while (!await holds()) await sleep(50)
+}
+
+/** The log of a run as it stands in its file. */
+export function logOf(app: App, id: string): string {
+  return readFileSync(join(app.runs, `${id}.ndjson`), 'utf8')
+}
+
+/** What a server holds in memory, in bytes. */
+export function memoryOf({ process }: Server): number {
+  return 1024 * Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${process.pid}/status`, 'utf8'))![1])
+}
+
+/** Numbers below `most` that look random, and are the same every time (mulberry32). */
+export function randomFrom(seed: number): (most: number) => number {
+  return most => {
+    seed = (seed + 0x6d2b79f5) | 0
+    let mixed = Math.imul(seed ^ (seed >>> 15), seed | 1)
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
+    return ((mixed ^ (mixed >>> 14)) >>> 0) % most
+  }
 }
 
 /** Until a process has gone. There is no event for one that is not our child. A zombie has gone: it has no command line. */
