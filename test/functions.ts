@@ -3,8 +3,8 @@
 import { spawn } from 'node:child_process'
 import { existsSync, writeFileSync } from 'node:fs'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
-import { FILES } from '../protocol.ts'
-import { remote } from '../tasks.ts'
+import { FILES } from '../settings.ts'
+import { remote } from '../task.ts'
 
 const count = { name: 'count', type: 'integer', description: 'how many', default: 3 } as const
 
