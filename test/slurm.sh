@@ -10,8 +10,9 @@
 #                                ├─ n1  10.77.0.11         to cut a cable: ip link set n1 down
 #                                └─ n2  10.77.0.12         to be on ctl: nsenter --net=/run/netns/ctl COMMAND
 #
-# Without root both nodes are this machine, and CLUSTER_NET is empty. Whatever kills this script kills all that it started:
-# the kernel ends the namespaces with their first process, and they leave nothing behind, neither file nor device.
+# However this script ends, all of that ends with it: the kernel sees to it, and no file, no device is left.
+#
+# Without root both nodes are this machine, and CLUSTER_NET is empty.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
