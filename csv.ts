@@ -62,9 +62,8 @@ export async function readHeader(file: FileHandle, given?: unknown): Promise<Hea
   const fixed = known ?? named
   const { delimiter, rival } = fixed ? { delimiter: fixed } : chooseDelimiter(csv, start, json)
   const row = convertRow(csv, start, json, 0, bareFormat(delimiter))
-  if (row.problem) throw new Error(`the header: ${row.problem}`)
-  const raw = csv.subarray(start, row.end)
-  if (!isUtf8(raw)) throw new Error(`the header: ${notUtf8(raw)}: save the file as UTF-8`)
+  const problem = row.problem ?? whatIsInvalid(csv.subarray(start, row.end))
+  if (problem) throw new Error(`the header: ${problem}`)
   const columns = namesOf(JSON.parse(`[${json.toString('utf8', 2, row.jsonEnd - 2)}]`)) // from ","first","last","
   const why = named && !known ? ', as its first line says' : ''
   const summary = columns.length === 1 ? '1 column' : `${columns.length} columns, separated by ${DELIMITERS.get(delimiter)}${why}`
@@ -77,7 +76,8 @@ function doubtsOf(csv: Buffer, columns: string[], rival?: string): string[] {
   if (columns.length === 1) doubts.push('there is only one column: is the header the first line, and its delimiter a known one?')
   if (rival) doubts.push(`${DELIMITERS.get(rival)} would fit as well: if the columns are wrong, say which delimiter it is`)
   if (columns.every(isNumber)) doubts.push('the first line, which names the columns, has only numbers')
-  if (!isUtf8(csv)) doubts.push(`${notUtf8(csv)}: the rows in question are left out, unless the file is saved as UTF-8`)
+  const invalid = whatIsInvalid(csv)
+  if (invalid) doubts.push(`${invalid}: the rows that have it are left out; save the file as UTF-8`)
   if (csv.includes(0)) doubts.push('there are NUL bytes in it: it may be no text, or damaged')
   return doubts
 }
@@ -91,19 +91,18 @@ function whatElse(bytes: Buffer): string | undefined {
   if (begins(0xd0, 0xcf, 0x11, 0xe0)) return 'an old Excel workbook (.xls): save it as CSV'
   if (begins(0x1f, 0x8b)) return 'packed with gzip: unpack it'
   if (begins(...Buffer.from('%PDF-'))) return 'a PDF'
-  const nuls = [0, 0] // at even and odd places: of the two bytes of an ASCII character, UTF-16 has one NUL
-  for (let at = 0; at < bytes.length; at++) if (!bytes[at]) nuls[at % 2]!++
-  const [even, odd] = nuls as [number, number]
-  const isUtf16 = Math.max(even, odd) > bytes.length / 20 && Math.min(even, odd) < Math.max(even, odd) / 20
+  const raw = bytes.toString('latin1') // in UTF-16 a NUL stands beside each line feed, after or before it
+  const isUtf16 = raw.includes('\n') && (!/\n(?!\0)/.test(raw) || !/(?<!\0)\n/.test(raw))
   if (isUtf16 || begins(0xff, 0xfe) || begins(0xfe, 0xff)) return 'UTF-16: save it as UTF-8'
   const text = bytes.toString('utf8', 0, 200).replace(/^[\ufeff\s]+/, '')
   if (/^<(!doctype|html|head|body|table|\?xml)\b/i.test(text)) return 'HTML or XML'
   return /^(\[\s*)*[{[]\s*"/.test(text) ? 'JSON' : undefined
 }
 
-// A valid letter of two bytes or more hardly comes about by chance: without any, the bytes mean something else.
-function notUtf8(bytes: Buffer): string {
-  return /[^\x00-\x7f\ufffd]/.test(bytes.toString()) ? 'invalid UTF-8' : 'invalid UTF-8, perhaps Windows-1252 (Latin-1)'
+// A letter of two bytes or more hardly comes about by chance: without any, the bytes mean something else.
+function whatIsInvalid(bytes: Buffer): string | undefined {
+  if (isUtf8(bytes)) return undefined
+  return /[^\x00-\x7f\ufffd]/.test(String(bytes)) ? 'invalid UTF-8' : 'invalid UTF-8, perhaps Windows-1252 (Latin-1)'
 }
 
 /** Where the header begins, after byte order marks, blank lines, and a line that names the delimiter. */
@@ -165,13 +164,14 @@ function namesOf(found: string[]): string[] {
   return columns
 }
 
+/** A row as the inside of a JSON array, for what is read before the columns have names. */
 const bareFormat = (delimiter: string): Format => ({ delimiter: delimiter.charCodeAt(0), around: [] })
 
 function formatOf(columns: string[], delimiter: string) {
   const before = columns.map((name, i) => `${i ? '",' : '{'}${JSON.stringify(name)}:"`)
   const around = [...before, '"}\n'].map(piece => Buffer.from(piece))
   const asRow = columns.map((name, i) => before[i] + JSON.stringify(name).slice(1, -1)).join('') + '"}\n'
-  return { format: { ...bareFormat(delimiter), around }, asRow: Buffer.from(asRow) }
+  return { format: { delimiter: delimiter.charCodeAt(0), around }, asRow: Buffer.from(asRow) }
 }
 
 // ---- The rows
@@ -211,33 +211,33 @@ function convertRows(csv: Buffer, json: Buffer, { format, columns, asRow }: Head
   const hasMark = csv.includes(MARK)
   const round = { end: 0, line, rows: 0, jsonEnd: 0 }
   while (round.end < csv.length && round.jsonEnd < JSON_ROOM / 2) {
+    const row = convertRow(csv, round.end, json, round.jsonEnd, format)
+    if (row.problem === UNCLOSED) break // the next round sees more of it
     const start = round.end
-    let { end, lines, fields, jsonEnd, problem } = convertRow(csv, start, json, round.jsonEnd, format)
-    if (problem === UNCLOSED) break // the next round sees more of it
-    const bytes = () => csv.subarray(start, end)
-    const extra = fields - columns.length
-    if (extra > 0 && endsEmpty(bytes(), extra, format.delimiter)) jsonEnd -= extra * BETWEEN.length
-    else if (fields && extra) problem = `${fields} instead of ${columns.length} fields`
-    const isHeader = jsonEnd - round.jsonEnd === asRow.length && json.subarray(round.jsonEnd, jsonEnd).equals(asRow)
+    const extra = row.fields - columns.length
+    let problem = row.problem
+    if (extra > 0 && endsEmpty(csv, row.end, extra, format.delimiter)) row.jsonEnd -= extra * BETWEEN.length
+    else if (extra && row.fields) problem = `${row.fields} instead of ${columns.length} fields`
+    const isHeader = row.jsonEnd - round.jsonEnd === asRow.length && !json.compare(asRow, 0, asRow.length, round.jsonEnd, row.jsonEnd)
     if (isHeader && columns.length > 1) problem ??= 'the header again: were files put together?' // one word may be a row
-    if (hasMark && (problem || startsWithMark(csv, start)) && bytes().includes(MARK)) problem = JOINED
-    if (!isValid && !isUtf8(bytes())) problem ??= notUtf8(bytes())
+    if (hasMark && (problem || startsWithMark(csv, start)) && csv.subarray(start, row.end).includes(MARK)) problem = JOINED
+    if (!isValid) problem ??= whatIsInvalid(csv.subarray(start, row.end))
     if (problem) {
       complain(problem, round.line)
-    } else if (fields) {
+    } else if (row.fields) {
       round.rows++
-      round.jsonEnd = jsonEnd
+      round.jsonEnd = row.jsonEnd
     }
-    round.end = end
-    round.line += lines
+    round.end = row.end
+    round.line += row.lines
   }
   return round
 }
 
 /** Whether the last fields of a row are empty: spreadsheets write as many delimiters as their widest row needs. */
-function endsEmpty(row: Buffer, fields: number, delimiter: number): boolean {
-  const last = row.length - (row.at(-2) === CR ? 3 : 2)
-  for (let at = last; at > last - fields; at--) if (row[at] !== delimiter) return false
+function endsEmpty(csv: Buffer, end: number, fields: number, delimiter: number): boolean {
+  const last = end - (csv[end - 2] === CR ? 3 : 2)
+  for (let at = last; at > last - fields; at--) if (csv[at] !== delimiter) return false
   return true
 }
 

@@ -73,8 +73,8 @@ const WRONG: Record<keyof Types, (value: unknown, parameter: Parameter) => strin
   file: value => !(isId(value) && existsSync(join(UPLOADS, value))) && 'no such upload: the file has to be uploaded first',
   boolean: value => typeof value !== 'boolean' && 'not true or false',
   object: value => (typeof value !== 'object' || Array.isArray(value)) && 'not an object',
-  integer: (value, range) => Number.isSafeInteger(value) ? notWithin(value, range) : 'not a whole number',
   number: (value, range) => Number.isFinite(value) ? notWithin(value, range) : 'not a number',
+  integer: (value, range) => WRONG.number(value, range) || !Number.isSafeInteger(value) && 'not a whole number',
 }
 
 function notWithin(value: unknown, { min = -Infinity, max = Infinity }: Parameter): string | false {
@@ -181,7 +181,8 @@ export async function loadFunctions(): Promise<Map<string, Remote>> {
     if (!found.length) throw new Error(`${path} exports no remote function, as in: export const NAME = remote(…)`)
     for (const [name, called] of found) {
       const other = functions.get(name)
-      if (other && other !== called) throw new Error(`${path} exports ${name}, which tasks.ts has, too: rename it`)
+      const isOther = other && other.description !== called.description // the same one may be a copy, see MARK
+      if (isOther) throw new Error(`${path} exports ${name}, which tasks.ts has, too: rename it`)
       functions.set(name, called)
     }
   }

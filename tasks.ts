@@ -38,9 +38,9 @@ export const importCsv = remote('turns a CSV file into JSON lines, and names the
 ], async (task, upload, { delimiter, ...others }, name) => {
   for (const option in others) throw new Error(`unknown option '${option}'`)
   const file = `${task.id}.ndjson`
-  const part = join(FILES, `${task.id}.part`)
+  const unfinished = join(FILES, `${task.id}.part`)
   const csv = await open(join(UPLOADS, upload))
-  const json = await open(part, 'wx', 0o600)
+  const output = await open(unfinished, 'wx', 0o600)
   try {
     const header = await readHeader(csv, delimiter)
     task.log(name ? `${name}: ${header.summary}` : header.summary)
@@ -51,14 +51,14 @@ export const importCsv = remote('turns a CSV file into JSON lines, and names the
     for await (const part of readRows(csv, header, (msg, line) => report('warning', msg, { line }))) {
       task.signal.throwIfAborted()
       progress(part.position)
-      await json.writeFile(part.json)
+      await output.writeFile(part.json)
       rows += part.rows
     }
     progress(header.size)
-    await rename(part, join(FILES, file)) // whoever finds this name finds the whole file
+    await rename(unfinished, join(FILES, file)) // whoever finds this name finds the whole file
     return { rows, rejected: counts.warning, columns: header.columns, file }
   } finally {
-    await Promise.all([csv.close(), json.close(), rm(part, { force: true })])
+    await Promise.all([csv.close(), output.close(), rm(unfinished, { force: true })])
   }
 })
 
@@ -142,7 +142,7 @@ const DIAGNOSTIC = /^\((\d+),(\d+)\): (error|warning) (TS\d+): ([^]*)/
  */
 function reportDiagnostics(output: string, name: string, report: Report) {
   const [general, ...diagnostics] = `\n${output.trimEnd()}`.split(`\n${name}.ts`)
-  if (general) report('error', general.trim())
+  if (general?.trim()) report('error', general.trim())
   for (const diagnostic of diagnostics) {
     const [, line, column, type, code, msg] = DIAGNOSTIC.exec(diagnostic) ?? []
     if (!msg) throw new Error(`the compiler said: ${diagnostic.slice(0, 2000)}`)

@@ -334,7 +334,7 @@ test('files are only given as attachments, and only those that runs produced', a
 test('of the folder of the page, only the files that stood in it at start are served, and no links', async t => {
   const copy = mkdtempSync(join(tmpdir(), 'longrun-test-'))
   t.after(() => rmSync(copy, { recursive: true }))
-  for (const name of ['server.ts', 'protocol.ts', 'package.json', 'public']) cpSync(join(ROOT, name), join(copy, name), { recursive: true })
+  for (const name of ['settings.ts', 'log.ts', 'protocol.ts', 'readers.ts', 'access.ts', 'server.ts', 'package.json', 'public']) cpSync(join(ROOT, name), join(copy, name), { recursive: true })
   symlinkSync(join(ROOT, 'node_modules'), join(copy, 'node_modules'))
   symlinkSync('/etc/passwd', join(copy, 'public', 'passwd.html'))
   symlinkSync('/etc', join(copy, 'public', 'etc.html'))

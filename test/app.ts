@@ -13,7 +13,7 @@ import type { TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocket } from 'ws'
 import { Request, XPublisher } from 'zeromq'
-import type { Entry } from '../protocol.ts'
+import type { Entry } from '../log.ts'
 
 export const ROOT = join(import.meta.dirname, '..')
 /** More remote functions, for the tests: they crash, hang, flood and misbehave on purpose. */
@@ -121,7 +121,7 @@ export class App {
     })
     const text = await response.text()
     const isJson = response.headers.get('content-type') === 'application/json'
-    return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : text }
+    return { status: response.status, headers: response.headers, body: isJson && text ? JSON.parse(text) : text }
   }
 
   /** Follows a run first and starts it then, as the page does; throws when it is refused. */
@@ -218,7 +218,7 @@ export async function startApp(t: TestContext, env: Record<string, string> = {})
 export function changedProgram(file: string, changes: Record<string, string>): string {
   const root = mkdtempSync(join(tmpdir(), 'longrun-test-'))
   process.once('exit', () => rmSync(root, { recursive: true })) // not with the test, in which it may still run
-  for (const name of ['protocol.ts', 'tasks.ts', 'workers.ts', 'server.ts', 'public', 'package.json', 'test/functions.ts']) {
+  for (const name of [...readdirSync(ROOT).filter(name => name.endsWith('.ts')), 'public', 'package.json', 'test/functions.ts']) {
     cpSync(join(ROOT, name), join(root, name), { recursive: true })
   }
   symlinkSync(join(ROOT, 'node_modules'), join(root, 'node_modules'))
@@ -340,6 +340,13 @@ export class Run {
   log() { return readFileSync(join(this.app.runs, `${this.id}.ndjson`), 'utf8') }
 
   cancel() { return this.app.request('DELETE', `/tasks/${this.id}`) }
+}
+
+/** Until a process has gone. There is no event for one that is not our child. A zombie has gone: it has no command line. */
+export async function gone(pid: number) {
+  try {
+    while (readFileSync(`/proc/${pid}/cmdline`).length) await sleep(10)
+  } catch {} // no such process
 }
 
 /** What is left after the time that an orphan may take to notice: one that was loading notices when it has loaded. */

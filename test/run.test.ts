@@ -23,7 +23,7 @@ suite('A run', () => {
     assert.deepEqual(start!.data, { method: 'process', args: [3, 20], callId: 'first', pid: run.pid, timeLimit: 100 })
     assert.deepEqual(rest.slice(0, 3).map(({ data }) => data), [0, 1, 2].map(step => ({ process: run.pid, step, token: run.id })))
     assert.equal((await run.outcome()).outcome, 'ok')
-    assert.deepEqual(await run.types(), ['start', 'msg', 'msg', 'msg', 'done'])
+    assert.deepEqual(await run.types(), ['start', 'msg', 'progress', 'msg', 'msg', 'progress', 'done'])
   })
 
   test('is the same for a reader that comes in the middle, after the end, or from a position on', async () => {
@@ -271,7 +271,7 @@ for (const spares of ['0', '1']) {
     writeFileSync(join(folder, 'package.json'), '{ "type": "module" }')
     writeFileSync(join(folder, 'greeting.ts'), `export const greeting: string = 'hello'`)
     const own = (first: string) => `${first}
-      import { remote } from ${JSON.stringify(join(ROOT, 'tasks.ts'))}
+      import { remote } from ${JSON.stringify(join(ROOT, 'task.ts'))}
       export const greet = remote('greets', [], async task => {
         const { greeting } = await import('./greeting.ts')
         task.log(greeting)

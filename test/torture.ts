@@ -15,7 +15,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { WebSocket } from 'ws'
 import { Dealer, Publisher, Subscriber } from 'zeromq'
-import { packChunk, unpackEntry, type Entry } from '../protocol.ts'
+import { unpackEntry, type Entry } from '../log.ts'
+import { packChunk } from '../protocol.ts'
 import { App, processesOf, Reader, ROOT } from './app.ts'
 
 export type Options = {

@@ -1,6 +1,6 @@
-// A list of any length in a bounded number of nodes: only the rows in sight exist. All rows have one
-// height, the line height of the list in style.css. Arrows, Page, Home and End move the selection;
-// a screen reader hears it through aria-activedescendant.
+// A list of any length in a bounded number of nodes: only the rows in sight exist. All rows have one height, the line
+// height of the list in style.css. Arrows, Page, Home and End move the selection; a screen reader hears it through
+// aria-activedescendant.
 
 import { redraw, set } from './draw.js'
 
@@ -8,7 +8,7 @@ const SPARE = 8 // rows drawn above and below, so that scrolling shows no blank 
 const TALLEST = 8_000_000 // pixels; browsers cannot make an element much taller than 17 million
 let lists = 0
 
-export class List {
+export class VirtualList {
   count = 0
   selected = -1
   /** the row at the upper edge, with a fraction */
@@ -22,8 +22,8 @@ export class List {
   #scrolled = 0
   #room = 0
 
-  /** @param {HTMLElement} box @param {{ fill: (row: HTMLElement, n: number) => void | boolean, choose: (n: number) => void }} uses
-   * fill returns false when the row is not complete yet */
+  /** `fill` returns false when the row is not complete yet. @param {HTMLElement} box
+   * @param {{ fill: (row: HTMLElement, n: number) => void | boolean, choose: (n: number) => void }} uses */
   constructor(box, uses) {
     this.box = box
     this.uses = uses
@@ -149,8 +149,11 @@ export class List {
     const from = this.selected >= 0 ? this.selected : Math.floor(this.top) - 1
     const page = Math.max(1, Math.floor(this.inSight) - 1)
     /** @type {Record<string, number>} */
-    const to = { ArrowDown: from + 1, ArrowUp: from - 1, PageDown: from + page, PageUp: from - page, Home: 0, End: this.count - 1, Enter: from }
-    const n = to[key.key]
+    const targets = {
+      ArrowDown: from + 1, ArrowUp: from - 1, PageDown: from + page, PageUp: from - page,
+      Home: 0, End: this.count - 1, Enter: from,
+    }
+    const n = targets[key.key]
     if (n === undefined) return
     key.preventDefault()
     this.select(Math.max(0, Math.min(this.count - 1, n)))

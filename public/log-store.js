@@ -1,30 +1,29 @@
-// A run's log as the page holds it: pieces, each with the position at which it stands in the log.
-// Memory is bounded: pieces that have not been looked at for long are let go, and when someone scrolls
-// back to them they are read from the log again. Only one byte an entry, its level, is kept of all.
+// A run's log as the page holds it: chunks, each with the position at which it stands in the log. Memory is bounded:
+// chunks that have not been looked at for long are let go, and when someone scrolls back to them they are read from
+// the log again. Only one byte an entry, its level, is kept of all.
 
 import { redraw } from './draw.js'
+import { LEVELS, levelOf } from './entries.js'
 
-/** @typedef {import('../protocol.ts').Entry} Entry */
-/** @typedef {{ position: number, next: number, first: number, count: number, entries: Entry[] | undefined, loading: boolean }} Chunk */
+/** @typedef {import('./entries.js').Entry} Entry */
+/** @typedef {{ position: number, next: number, first: number, count: number, entries: Entry[] | undefined,
+ *   loading: boolean }} Chunk `first`: the number of its first entry */
 
 const CHUNK = 256 * 1024 // bytes; also what one look back reads
 const KEEP = 16 * 1024 * 1024 // bytes of log kept as entries; in memory they are about four times that
 
-/** Every kind of entry: one that is missing here does not compile. @type {Record<Entry['type'], true>} */
-const KINDS = { start: true, msg: true, progress: true, log: true, warning: true, error: true, done: true }
-/** The kinds, each with a number: its place in here. */
-export const LEVELS = /** @type {Entry['type'][]} */ (Object.keys(KINDS))
-
-export class Chunks {
+export class LogStore {
+  /** entries */
   count = 0
+  /** the position at which the log ends, so far as it has come */
   end = 0
   kept = 0
   /** how many entries of each level */
   counts = LEVELS.map(() => 0)
   levels = new Uint8Array(1024)
   /** @type {Chunk[]} */
-  all = []
-  /** @type {Set<Chunk>} those with their entries, the longest unused first */
+  chunks = []
+  /** those with their entries, the longest unused first @type {Set<Chunk>} */
   held = new Set()
 
   /** @param {string} id */
@@ -35,18 +34,18 @@ export class Chunks {
   /** @param {Entry[]} entries @param {number} next */
   append(entries, next) {
     this.#index(entries)
-    const last = this.all.at(-1)
+    const last = this.chunks.at(-1)
     if (last?.entries && last.next - last.position < CHUNK) {
       for (const entry of entries) last.entries.push(entry)
       last.count += entries.length
       last.next = next
     } else {
-      this.all.push({ position: this.end, next, first: this.count, count: entries.length, entries, loading: false })
+      this.chunks.push({ position: this.end, next, first: this.count, count: entries.length, entries, loading: false })
     }
     this.count += entries.length
     this.kept += next - this.end
     this.end = next
-    this.#use(this.all[this.all.length - 1])
+    this.#use(this.chunks[this.chunks.length - 1])
     this.keepTo(KEEP)
   }
 
@@ -64,13 +63,13 @@ export class Chunks {
   /** @param {number} n */
   chunkOf(n) {
     let low = 0
-    let high = this.all.length - 1
+    let high = this.chunks.length - 1
     while (low < high) {
       const middle = (low + high + 1) >> 1
-      if ((this.all[middle]?.first ?? 0) <= n) low = middle
+      if ((this.chunks[middle]?.first ?? 0) <= n) low = middle
       else high = middle - 1
     }
-    return n < this.count ? this.all[low] : undefined
+    return n < this.count ? this.chunks[low] : undefined
   }
 
   /** Redraws when it has arrived. @param {Chunk} chunk */
@@ -78,7 +77,7 @@ export class Chunks {
     if (chunk.loading) return
     chunk.loading = true
     try {
-      chunk.entries = await readLog(this.id, chunk.position, chunk.next)
+      chunk.entries = await readLog(this.id, chunk)
       this.kept += chunk.next - chunk.position
       this.#use(chunk)
       this.keepTo(KEEP)
@@ -93,7 +92,7 @@ export class Chunks {
   keepTo(bytes) {
     for (const chunk of this.held) {
       if (this.kept <= bytes) return
-      if (chunk === this.all.at(-1)) continue // it still grows
+      if (chunk === this.chunks.at(-1)) continue // it still grows
       chunk.entries = undefined
       this.kept -= chunk.next - chunk.position
       this.held.delete(chunk)
@@ -116,26 +115,25 @@ export class Chunks {
     }
     let n = this.count
     for (const entry of entries) {
-      const level = LEVELS.indexOf(entry.type)
+      const level = levelOf(entry)
       this.levels[n++] = level
       this.counts[level] = (this.counts[level] ?? 0) + 1
     }
   }
 }
 
-/** The route gives the log from a position to its end, so stop reading when the piece is complete.
- * @param {string} id @param {number} position @param {number} next @returns {Promise<Entry[]>} */
-async function readLog(id, position, next) {
-  const answer = await fetch(`tasks/${id}/log?from=${position}`)
-  if (!answer.ok || !answer.body) throw new Error(`log of ${id}: status ${answer.status}`)
-  const bytes = new Uint8Array(next - position)
-  const reader = answer.body.getReader()
-  for (let at = 0; at < bytes.length; ) {
-    const { value } = await reader.read()
-    if (!value) throw new Error(`log of ${id} ended early`)
-    bytes.set(value.subarray(0, bytes.length - at), at)
-    at += value.length
+/** A catch-up read gives a part of the log, which may end before the chunk or behind it.
+ * @param {string} id @param {Chunk} chunk @returns {Promise<Entry[]>} */
+async function readLog(id, { position, count }) {
+  /** @type {Entry[]} */
+  let entries = []
+  for (let next = String(position); entries.length < count; ) {
+    const answer = await fetch(`tasks/${id}/log?offset=${next}`)
+    if (!answer.ok) throw new Error(`log of ${id}: status ${answer.status}`)
+    const part = await answer.json()
+    if (!part.length) throw new Error(`log of ${id} ends early`)
+    entries = entries.concat(part)
+    next = answer.headers.get('stream-next-offset') ?? ''
   }
-  reader.cancel().catch(() => {}) // we have what we came for
-  return new TextDecoder().decode(bytes).trimEnd().split('\n').map(line => JSON.parse(line))
+  return entries.slice(0, count)
 }

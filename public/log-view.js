@@ -1,19 +1,19 @@
-// The log of the run in view: which of its entries are shown (levels, search), the list of them, and
-// the one that was chosen, in full.
+// The log of the run in view: which of its entries are shown (levels, search), the list of them, and the one that was
+// chosen, in full.
 
-import { LEVELS } from './chunks.js'
-import { calmPicture, element, make, picture, put, redraw, set } from './draw.js'
-import { List } from './list.js'
-import { clock, count, counted, describe } from './words.js'
+import { calmPicture, element, make, partsOf, picture, redraw, set, setText } from './draw.js'
+import { contains, cut, describe, fullText, LEVELS } from './entries.js'
+import { VirtualList } from './virtual-list.js'
+import { clock, count, counted } from './words.js'
 
-/** @typedef {import('../protocol.ts').Entry} Entry */
-/** @typedef {import('./run.js').Run} Run */
+/** @typedef {import('./entries.js').Entry} Entry */
+/** @typedef {import('./run-state.js').Run} Run */
 
 const SCAN = 8 // milliseconds of filtering within one frame
 const LONGEST_TEXT = 100_000 // characters of one entry shown in full, or copied
 const COPIED = 20_000 // entries
 
-const list = new List(element('log-list', HTMLElement), { fill, choose })
+const list = new VirtualList(element('log-list', HTMLElement), { fill, choose })
 const search = element('search', HTMLInputElement)
 const box = element('entry', HTMLElement)
 const toEnd = element('to-end', HTMLButtonElement)
@@ -21,12 +21,13 @@ const times = element('times', HTMLButtonElement)
 const body = element('log', HTMLElement)
 /** the levels that can be left out; a beginning and an end are always shown
  * @type {Map<Entry['type'], HTMLButtonElement>} */
-const chips = new Map(LEVELS.filter(level => level !== 'start' && level !== 'done').map(level => [level, makeChip(level)]))
+const chips = new Map(LEVELS.filter(level => !['start', 'done'].includes(level)).map(level => [level, makeChip(level)]))
 
 /** @type {Run | undefined} */
 let run
 let wanted = LEVELS.map(level => level !== 'progress') // the bar shows these; in the log they are noise
-let query = ''
+/** @type {RegExp | undefined} */
+let query
 /** the numbers of the entries shown, ascending, so far as they have been scanned */
 let shown = new Int32Array(1024)
 let shownCount = 0
@@ -41,7 +42,7 @@ export function showLog(next, line = 0) {
   run = next
   chosen = -1
   wantedLine = line - 1
-  search.value = query = ''
+  clearSearch()
   wanted = LEVELS.map((level, at) => level !== 'progress' || at === wantedLine)
   list.following = wantedLine < 0
   list.top = 0
@@ -51,7 +52,7 @@ export function showLog(next, line = 0) {
 picture(() => {
   if (!run) return
   scan(run)
-  if (wantedLine >= 0 && wantedLine < run.chunks.count) reveal(wantedLine)
+  if (wantedLine >= 0 && wantedLine < run.store.count) revealEntry(wantedLine)
   list.selected = chosen < 0 ? -1 : rowOf(chosen)
   list.draw(shownCount)
   drawChoice(run)
@@ -63,41 +64,43 @@ calmPicture(() => run && drawHead(run))
 function drawHead(run) {
   chips.forEach((chip, type) => {
     const level = LEVELS.indexOf(type)
-    const of = run.chunks.counts[level] ?? 0
-    put(/** @type {Element} */ (chip.lastElementChild), count(of))
+    const of = run.store.counts[level] ?? 0
+    setText(/** @type {Element} */ (chip.lastElementChild), count(of))
     set(chip, 'ariaPressed', String(wanted[level]))
     set(chip.dataset, 'empty', String(of === 0))
   })
-  const all = run.chunks.count
-  put(element('log-count', HTMLElement), all === 0 ? '' : shownCount === all ? counted(all, 'entry', 'entries') : `${count(shownCount)} of ${counted(all, 'entry', 'entries')}`
-    + (scanned < all ? `, searched ${count(scanned)}` : ''))
-  put(element('log-note', HTMLElement), run.note)
+  const all = run.store.count
+  const entries = counted(all, 'entry', 'entries')
+  const part = `${count(shownCount)} of ${entries}` + (scanned < all ? `, searched ${count(scanned)}` : '')
+  setText(element('log-count', HTMLElement), all === 0 ? '' : shownCount === all ? entries : part)
+  setText(element('log-note', HTMLElement), run.note)
   const empty = element('log-empty', HTMLElement)
   set(empty, 'hidden', shownCount > 0)
-  put(empty, all === 0 ? 'Nothing yet.' : scanned < all ? 'Searching …' : 'No entry matches.')
+  setText(empty, all === 0 ? 'Nothing yet.' : scanned < all ? 'Searching …' : 'No entry matches.')
   const below = Math.round(shownCount - list.top - list.inSight)
   set(toEnd, 'hidden', list.following || below < 1)
-  put(toEnd, `↓ To the end (${count(Math.max(0, below))} below)`)
+  setText(toEnd, `↓ To the end (${count(Math.max(0, below))} below)`)
   set(element('next-warning', HTMLButtonElement), 'disabled', !warningsIn(run))
 }
 
 /** Goes on where it stopped, a few milliseconds each frame. @param {Run} run */
-function scan({ chunks }) {
+function scan({ store }) {
   const until = performance.now() + SCAN
-  while (scanned < chunks.count) {
-    const chunk = chunks.chunkOf(scanned)
+  while (scanned < store.count) {
+    const chunk = store.chunkOf(scanned)
     if (!chunk) return
-    if (query && !chunk.entries) return void chunks.load(chunk) // redraws when it is there
+    if (query && !chunk.entries) return void store.load(chunk) // redraws when it is there
     const end = chunk.first + chunk.count
     for (; scanned < end; scanned++) {
-      if (wanted[chunks.levels[scanned] ?? 0] && (!query || matches(chunk.entries?.[scanned - chunk.first]))) push(scanned)
+      const isWanted = wanted[store.levels[scanned] ?? 0]
+      if (isWanted && (!query || matches(chunk.entries?.[scanned - chunk.first], query))) show(scanned)
     }
     if (performance.now() > until) return redraw()
   }
 }
 
 /** @param {number} n */
-function push(n) {
+function show(n) {
   if (shownCount === shown.length) {
     const longer = new Int32Array(2 * shown.length)
     longer.set(shown)
@@ -106,15 +109,18 @@ function push(n) {
   shown[shownCount++] = n
 }
 
-/** @param {Entry | undefined} entry */
-function matches(entry) {
-  return entry !== undefined && describe(entry).toLowerCase().includes(query)
+/** @param {Entry | undefined} entry @param {RegExp} query */
+const matches = (entry, query) => entry !== undefined && contains(entry, query)
+
+function clearSearch() {
+  search.value = ''
+  query = undefined
 }
 
 function refilter() {
   scanned = shownCount = 0
   list.stale = true
-  if (chosen >= 0 && query === '' && run) { // what was chosen stays in sight
+  if (chosen >= 0 && !query && run) { // what was chosen stays in sight
     scan(run)
     list.reveal(rowOf(chosen))
   }
@@ -142,26 +148,27 @@ function rowFrom(n) {
 /** @param {HTMLElement} row @param {number} at */
 function fill(row, at) {
   const n = shown[at] ?? 0
-  const entry = run?.chunks.get(n)
+  const entry = run?.store.get(n)
   if (!row.firstChild) {
     row.append(make('span', 'n'), make('time'), make('span', 'level'), make('span', 'text'))
     set(/** @type {HTMLElement} */ (row.lastElementChild), 'dir', 'auto')
   }
-  const [number, time, level, text] = /** @type {[Element, Element, Element, Element]} */ (/** @type {unknown} */ (row.children))
-  put(number, String(n + 1))
+  const [number, time, level, text] = partsOf(row)
+  setText(number, String(n + 1))
   set(row.dataset, 'level', entry?.type ?? '')
-  put(level, entry?.type ?? '')
-  put(time, entry ? clock(entry.time) : '')
-  if (entry) write(text, describe(entry).replaceAll('\n', '↵'))
-  else put(text, '…')
+  setText(level, entry?.type ?? '')
+  setText(time, entry ? clock(entry.time) : '')
+  if (entry) writeMarked(text, describe(entry).replaceAll('\n', '↵'))
+  else setText(text, '…')
   return entry !== undefined
 }
 
 /** With what was searched for marked. @param {Element} target @param {string} text */
-function write(target, text) {
-  const at = query ? text.toLowerCase().indexOf(query) : -1
-  if (at < 0) return put(target, text)
-  target.replaceChildren(text.slice(0, at), make('mark', '', text.slice(at, at + query.length)), text.slice(at + query.length))
+function writeMarked(target, text) {
+  const hit = query?.exec(text)
+  if (!hit) return setText(target, text)
+  const end = hit.index + hit[0].length
+  target.replaceChildren(text.slice(0, hit.index), make('mark', '', hit[0]), text.slice(end))
 }
 
 /** @param {number} row */
@@ -171,49 +178,42 @@ function choose(row) {
 }
 
 /** Shows entry n, also when the filter would not. @param {number} n */
-export function reveal(n) {
+export function revealEntry(n) {
   wantedLine = -1
   chosen = n
-  const level = run?.chunks.levels[n] ?? 0
+  const level = run?.store.levels[n] ?? 0
   if (!wanted[level] || query) {
     wanted[level] = true
-    search.value = query = ''
+    clearSearch()
     refilter()
   }
   list.reveal(rowFrom(n))
 }
 
 /** @param {Run} run */
-function drawChoice({ chunks }) {
-  const entry = chosen < 0 ? undefined : chunks.get(chosen)
+function drawChoice({ store }) {
+  const entry = chosen < 0 ? undefined : store.get(chosen)
   const opened = box.hidden && entry
   set(box, 'hidden', !entry)
   if (!entry || entry === drawn && !opened) return
   drawn = entry
-  put(element('entry-title', HTMLElement), `Entry ${count(chosen + 1)}, ${entry.type}, ${clock(entry.time)}`)
-  put(element('entry-text', HTMLElement), fullText(entry))
+  setText(element('entry-title', HTMLElement), `Entry ${count(chosen + 1)}, ${entry.type}, ${clock(entry.time)}`)
+  setText(element('entry-text', HTMLElement), cut(fullText(entry), LONGEST_TEXT))
   if (opened) box.scrollIntoView({ block: 'nearest' })
-}
-
-/** @param {Entry} entry */
-function fullText(entry) {
-  const data = entry.data
-  const text = typeof data === 'string' ? data : typeof data === 'object' && data && 'msg' in data && Object.keys(data).length === 1 ? String(data.msg) : JSON.stringify(data, null, 2)
-  return text.length > LONGEST_TEXT ? text.slice(0, LONGEST_TEXT) + '\n… (the whole log has all of it)' : text
 }
 
 /** @param {Run} run */
 const warningsIn = run => run.count('warning') + run.count('error') > 0
 
 /** From the chosen entry, or from the upper edge; round the end to the beginning. @param {1 | -1} step */
-function jump(step) {
+function jumpToWarning(step) {
   if (!run || !warningsIn(run)) return
-  const { count, levels } = run.chunks
+  const { count, levels } = run.store
   const from = chosen >= 0 ? chosen : step > 0 ? -1 : count
   for (let i = 1; i <= count; i++) {
     const n = (((from + step * i) % count) + count) % count
     const level = LEVELS[levels[n] ?? 0]
-    if (level === 'warning' || level === 'error') return reveal(n)
+    if (level === 'warning' || level === 'error') return revealEntry(n)
   }
 }
 
@@ -233,42 +233,44 @@ function makeChip(type) {
 export function copies(button, text) {
   const words = button.textContent ?? ''
   button.addEventListener('click', async () => {
-    button.textContent = (await copy(text())) ? 'Copied' : 'Not allowed'
+    // missing where the page comes over plain HTTP from another machine
+    const copied = await navigator.clipboard?.writeText(text()).then(() => true, () => false)
+    button.textContent = copied ? 'Copied' : 'Not allowed here'
     setTimeout(() => { button.textContent = words }, 1500)
   })
 }
 
-/** @param {string} text */
-async function copy(text) {
-  if (navigator.clipboard) return navigator.clipboard.writeText(text).then(() => true, () => false)
-  const area = make('textarea') // plain HTTP from another machine: no clipboard but this one
-  area.value = text
-  document.body.append(area)
-  area.select()
-  const done = document.execCommand('copy')
-  area.remove()
-  return done
-}
-
 /** @param {number} line */
-const address = line => Object.assign(new URL(location.href), { search: `?run=${run?.id}&line=${line}`, hash: '' }).href
+const address = line => new URL(`?run=${run?.id}&line=${line}`, location.href).href
 
 copies(element('entry-copy', HTMLButtonElement), () => element('entry-text', HTMLElement).textContent ?? '')
 copies(element('entry-link', HTMLButtonElement), () => address(chosen + 1))
 copies(element('copy-log', HTMLButtonElement), () => {
   const lines = []
   for (let row = Math.max(0, shownCount - COPIED); row < shownCount; row++) {
-    const entry = run?.chunks.get(shown[row] ?? 0)
+    const entry = run?.store.get(shown[row] ?? 0)
     if (entry) lines.push(`${clock(entry.time)} ${entry.type.padEnd(8)} ${describe(entry)}`)
   }
   return lines.join('\n')
 })
-element('entry-close', HTMLButtonElement).addEventListener('click', close)
-element('next-warning', HTMLButtonElement).addEventListener('click', () => jump(1))
-toEnd.addEventListener('click', () => { list.following = true; list.box.focus(); redraw() })
-search.addEventListener('input', () => { query = search.value.toLowerCase(); refilter() })
+element('entry-close', HTMLButtonElement).addEventListener('click', closeEntry)
+element('next-warning', HTMLButtonElement).addEventListener('click', () => jumpToWarning(1))
+toEnd.addEventListener('click', () => {
+  list.following = true
+  list.box.focus()
+  redraw()
+})
+search.addEventListener('input', () => {
+  // as it is written, and without a look at upper and lower case
+  query = search.value ? new RegExp(search.value.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&'), 'iu') : undefined
+  refilter()
+})
 search.addEventListener('keydown', ({ key }) => {
-  if (key === 'Escape') { search.value = query = ''; refilter(); list.box.focus() }
+  if (key === 'Escape') {
+    clearSearch()
+    refilter()
+    list.box.focus()
+  }
   if (key === 'Enter') list.box.focus()
 })
 times.addEventListener('click', () => {
@@ -278,14 +280,20 @@ times.addEventListener('click', () => {
 list.box.addEventListener('keydown', key => {
   if (key.ctrlKey || key.metaKey || key.altKey) return
   /** @type {Record<string, () => void>} */
-  const keys = { w: () => jump(1), W: () => jump(-1), '/': () => search.focus(), Escape: close, t: () => times.click() }
+  const keys = {
+    w: () => jumpToWarning(1),
+    W: () => jumpToWarning(-1),
+    '/': () => search.focus(),
+    Escape: closeEntry,
+    t: () => times.click(),
+  }
   const does = keys[key.key]
   if (!does) return
   key.preventDefault()
   does()
 })
 
-function close() {
+function closeEntry() {
   chosen = -1
   redraw()
 }

@@ -1,0 +1,135 @@
+// All that the page knows about single functions. Any other function has a form, a result and findings, too, made
+// from what the server and the log say; these have better words for them. One of your own may stand here, and need not.
+
+import { toNumber, toText } from './entries.js'
+import { count, counted } from './words.js'
+
+/** @typedef {import('./entries.js').Fields} Fields */
+/** @typedef {import('./run-state.js').Run} Run */
+/**
+ * @typedef {object} Field one control of a form
+ * @property {string} [label]
+ * @property {string} [preset]
+ * @property {string} [accept] the files that it takes
+ * @property {[words: string, value: unknown][]} [choices]
+ */
+/**
+ * @typedef {object} Summary
+ * @property {(result: Fields | undefined, run: Run) => [name: string, figure: string][]} figures
+ * @property {(result: Fields) => string} note
+ * @property {string} waiting the note before there is a result
+ */
+/**
+ * @typedef {object} Known
+ * @property {string} heading of its form
+ * @property {string} about
+ * @property {string} button
+ * @property {Record<string, Field>} fields by the name of the parameter; one that is missing here has the usual control
+ * @property {{ file: string, words: string }} [sample] a file of the page to try it with
+ * @property {string[]} [filled] parameters without a control
+ * @property {(values: Fields) => { values: Fields, callId: string }} [complete] what is called with what the form holds
+ * @property {(args: unknown[]) => string} [title] of a run
+ * @property {Summary} [summary] of the result, in place of all that was returned
+ * @property {string} [download] words for the file that it produces
+ * @property {string} [findings] heading of the warnings and errors that say where they were found
+ * @property {string} [noFindings]
+ * @property {(result: Fields | undefined) => number} [found] how many there were, with those that were only counted
+ * @property {(args: unknown[]) => string} [source] the text in which they were found
+ */
+
+/** @type {[words: string, value: unknown][]} */
+const DELIMITERS = [
+  ['found from the first line', {}],
+  ['comma', { delimiter: ',' }],
+  ['semicolon', { delimiter: ';' }],
+  ['tab', { delimiter: '\t' }],
+]
+
+const SOURCE = `type Runner = { name: string, laps: number }
+
+const runners: Runner[] = [
+  { name: 'Ada', laps: 12 },
+  { name: 'Emil', laps: 'eight' },
+]
+
+for (const runner of runners) {
+  runner.lap += 1
+}`
+
+/** @type {Record<string, Known>} */
+const known = {
+  importCsv: {
+    heading: 'Import a CSV file',
+    about: 'Every row is checked. The lines that cannot be imported are named, the rest go in.',
+    button: 'Import',
+    fields: {
+      file: { accept: '.csv,.tsv,.txt,text/csv,text/tab-separated-values' },
+      options: { label: 'Delimiter', choices: DELIMITERS },
+    },
+    sample: { file: 'sample.csv', words: 'Try the sample file' },
+    filled: ['name'],
+    // A file that is being imported is not imported a second time meanwhile.
+    complete: values => {
+      const { name, size, lastModified } = /** @type {File} */ (values['file'])
+      return { values: { ...values, name }, callId: `${name.slice(-150)} ${size} ${lastModified}` }
+    },
+    title: ([, , name]) => toText(name) || 'CSV file',
+    summary: {
+      figures: (result, run) => [
+        ['Rows imported', figure(result?.['rows'])],
+        ['Rejected lines', figure(result?.['rejected'], run.findings.length)],
+        ['Columns', Array.isArray(result?.['columns']) ? count(result['columns'].length) : '–'],
+      ],
+      note: ({ columns }) => (Array.isArray(columns) ? columns.map(toText).join(', ') : ''),
+      waiting: 'The rows can be downloaded when the import has ended.',
+    },
+    download: 'Download the rows',
+    findings: 'Rejected lines',
+    noFindings: 'None: every line went in.',
+    found: result => toNumber(result?.['rejected']) ?? 0,
+  },
+  compile: {
+    heading: 'Compile TypeScript',
+    about: 'Checked by the compiler, never run. Each problem is shown beside its line.',
+    button: 'Compile',
+    fields: { source: { label: 'Source', preset: SOURCE } },
+    title: ([source]) => `compile ${counted(toText(source).split('\n').length, 'line')}`,
+    summary: {
+      figures: (result, run) => [
+        ['Errors', figure(result?.['errors'], run.count('error'))],
+        ['Warnings', figure(result?.['warnings'], run.count('warning'))],
+      ],
+      note: ({ errors }) => (errors ? 'Choose a problem to see its line.' : 'It compiles.'),
+      waiting: 'The compiler is at work.',
+    },
+    findings: 'Problems',
+    noFindings: 'None.',
+    found: result => (toNumber(result?.['errors']) ?? 0) + (toNumber(result?.['warnings']) ?? 0),
+    source: ([source]) => toText(source),
+  },
+  process: {
+    heading: 'Just count',
+    about: 'A task that says at each step that it is still there. Good for watching, and for cancelling.',
+    button: 'Start',
+    fields: {
+      steps: { label: 'Steps', preset: '100' },
+      delay: { label: 'Pause between steps, milliseconds', preset: '100' },
+    },
+  },
+}
+
+/** @param {string} method */
+export const knownFunction = method => (Object.hasOwn(known, method) ? known[method] : undefined)
+
+/** Those that are known come first, in the order in which they stand here. @param {string} method */
+export const rankOf = method => (knownFunction(method) ? Object.keys(known).indexOf(method) : 99)
+
+/** Which function a file is for that is dropped on the page, and what else it is called with.
+ * @type {{ method: string, values: Fields }} */
+export const FOR_DROPPED_FILES = { method: 'importCsv', values: { options: {} } }
+
+/** @param {unknown} final @param {number} [soFar] */
+function figure(final, soFar) {
+  const shown = toNumber(final) ?? soFar
+  return shown === undefined ? '–' : count(shown)
+}

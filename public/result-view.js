@@ -1,0 +1,164 @@
+// What came out of a run, and what it found on the way. Warnings and errors that say where they were found are listed
+// beside the log; with the source in which that is, if it is known. functions.js has better words for some functions.
+
+import { calmPicture, element, make, partsOf, redraw, set, setText } from './draw.js'
+import { cut, placeOf, toText } from './entries.js'
+import { knownFunction } from './functions.js'
+import { revealEntry } from './log-view.js'
+import { VirtualList } from './virtual-list.js'
+import { count } from './words.js'
+
+/** @typedef {import('./functions.js').Known} Known */
+/** @typedef {import('./run-state.js').Run} Run */
+/** @typedef {import('./run-state.js').Finding} Finding */
+
+const LONGEST_RESULT = 20_000 // characters
+
+const work = element('work', HTMLElement)
+const tiles = element('tiles', HTMLElement)
+const text = element('result-text', HTMLElement)
+const note = element('result-note', HTMLElement)
+const file = element('file', HTMLAnchorElement)
+const source = element('source', HTMLElement)
+const findings = element('findings', HTMLElement)
+const sourceList = new VirtualList(element('source-lines', HTMLElement), { fill: fillSource, choose: chooseSource })
+const findingList = new VirtualList(element('findings-list', HTMLElement), { fill: fillFinding, choose: chooseFinding })
+
+/** @type {Run | undefined} */
+let run
+/** @type {string[]} */
+let lines = []
+/** the worst level found in each line of the source @type {Map<number, string>} */
+let marks = new Map()
+let marked = 0
+
+/** @param {Run | undefined} next */
+export function showResult(next) {
+  run = next
+  lines = []
+  marks = new Map()
+  marked = 0
+  for (const list of [sourceList, findingList]) Object.assign(list, { selected: -1, top: 0, stale: true })
+}
+
+calmPicture(() => {
+  if (!run) return
+  const known = knownFunction(run.method)
+  drawTiles(known?.summary?.figures(run.result, run) ?? [])
+  drawFile(run, known)
+  drawWords(run, known?.summary)
+  drawSource(run, known?.source?.(run.args))
+  drawFindings(run, known)
+})
+
+/** @param {Run} run @param {Known | undefined} known */
+function drawFile(run, known) {
+  const name = toText(run.result?.['file'])
+  const isProduced = name.startsWith(`${run.id}.`) // any other that it may have named cannot be had
+  setText(file, known?.download ?? 'Download the file')
+  set(file, 'hidden', !isProduced && !known?.download) // from the beginning, so that nothing moves when it can be used
+  file.toggleAttribute('data-off', !isProduced)
+  if (isProduced) file.href = `files/${encodeURIComponent(name)}`
+  else file.removeAttribute('href')
+}
+
+/** @param {Run} run @param {import('./functions.js').Summary | undefined} summary */
+function drawWords({ done, result }, summary) {
+  const none = done?.outcome === 'ok' ? 'It returned nothing.' : `No result: ${done?.reason || 'see the log'}.`
+  const json = typeof done?.result === 'string' ? done.result : JSON.stringify(done?.result, null, 2) ?? none
+  const whole = done ? json : 'What it returns is shown here.'
+  set(text, 'hidden', summary !== undefined)
+  setText(text, cut(whole, LONGEST_RESULT))
+  setText(note, !summary ? '' : !done ? summary.waiting : result ? summary.note(result) : none)
+}
+
+/** @param {[name: string, figure: string][]} wanted */
+function drawTiles(wanted) {
+  while (tiles.children.length < wanted.length) {
+    const tile = make('div')
+    tile.append(make('dt'), make('dd'))
+    tiles.append(tile)
+  }
+  while (tiles.children.length > wanted.length) tiles.lastElementChild?.remove()
+  wanted.forEach(([name, value], at) => {
+    const [term, figure] = partsOf(tiles.children[at])
+    setText(term, name)
+    setText(figure, value)
+  })
+}
+
+/** @param {Run} run @param {string | undefined} whole */
+function drawSource(run, whole) {
+  set(source, 'hidden', whole === undefined)
+  work.toggleAttribute('data-source', whole !== undefined)
+  if (whole === undefined) return
+  if (!lines.length) lines = whole.split(/\r?\n/)
+  for (; marked < run.findings.length; marked++) mark(run.findings[marked])
+  sourceList.draw(lines.length)
+}
+
+/** @param {Run} run @param {Known | undefined} known */
+function drawFindings(run, known) {
+  const n = run.findings.length
+  const isShown = n > 0 || known?.findings !== undefined
+  set(findings, 'hidden', !isShown)
+  work.toggleAttribute('data-findings', isShown)
+  if (!isShown) return
+  setText(element('findings-title', HTMLElement), known?.findings ?? 'Found on the way')
+  const chosen = run.findings[findingList.selected]
+  const found = known?.found?.(run.result) ?? n
+  const more = found > n ? `The first ${count(n)} of ${count(found)} are named; the rest are counted.` : ''
+  const none = run.done ? known?.noFindings ?? '' : 'None so far.'
+  setText(element('findings-note', HTMLElement), chosen ? toText(chosen.fields['msg']) : n ? more : none)
+  findingList.draw(n)
+}
+
+/** @param {HTMLElement} row @param {number} n */
+function fillFinding(row, n) {
+  const finding = run?.findings[n]
+  if (!finding) return
+  if (!row.firstChild) row.append(make('span', 'level'), make('span', 'where'), make('span', 'text'))
+  const [level, where, words] = partsOf(row)
+  const { type, fields } = finding
+  row.dataset.level = type
+  row.title = toText(fields['msg'])
+  setText(level, type)
+  setText(where, placeOf(fields))
+  setText(words, [row.title, toText(fields['code'])].filter(Boolean).join('  '))
+}
+
+/** @param {number} n */
+function chooseFinding(n) {
+  const finding = run?.findings[n]
+  if (!finding) return
+  revealEntry(finding.n)
+  if (source.hidden) return
+  sourceList.selected = finding.line - 1
+  sourceList.reveal(finding.line - 1)
+}
+
+/** @param {HTMLElement} row @param {number} n */
+function fillSource(row, n) {
+  if (!row.firstChild) row.append(make('span', 'n'), make('span', 'text'))
+  const [number, words] = partsOf(row)
+  setText(number, String(n + 1))
+  setText(words, lines[n] ?? '')
+  row.dataset.level = marks.get(n + 1) ?? ''
+}
+
+/** @param {number} n */
+function chooseSource(n) {
+  const at = run?.findings.findIndex(({ line }) => line === n + 1) ?? -1
+  if (at < 0) return
+  findingList.selected = at
+  findingList.reveal(at)
+}
+
+/** @param {Finding | undefined} finding */
+function mark(finding) {
+  if (!finding) return
+  const { line, type } = finding
+  if (marks.get(line) !== 'error') marks.set(line, type)
+  sourceList.stale = true
+  redraw()
+}
