@@ -28,9 +28,13 @@ const started = new Set<ChildProcess>()
 process.once('exit', () => started.forEach(child => child.kill('SIGKILL')))
 for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1))
 
-/** Starts `workers.ts` or `server.ts` and waits for the line that it prints when it is ready; throws when it ends before. */
-export async function startServer(file: string, env: Record<string, string>, root = ROOT): Promise<Server> {
-  const child = spawn(process.execPath, ['--import', 'tsx', join(root, file)], {
+/**
+ * Starts `workers.ts` or `server.ts` and waits for the line that it prints when it is ready; throws when it ends before.
+ * `before`: a command that executes its arguments, such as nsenter.
+ */
+export async function startServer(file: string, env: Record<string, string>, root = ROOT, before: string[] = []): Promise<Server> {
+  const [command, ...args] = [...before, process.execPath, '--import', 'tsx', join(root, file)]
+  const child = spawn(command!, args, {
     cwd: root, env: { ...bareEnvironment(), ...env }, stdio: ['ignore', 'pipe', 'pipe'],
   })
   started.add(child)
@@ -49,7 +53,7 @@ export async function startServer(file: string, env: Record<string, string>, roo
  * which Node 20 reads at its start, for 70 ms a process.
  */
 export function bareEnvironment() {
-  const left = /^(HOST|PORT|RUNS|TASKS|TOKEN|SPARES|PROCESS_LIMIT|TIME_LIMIT|KEEP_RUNS|MAX_.*|ALLOWED_HOSTS|.*_ADDR|NODE_OPTIONS|NODE_TEST_CONTEXT|NODE_EXTRA_CA_CERTS)$/
+  const left = /^(HOST|PORT|RUNS|TASKS|LAUNCH|TOKEN|SPARES|PROCESS_LIMIT|TIME_LIMIT|KEEP_RUNS|MAX_.*|ALLOWED_HOSTS|.*_ADDR|NODE_OPTIONS|NODE_TEST_CONTEXT|NODE_EXTRA_CA_CERTS)$/
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !left.test(name)))
 }
 
