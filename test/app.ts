@@ -20,6 +20,12 @@ export const ROOT = join(import.meta.dirname, '..')
 /** More remote functions, for the tests: they crash, hang, flood and misbehave on purpose. */
 export const TEST_TASKS = join(import.meta.dirname, 'functions.ts')
 
+/** The blocks of code in this language that the README shows. */
+export function readmeBlocks(language: string): string[] {
+  const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
+  return [...readme.matchAll(new RegExp(`\`\`\`${language}\n(.*?)\`\`\``, 'gs'))].map(([, block]) => block!)
+}
+
 /** One process of the system, with what it prints. */
 export type Server = { process: ChildProcess; output: string[]; ready: string; exited: Promise<[number | null, string | null]> }
 
@@ -53,7 +59,7 @@ export async function startServer(file: string, env: Record<string, string>, roo
  * which Node 20 reads at its start, for 70 ms a process.
  */
 export function bareEnvironment() {
-  const left = /^(HOST|PORT|RUNS|TASKS|LAUNCH|TOKEN|SPARES|PROCESS_LIMIT|TIME_LIMIT|KEEP_RUNS|MAX_.*|ALLOWED_HOSTS|.*_ADDR|NODE_OPTIONS|NODE_TEST_CONTEXT|NODE_EXTRA_CA_CERTS)$/
+  const left = /^(HOST|PORT|RUNS|TASKS|LAUNCH|TOKEN|SPARES|PROCESS_LIMIT|TIME_LIMIT|KEEP_RUNS|MAX_.*|ALLOWED_.*|.*_ADDR|NODE_OPTIONS|NODE_TEST_CONTEXT|NODE_EXTRA_CA_CERTS)$/
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !left.test(name)))
 }
 
