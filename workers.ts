@@ -102,7 +102,7 @@ publisher.connect(XSUB_ADDR)
 
 layBallast()
 adoptAll()
-endProcesses((id, isOurs) => isOurs && !running.has(id))
+endProcesses(id => !running.has(id))
 attempt('remove old uploads', sweepUploads)
 setInterval(attempt, UPLOAD_AGE / 6, 'remove old uploads', sweepUploads)
 setInterval(attempt, 1000, 'bound what tasks say on stderr', trimErrors)
@@ -393,7 +393,7 @@ function finishRun(run: Run, why: string) {
     // Else the next server will find it, and try again; or somebody has removed the log, and there is nothing to end.
     if (!stopping && existsSync(logPath(run.id))) return void setTimeout(finishRun, 1000, run, why)
   }
-  endProcesses((id, isOurs) => isOurs && id === run.id)
+  endProcesses(id => id === run.id)
   running.delete(run.id)
   attempt('tidy up', () => {
     removeNotes(run.id)
@@ -547,7 +547,7 @@ function belongs(pid: number, id: string): boolean {
  * process group or not. Again, until none is found: one may have started another meanwhile. (Those without the mark it
  * cannot see: `env -i`, sudo, containers, other machines.)
  */
-function endProcesses(isToEnd: (id: string, isOurs: boolean) => boolean) {
+function endProcesses(isToEnd: (id: string) => boolean) {
   for (let round = 0; round < 20; round++) {
     const left = readdirSync('/proc').filter(name => /^\d+$/.test(name) && Number(name) !== process.pid && isMarked(name))
     if (!left.length) return
@@ -558,7 +558,7 @@ function endProcesses(isToEnd: (id: string, isOurs: boolean) => boolean) {
     try {
       const environment = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0')
       const mark = environment.find(variable => variable.startsWith(`${RUN_MARK}=`))
-      return mark !== undefined && isToEnd(mark.slice(RUN_MARK.length + 1), environment.includes(`RUNS=${RUNS}`))
+      return mark !== undefined && environment.includes(`RUNS=${RUNS}`) && isToEnd(mark.slice(RUN_MARK.length + 1))
     } catch {
       return false // it has ended, or is another user's
     }

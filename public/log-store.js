@@ -23,7 +23,7 @@ export class LogStore {
   /** how many entries of each level */
   counts = LEVELS.map(() => 0)
   levels = new Uint8Array(1024)
-  /** which levels occur among so many entries: one bit for each level */
+  /** which of warning and error occur among so many entries: one bit for each level */
   marks = new Uint8Array(MOST_MARKS)
   markSize = 1
   /** @type {Chunk[]} */
@@ -134,19 +134,20 @@ export class LogStore {
       const level = levelOf(entry)
       this.levels[n++] = level
       this.counts[level] = (this.counts[level] ?? 0) + 1
-      if (n > MOST_MARKS * this.markSize) this.#joinMarks()
-      const mark = Math.floor((n - 1) / this.markSize)
-      this.marks[mark] = (this.marks[mark] ?? 0) | 1 << level
+      if (entry.type === 'warning' || entry.type === 'error') this.#mark(n - 1, level)
     }
   }
 
-  /** Two become one. */
-  #joinMarks() {
-    this.marks.forEach((mark, at) => {
-      this.marks[at] = 0
-      this.marks[at >> 1] = (this.marks[at >> 1] ?? 0) | mark
-    })
-    this.markSize *= 2
+  /** @param {number} n @param {number} level */
+  #mark(n, level) {
+    for (; n >= MOST_MARKS * this.markSize; this.markSize *= 2) { // two places become one
+      this.marks.forEach((mark, at) => {
+        this.marks[at] = 0
+        this.marks[at >> 1] = (this.marks[at >> 1] ?? 0) | mark
+      })
+    }
+    const place = Math.floor(n / this.markSize)
+    this.marks[place] = (this.marks[place] ?? 0) | 1 << level
   }
 }
 

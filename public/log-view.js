@@ -77,8 +77,8 @@ function drawHead(run) {
   setText(element('log-count', HTMLElement), all === 0 ? '' : shownCount === all ? entries : part)
   const reading = run.read < 1 ? `Reading its log, ${Math.floor(run.read * 100)} %` : ''
   setText(element('log-note', HTMLElement), run.note || (run.ended ? reading : ''))
-  if (run.start) download.href = `tasks/${run.id}/log.ndjson`
-  else download.removeAttribute('href') // or Enter would still follow it
+  if (!run.start) download.removeAttribute('href') // or Enter would still follow it
+  else if (!download.href.includes(run.id)) download.href = `tasks/${run.id}/log.ndjson`
   download.toggleAttribute('data-off', !run.start)
   const empty = element('log-empty', HTMLElement)
   set(empty, 'hidden', shownCount > 0)

@@ -27,6 +27,8 @@ const wait = element('wait', HTMLButtonElement)
 const retry = element('retry', HTMLButtonElement)
 const other = element('other', HTMLAnchorElement)
 
+const canNotify = 'Notification' in window
+let isBlocked = canNotify && Notification.permission === 'denied' // asked seldom: the answer comes from another process
 let saidState = ''
 let saidAt = 0
 let leftAt = 0
@@ -72,8 +74,7 @@ function drawButtons(run) {
   set(cancel, 'disabled', ['cancelling', 'joining', 'asking', 'unsure'].includes(state))
   setText(cancel, state === 'cancelling' ? 'Cancelling …' : state === 'queued' ? 'Stop waiting' : 'Cancel')
   set(repeat, 'hidden', !isOver || !canRepeat(run))
-  set(notify, 'hidden', isOver || !('Notification' in window))
-  const isBlocked = !notify.hidden && Notification.permission === 'denied'
+  set(notify, 'hidden', isOver || !canNotify)
   set(notify, 'disabled', isBlocked)
   set(notify, 'ariaPressed', String(run.wantsNotice))
   setText(notify, isBlocked ? 'Notices blocked' : run.wantsNotice ? 'Will notify' : 'Notify me')
@@ -155,7 +156,9 @@ retry.addEventListener('click', () => inView?.problem?.retry?.())
 notify.addEventListener('click', async () => {
   const run = inView
   if (!run) return
-  run.wantsNotice = !run.wantsNotice && (await Notification.requestPermission()) === 'granted'
+  const permission = await Notification.requestPermission()
+  isBlocked = permission === 'denied'
+  run.wantsNotice = !run.wantsNotice && permission === 'granted'
   redraw()
 })
 copies(element('share', HTMLButtonElement), () => location.href.replace(/&line=.*/, ''))

@@ -5,8 +5,9 @@ import assert from 'node:assert/strict'
 import { spawn, type ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import type { IncomingMessage } from 'node:http'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { request as httpRequest, type IncomingHttpHeaders, type IncomingMessage, type OutgoingHttpHeaders } from 'node:http'
+import { request as httpsRequest, type RequestOptions as HttpsOptions } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -218,26 +219,6 @@ export async function startApp(t: TestContext, env: Record<string, string> = {})
   return app
 }
 
-/**
- * A copy of the program, with some text of one file replaced: for what cannot be brought about from outside. It has the
- * tests' remote functions, which use the program that they belong to.
- */
-export function changedProgram(file: string, changes: Record<string, string>): string {
-  const root = mkdtempSync(join(tmpdir(), 'longrun-test-'))
-  process.once('exit', () => rmSync(root, { recursive: true })) // not with the test, in which it may still run
-  for (const name of [...readdirSync(ROOT).filter(name => name.endsWith('.ts')), 'public', 'package.json', 'test/functions.ts']) {
-    cpSync(join(ROOT, name), join(root, name), { recursive: true })
-  }
-  symlinkSync(join(ROOT, 'node_modules'), join(root, 'node_modules'))
-  let text = readFileSync(join(root, file), 'utf8')
-  for (const [from, to] of Object.entries(changes)) {
-    assert.equal(text.split(from).length, 2, `${file} has this once: ${from}`)
-    text = text.replace(from, () => to)
-  }
-  writeFileSync(join(root, file), text)
-  return root
-}
-
 /** TCP addresses that nobody else has: both servers must know them beforehand, and this process has a loopback address of its own. */
 export function tcpAddresses(): Record<string, string> {
   const host = `127.1.${process.pid >> 8 & 255}.${process.pid & 255}`
@@ -369,6 +350,38 @@ export function onEvents(response: IncomingMessage, take: (part: EventPart) => v
 }
 
 type EventPart = { next: number; entries: Entry[]; isClosed: boolean }
+
+/** What opens a WebSocket. */
+export const UPGRADE = {
+  Connection: 'Upgrade', Upgrade: 'websocket', 'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Key': 'AAAAAAAAAAAAAAAAAAAAAA==',
+}
+
+export const port = ({ url }: App) => Number(new URL(url).port)
+
+/** The answer to a raw request, as it came. */
+export type RawAnswer = { about: string; status: number; headers: IncomingHttpHeaders; body: string }
+
+/** A request with headers as they are, `Host` and `Origin` too. */
+export function ask(
+  where: App | HttpsOptions, method: string, path: string, headers: OutgoingHttpHeaders = {}, body?: string | Buffer,
+): Promise<RawAnswer> {
+  const to = where instanceof App ? { host: '127.0.0.1', port: port(where) } : where
+  const request = where instanceof App ? httpRequest : httpsRequest
+  return new Promise((resolve, reject) => {
+    const about = `${method} ${path}`
+    const asked = request({ ...to, method, path, headers, agent: false })
+    asked.on('response', response => {
+      const { statusCode: status = 0, headers } = response
+      response.toArray().then(parts => resolve({ about, status, headers, body: String(Buffer.concat(parts)) }), reject)
+    })
+    asked.on('upgrade', ({ statusCode: status = 0, headers }, socket) => {
+      socket.destroy()
+      resolve({ about, status, headers, body: '' })
+    })
+    asked.on('error', reject)
+    asked.end(body)
+  })
+}
 
 /** For what no event tells: looks again and again. */
 export async function until(holds: () => unknown) {

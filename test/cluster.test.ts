@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict'
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, readFileSync, statSync } from 'node:fs'
-import { userInfo } from 'node:os'
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { after, afterEach, before, suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -154,6 +154,19 @@ else suite('On a cluster', () => {
     app.letGo('fifth')
     assert.equal((await run.outcome()).outcome, 'ok')
     await untilNodesAreFree()
+  })
+
+  test('a web server with a folder of its own needs the public key, and nothing else', needsNetwork, async t => {
+    const own = mkdtempSync(join(tmpdir(), 'longrun-test-'))
+    const env = { ...app.env, RUNS: own, PORT: '0' }
+    cpSync(join(app.runs, 'curve', 'server.public'), join(own, 'curve', 'server.public'))
+    const server = await startServer('server.ts', env)
+    t.after(() => rmSync(own, { recursive: true }))
+    t.after(() => server.process.kill())
+    const [url] = /http:\/\/\S+/.exec(server.ready)!
+    const [run] = await start(['process', [3, 1]]) as [Run]
+    await run.outcome()
+    assert.equal(await (await fetch(`${url}tasks/${run.id}/log.ndjson`)).text(), run.log())
   })
 
   test('a node is cut off: its runs die for that reason, for good; those on the other node go on', needsNetwork, async () => {

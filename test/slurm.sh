@@ -3,8 +3,8 @@
 #
 #     test/slurm.sh srun --nodes=2 hostname
 #
-# As root, these are machines: each node has a network and processes of its own, ctl (where slurmctld runs) a network;
-# the command runs where their cables meet, and sees no process of theirs but by /run/proc, which shows all:
+# As root, these are machines. Each node has a network and processes of its own, ctl, where slurmctld runs, a network; the
+# command runs where their cables meet, and sees their processes in /run/proc only:
 #
 #     10.77.0.1 command ─ bridge ┬─ ctl 10.77.0.3          a shared folder: TMPDIR
 #                                ├─ n1  10.77.0.11         to cut a cable: ip link set n1 down
@@ -18,7 +18,8 @@ PATH=$PATH:/usr/sbin:/sbin
 
 if [ -z "${CLUSTER_NET+set}" ]; then
   export CLUSTER_NET=
-  if command -v ip >/dev/null && unshare --net --pid --fork true 2>/dev/null; then
+  devices='mount -t tmpfs none /run && ip link add type bridge && ip link add type veth'
+  if unshare --net --pid --mount --fork sh -c "$devices" 2>/dev/null; then
     CLUSTER_NET=10.77.0 exec unshare --net --pid --mount-proc --fork --kill-child "$0" "$@"
   fi
 fi
@@ -62,11 +63,8 @@ SlurmctldHost=$(hostname -s)(${address[ctl]})
 SlurmctldPort=$port
 SlurmUser=$(id -un)
 SlurmdUser=$(id -un)
-AuthType=auth/munge
 AuthInfo=socket=$folder/munge.sock
-MpiDefault=none
 ProctrackType=proctrack/pgid
-TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0
