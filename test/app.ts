@@ -219,9 +219,12 @@ export async function startApp(t: TestContext, env: Record<string, string> = {})
   return app
 }
 
-/** TCP addresses that nobody else has: both servers must know them beforehand, and this process has a loopback address of its own. */
+/** A loopback address that no other process of these tests has: whoever must know a port beforehand is alone there. */
+export const ownAddress = () => `127.1.${process.pid >> 8 & 255}.${process.pid & 255}`
+
+/** TCP addresses that nobody else has: both servers must know them beforehand. */
 export function tcpAddresses(): Record<string, string> {
-  const host = `127.1.${process.pid >> 8 & 255}.${process.pid & 255}`
+  const host = ownAddress()
   return { REP_ADDR: `tcp://${host}:7001`, XSUB_ADDR: `tcp://${host}:7002`, XPUB_ADDR: `tcp://${host}:7003` }
 }
 
