@@ -35,15 +35,15 @@ const started = new Set<ChildProcess>()
 process.once('exit', () => started.forEach(child => child.kill('SIGKILL')))
 for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1))
 
-/**
- * Starts `workers.ts` or `server.ts` and waits for the line that it prints when it is ready; throws when it ends before.
- * `before`: a command that executes its arguments, such as nsenter.
- */
-export async function startServer(file: string, env: Record<string, string>, root = ROOT, before: string[] = []): Promise<Server> {
-  const [command, ...args] = [...before, process.execPath, '--import', 'tsx', join(root, file)]
-  const child = spawn(command!, args, {
-    cwd: root, env: { ...bareEnvironment(), ...env }, stdio: ['ignore', 'pipe', 'pipe'],
-  })
+/** Starts `workers.ts` or `server.ts` of a program, as startProgram() does. `before`: a command that executes its arguments. */
+export function startServer(file: string, env: Record<string, string>, root = ROOT, before: string[] = []): Promise<Server> {
+  return startProgram([...before, process.execPath, '--import', 'tsx', join(root, file)], env, root)
+}
+
+/** Starts a command and waits for the line that it prints when it is ready; throws when it ends before. */
+export async function startProgram(command: string[], env: Record<string, string>, folder = ROOT): Promise<Server> {
+  const [program, ...args] = command
+  const child = spawn(program!, args, { cwd: folder, env: { ...bareEnvironment(), ...env } })
   started.add(child)
   child.once('exit', () => started.delete(child))
   const output: string[] = []
@@ -51,7 +51,7 @@ export async function startServer(file: string, env: Record<string, string>, roo
   createInterface(child.stderr).on('line', line => output.push(line))
   const lines = createInterface(child.stdout).on('line', line => output.push(line))
   const first = await Promise.race([once(lines, 'line'), once(child, 'close')])
-  if (typeof first[0] !== 'string') throw new Error(`${file} ended at once: ${output.join('\n')}`)
+  if (typeof first[0] !== 'string') throw new Error(`${command.at(-1)} ended at once: ${output.join('\n')}`)
   return { process: child, output, ready: first[0], exited }
 }
 
