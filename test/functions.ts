@@ -148,3 +148,11 @@ export const rate = remote('so many entries, so many a second, each with the tim
     await sleep(1, undefined, { signal: task.signal })
   }
 })
+
+export const reports = remote('reports what it is given', [
+  { name: 'entries', type: 'object', description: 'the name of a method of Task, and its arguments, by any name' },
+], async (task, entries) => {
+  for (const [name, ...data] of Object.values(entries) as [string, ...unknown[]][]) {
+    (task as unknown as Record<string, (...data: unknown[]) => void>)[name]!(...data)
+  }
+})
