@@ -3,12 +3,12 @@
 
 import { calmPicture, element, make, partsOf, redraw, set, setText } from './draw.js'
 import { cut, placeOf, toText } from './entries.js'
+import { inView } from './followed-runs.js'
 import { knownFunction } from './functions.js'
 import { revealEntry } from './log-view.js'
 import { VirtualList } from './virtual-list.js'
 import { count } from './words.js'
 
-/** @typedef {import('./functions.js').Known} Known */
 /** @typedef {import('./run-state.js').Run} Run */
 /** @typedef {import('./run-state.js').Finding} Finding */
 
@@ -26,8 +26,10 @@ const findings = element('findings', HTMLElement)
 const sourceList = new VirtualList(element('source-lines', HTMLElement), { fill: fillSource, choose: chooseSource })
 const findingList = new VirtualList(element('findings-list', HTMLElement), { fill: fillFinding, choose: chooseFinding })
 
-/** @type {Run | undefined} */
+/** what is drawn: the one in view @type {Run} */
 let run
+/** what the page knows of its function @type {import('./functions.js').Known | undefined} */
+let known
 /** @type {string[]} */
 let lines = []
 /** the worst level found in each line of the source @type {Map<number, string>} */
@@ -36,7 +38,7 @@ let marked = 0
 
 /** @param {Run | undefined} next */
 export function showResult(next) {
-  run = next
+  if (next) run = next
   lines = []
   marks = new Map()
   marked = 0
@@ -44,18 +46,17 @@ export function showResult(next) {
 }
 
 calmPicture(() => {
-  if (!run) return
-  const known = knownFunction(run.method)
+  if (!inView) return
+  known = knownFunction(run.method)
   drawTiles(known?.summary?.figures(run.result, run) ?? [])
-  drawFile(run, known)
-  drawFailure(run)
-  drawWords(run, known?.summary)
-  drawSource(run, known?.source?.(run.args))
-  drawFindings(run, known)
+  drawFile()
+  drawFailure()
+  drawWords()
+  drawSource(known?.source?.(run.args))
+  drawFindings()
 })
 
-/** @param {Run} run @param {Known | undefined} known */
-function drawFile(run, known) {
+function drawFile() {
   const name = toText(run.result?.['file'])
   const isProduced = name.startsWith(`${run.id}.`) // any other that it may have named cannot be had
   setText(file, known?.download ?? 'Download the file')
@@ -65,8 +66,9 @@ function drawFile(run, known) {
   else file.removeAttribute('href')
 }
 
-/** What went wrong stands where the result would, with its causes and where it happened. @param {Run} run */
-function drawFailure({ done, error }) {
+// What went wrong stands where the result would, with its causes and where it happened.
+function drawFailure() {
+  const { done, error } = run
   const isFailed = done?.outcome === 'error' || done?.outcome === 'died'
   set(failure, 'hidden', !isFailed)
   setText(element('result-title', HTMLElement), isFailed ? 'What went wrong' : 'Result')
@@ -93,8 +95,9 @@ function describeCause(cause) {
   return code === undefined || words.includes(toText(code)) ? words : `${words} (${toText(code)})`
 }
 
-/** @param {Run} run @param {import('./functions.js').Summary | undefined} summary */
-function drawWords({ done, ended, result }, summary) {
+function drawWords() {
+  const { done, ended, result } = run
+  const summary = known?.summary
   const none = done?.outcome === 'ok' ? 'It returned nothing.' : `No result: ${done?.reason || 'see the log'}.`
   const json = typeof done?.result === 'string' ? done.result : JSON.stringify(done?.result, null, 2) ?? none
   const waiting = ended ? 'Its log is still being read.' : summary?.waiting ?? 'What it returns is shown here.'
@@ -118,8 +121,8 @@ function drawTiles(wanted) {
   })
 }
 
-/** @param {Run} run @param {string | undefined} whole */
-function drawSource(run, whole) {
+/** @param {string | undefined} whole */
+function drawSource(whole) {
   set(source, 'hidden', whole === undefined)
   work.toggleAttribute('data-source', whole !== undefined)
   if (whole === undefined) return
@@ -128,8 +131,7 @@ function drawSource(run, whole) {
   sourceList.draw(lines.length)
 }
 
-/** @param {Run} run @param {Known | undefined} known */
-function drawFindings(run, known) {
+function drawFindings() {
   const n = run.findings.length
   const isShown = n > 0 || known?.findings !== undefined
   set(findings, 'hidden', !isShown)
@@ -146,7 +148,7 @@ function drawFindings(run, known) {
 
 /** @param {HTMLElement} row @param {number} n */
 function fillFinding(row, n) {
-  const finding = run?.findings[n]
+  const finding = run.findings[n]
   if (!finding) return
   if (!row.firstChild) row.append(make('span', 'level'), make('span', 'where'), make('span', 'text'))
   const [level, where, words] = partsOf(row)
@@ -160,7 +162,7 @@ function fillFinding(row, n) {
 
 /** @param {number} n */
 function chooseFinding(n) {
-  const finding = run?.findings[n]
+  const finding = run.findings[n]
   if (!finding) return
   revealEntry(finding.n)
   if (source.hidden) return
@@ -179,7 +181,7 @@ function fillSource(row, n) {
 
 /** @param {number} n */
 function chooseSource(n) {
-  const at = run?.findings.findIndex(({ line }) => line === n + 1) ?? -1
+  const at = run.findings.findIndex(({ line }) => line === n + 1)
   if (at < 0) return
   findingList.selected = at
   findingList.reveal(at)
