@@ -12,16 +12,17 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import {
-  BALLAST, INVALID_ID, isFile, isId, logPath, packEntry, PositionError, readReason, removeNotes, RunLog, stderrPath,
-  unpackEntry, writeReason, type Done, type Entry, type Outcome, type Start,
+  INVALID_ID, isId, LF, logPath, packEntry, PositionError, readReason, removeNotes, RunLog, stderrPath, unpackEntry,
+  withLog, writeReason, type Done, type Start, type State,
 } from './log.ts'
 import {
-  bindSocket, busy, BusyError, clientOf, createSocket, isLocal, makeKeys, MAX_CHUNK, packChunk, packReply, rawResult, refused,
-  RemoteError, removeSocket, RESERVED, result, serverOf, started, unpackCall, unpackEnvelope, type Call, type Reply,
+  bindSocket, busy, BusyError, clientOf, createSocket, isLocal, makeKeys, MAX_CHUNK, packChunk, packReply, rawResult,
+  refused, RemoteError, removeSocket, RESERVED, result, serverOf, started, unpackCall, unpackEnvelope, type Call,
+  type Reply,
 } from './protocol.ts'
 import {
-  FILES, KEEP_RUNS, LAUNCH, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, REP_ADDR, RUNS, SPARES, TASKS,
-  TIME_LIMIT, UPLOADS, XPUB_ADDR, XSUB_ADDR,
+  FILES, KEEP_RUNS, LAUNCH, layBallast, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, REP_ADDR, RUNS,
+  SPARES, taskEnvironment, TASKS, TIME_LIMIT, UPLOADS, XPUB_ADDR, XSUB_ADDR,
 } from './settings.ts'
 import { checkArgs, loadFunctions, RUN_MARK, version, VERSION } from './task.ts'
 
@@ -63,8 +64,6 @@ type Run = {
   /** What its log says, once that is complete. */
   end?: State
 }
-/** What a log says of its run: its size in bytes; how the run ended, and what it produced, in FILES, once it has. */
-type State = { size: number; outcome?: Outcome; seconds?: number; file?: string }
 /** A process that is kept ready, or will be in a moment. */
 type Spare = { child: ChildProcess; stderr: string; isReady: boolean }
 
@@ -191,15 +190,7 @@ function statRuns(ids: unknown) {
 /** Of a run whose log is complete the process may take a moment longer to go. */
 function stateOf({ id, end }: Run): State {
   if (end) return end
-  if (!existsSync(logPath(id))) return { size: 0 } // somebody has removed it
-  return withLog(id, log => {
-    const last = log.last()
-    if (last?.type !== 'done') return { size: log.size }
-    const { outcome, seconds, result } = last.data
-    const file = typeof result === 'object' && result !== null && 'file' in result ? result.file : undefined
-    // A result can say anything: only what is named after the run goes with it.
-    return { size: log.size, outcome, seconds, file: isFile(file) && file.startsWith(`${id}.`) ? file : undefined }
-  })
+  return existsSync(logPath(id)) ? withLog(id, log => log.state()) : { size: 0 } // somebody has removed it
 }
 
 /** Whole lines from a position: at most MAX_CHUNK bytes, or one line that is longer; none at the end. */
@@ -210,15 +201,6 @@ function readLines(run: Run, position: unknown): Buffer {
   const { size, outcome } = stateOf(run)
   if (outcome && position > size) throw new RemoteError('invalid', `invalid position: the log has ended at ${size}`)
   return size ? withLog(run.id, log => log.lines(position, MAX_CHUNK)) : Buffer.alloc(0)
-}
-
-function withLog<T>(id: string, act: (log: RunLog) => T): T {
-  const log = new RunLog(id, 'open')
-  try {
-    return act(log)
-  } finally {
-    log.close()
-  }
 }
 
 function knownRun(id: unknown): Run {
@@ -454,14 +436,6 @@ function uploadsOf(method: string, args: unknown[]): string[] {
   return names.map(name => join(UPLOADS, name))
 }
 
-function layBallast() {
-  try {
-    if (!existsSync(BALLAST)) writeFileSync(BALLAST, Buffer.alloc(2 ** 16, ' '))
-  } catch {
-    rmSync(BALLAST, { force: true }) // the disk is full: half a ballast would never be laid again
-  }
-}
-
 function sweepUploads() {
   const taken = new Set([...running.values()].flatMap(({ start }) => uploadsOf(start.method, start.args)))
   for (const file of readdirSync(UPLOADS).map(name => join(UPLOADS, name))) {
@@ -487,15 +461,14 @@ function adoptAll() {
 }
 
 function adoptRun(id: string) {
-  const lines = withLog(id, log => log.lines(0, 4096))
-  const first: Entry | undefined = lines.length ? unpackEntry(String(lines.subarray(0, lines.indexOf('\n')))) : undefined
+  const { lines, state } = withLog(id, log => ({ lines: log.lines(0, 4096), state: log.state() }))
+  const first = lines.length ? unpackEntry(String(lines.subarray(0, lines.indexOf(LF)))) : undefined
   if (first && !(first.type === 'start' && Array.isArray(first.data?.args))) throw new Error('it does not begin with a call')
   // Without a first line, its server died while it wrote the call.
   const start = first?.data ?? { method: '', args: [], callId: '', pid: 0, timeLimit: 0 }
   const started = first?.time ?? Date.now()
   const began = performance.now() - Math.max(0, Date.now() - started)
   const run: Run = { id, start, title: titleOf(start), started, began }
-  const state = stateOf(run)
   if (state.outcome && !isAlive(run)) return keepRun({ ...run, end: state })
   running.set(id, run)
   const reason = readReason(id)
@@ -567,20 +540,13 @@ function endProcesses(isToEnd: (id: string) => boolean) {
 
 // ---- Processes
 
-/** What a task needs, and no secrets of the servers: TOKEN stays here. TASK_… is for the remote functions. */
-function taskEnvironment(): NodeJS.ProcessEnv {
-  const wanted = /^(PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|NODE_.*|TSX_.*|TASKS|MAX_LOG|(REP|XSUB|XPUB)_ADDR|TASK_.*)$/
-  const given = Object.entries(process.env).filter(([name]) => wanted.test(name))
-  return { ...Object.fromEntries(given), RUNS, [VERSION]: loadedVersion }
-}
-
 /**
  * Starts a task process. It gets the id of its run over IPC, when it has one; below a launcher there is no such channel,
  * and the id is its last argument.
  */
 function startTask(id = ''): Spare {
   const [command, ...args] = [...LAUNCH, process.execPath, ...LOADER, TASK_PROCESS, ...LAUNCH.length ? [id] : []]
-  const env = LAUNCH.length ? { ...taskEnvironment(), [RUN_MARK]: id } : taskEnvironment()
+  const env = { ...taskEnvironment(), [VERSION]: loadedVersion, ...LAUNCH.length ? { [RUN_MARK]: id } : {} }
   // A file and not a pipe: that would end with this server, and a task that says something then with it.
   const stderr = join(RUNS, `task.${randomUUID()}.stderr`) // no run's id has a point
   const file = openSync(stderr, 'ax', 0o600)
