@@ -283,8 +283,8 @@ async function startProcess(id: string): Promise<ChildProcess> {
 /** The method and its arguments, for people: cut, and without uploads, whose names say nothing. */
 function titleOf({ method, args }: Start): string {
   const isUpload = (index: number) => functions.get(method)?.parameters[index]?.type === 'file'
-  const title = `${method} ${JSON.stringify(args.filter((_, index) => !isUpload(index)))}`
-  return [...title.slice(0, 120)].slice(0, 60).join('')
+  const given = args.filter((_, index) => !isUpload(index)).map(value => JSON.stringify(value))
+  return [...`${method}(${given.join(', ')})`.slice(0, 120)].slice(0, 60).join('') // no half of a surrogate pair
 }
 
 // The log begins with the call, and stands before anyone hears that the run has started: whatever dies from here
