@@ -125,8 +125,7 @@ function drawLeft() {
   else drawFact('left', 'Last entry', silence < 1.5 ? 'just now' : `${elapsed(silence)} ago`)
 }
 
-/** @param {Run['problem']} trouble */
-function drawProblem(trouble) {
+function drawProblem(/** @type {Run['problem']} */ trouble) {
   set(problem, 'hidden', !trouble)
   if (!trouble) return
   problem.dataset.kind = trouble.kind
