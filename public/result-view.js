@@ -36,8 +36,7 @@ let lines = []
 let marks = new Map()
 let marked = 0
 
-/** @param {Run | undefined} next */
-export function showResult(next) {
+export function showResult(/** @type {Run | undefined} */ next) {
   if (next) run = next
   lines = []
   marks = new Map()
@@ -87,8 +86,7 @@ function causesOf(cause, depth = 0) {
   return [describeCause(cause), ...causesOf(Object(cause).cause, depth + 1)]
 }
 
-/** @param {unknown} cause */
-function describeCause(cause) {
+function describeCause(/** @type {unknown} */ cause) {
   if (typeof cause !== 'object' || cause === null) return toText(cause)
   const { msg, message, code } = /** @type {import('./functions.js').Fields} */ (cause)
   const words = toText(msg ?? message) || toText(cause)
@@ -106,8 +104,7 @@ function drawWords() {
   setText(note, !done ? waiting : !summary || !failure.hidden ? '' : result ? summary.note(result) : none)
 }
 
-/** @param {[name: string, figure: string][]} wanted */
-function drawTiles(wanted) {
+function drawTiles(/** @type {[name: string, figure: string][]} */ wanted) {
   while (tiles.children.length < wanted.length) {
     const tile = make('div')
     tile.append(make('dt'), make('dd'))
@@ -121,8 +118,7 @@ function drawTiles(wanted) {
   })
 }
 
-/** @param {string | undefined} whole */
-function drawSource(whole) {
+function drawSource(/** @type {string | undefined} */ whole) {
   set(source, 'hidden', whole === undefined)
   work.toggleAttribute('data-source', whole !== undefined)
   if (whole === undefined) return
@@ -160,8 +156,7 @@ function fillFinding(row, n) {
   setText(words, [row.title, toText(fields['code'])].filter(Boolean).join('  '))
 }
 
-/** @param {number} n */
-function chooseFinding(n) {
+function chooseFinding(/** @type {number} */ n) {
   const finding = run.findings[n]
   if (!finding) return
   revealEntry(finding.n)
@@ -179,16 +174,14 @@ function fillSource(row, n) {
   row.dataset.level = marks.get(n + 1) ?? ''
 }
 
-/** @param {number} n */
-function chooseSource(n) {
+function chooseSource(/** @type {number} */ n) {
   const at = run.findings.findIndex(({ line }) => line === n + 1)
   if (at < 0) return
   findingList.selected = at
   findingList.reveal(at)
 }
 
-/** @param {Finding | undefined} finding */
-function mark(finding) {
+function mark(/** @type {Finding | undefined} */ finding) {
   if (!finding) return
   const { line, type } = finding
   if (marks.get(line) !== 'error') marks.set(line, type)

@@ -115,18 +115,17 @@ function drawReached() {
 
 // When it will be done; where that is not known, whether it still moves; in the end, when it was.
 function drawLeft() {
-  const { left, seconds = 0, start, ended, silence } = run
+  const { left, seconds = 0, start, ended, progress, silence } = run
   if (ended) return drawFact('left', 'Ended', start ? clock(start.time + seconds * 1000).slice(0, 8) : '–')
   if (Date.now() - leftAt < 1000) return
   leftAt = Date.now()
-  const isEstimated = left !== undefined && seconds > 1.5 && silence < SILENT
-  if (isEstimated) drawFact('left', 'Left', estimate(left))
+  const isMoving = progress?.total !== undefined && silence < SILENT
+  if (isMoving) drawFact('left', 'Left', left === undefined || seconds < 1.5 ? '–' : estimate(left))
   else if (!start || !connection.live || run.read < 1) drawFact('left', start ? 'Last entry' : 'Left', '–')
   else drawFact('left', 'Last entry', silence < 1.5 ? 'just now' : `${elapsed(silence)} ago`)
 }
 
-/** @param {Run['problem']} trouble */
-function drawProblem(trouble) {
+function drawProblem(/** @type {Run['problem']} */ trouble) {
   set(problem, 'hidden', !trouble)
   if (!trouble) return
   problem.dataset.kind = trouble.kind
