@@ -2,13 +2,12 @@
 // questions about runs. It keeps nothing that the logs do not hold, so it can be killed and started again in the middle
 // of everything. Look for: answerCalls (the REP side), startRun and finishRun (a run's life), adoptRun (after a crash).
 
-import { fork, spawn, type ChildProcess } from 'node:child_process'
+import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import {
   closeSync, existsSync, openSync, readdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync, writeFileSync,
 } from 'node:fs'
-import { connect } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
@@ -17,8 +16,8 @@ import {
   unpackEntry, writeReason, type Done, type Entry, type Outcome, type Start,
 } from './log.ts'
 import {
-  busy, BusyError, clientOf, createSocket, isLocal, makeKeys, MAX_CHUNK, packChunk, packReply, rawResult, refused,
-  RemoteError, RESERVED, result, serverOf, started, unpackCall, unpackEnvelope, type Call, type Reply,
+  bindSocket, busy, BusyError, clientOf, createSocket, isLocal, makeKeys, MAX_CHUNK, packChunk, packReply, rawResult, refused,
+  RemoteError, removeSocket, RESERVED, result, serverOf, started, unpackCall, unpackEnvelope, type Call, type Reply,
 } from './protocol.ts'
 import {
   FILES, KEEP_RUNS, LAUNCH, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, REP_ADDR, RUNS, SPARES, TASKS,
@@ -51,8 +50,8 @@ type Run = {
   title: string
   /** In ms since 1970, as its log says. */
   started: number
-  /** The same by a clock that nobody sets, when this server has started it. */
-  began?: number
+  /** The same by a clock that nobody sets. */
+  began: number
   /** Its process, or its launcher's, when it is a child of this server. */
   child?: ChildProcess
   /** Why it is to end, once that was asked for. */
@@ -90,10 +89,10 @@ for (const name of [...RESERVED, 'default']) {
 }
 if (![REP_ADDR, XSUB_ADDR, XPUB_ADDR].every(isLocal)) makeKeys()
 const router = createSocket(Router, { ...serverOf(REP_ADDR), sendTimeout: 0 })
-await bind(router, REP_ADDR)
+await bindSocket(router, REP_ADDR)
 let proxy = await startProxy()
 process.on('exit', () => { // whatever the reason is
-  attempt('remove the sockets', removeSockets)
+  attempt('remove the sockets', () => [REP_ADDR, XSUB_ADDR, XPUB_ADDR].forEach(removeSocket))
   try {
     proxy.terminate() // else its thread would keep this process alive for ever
   } catch {} // it has just ended by itself, see startProxy
@@ -103,7 +102,7 @@ publisher.connect(XSUB_ADDR)
 
 layBallast()
 adoptAll()
-endProcesses((id, isOurs) => isOurs && !running.has(id))
+endProcesses(id => !running.has(id))
 attempt('remove old uploads', sweepUploads)
 setInterval(attempt, UPLOAD_AGE / 6, 'remove old uploads', sweepUploads)
 setInterval(attempt, 1000, 'bound what tasks say on stderr', trimErrors)
@@ -112,48 +111,24 @@ refill()
 void answerCalls()
 console.log(`workers server ready: ${REP_ADDR}, process limit ${PROCESS_LIMIT}, remote functions ${[...functions.keys()].join(', ')}`)
 
-// Trap, the silent takeover: binding an ipc address that is in use succeeds, and the one who had it gets no connection
-// any more, and no error. So look whether somebody listens: by a plain connection, as a server that is stopped or busy
-// would not answer a request, but is still there.
-async function bind(socket: { bind(address: string): Promise<void> }, address: string) {
-  const path = socketPath(address)
-  const isTaken = path && await listens(path)
-  if (isTaken) refuseToStart(`another workers server is running on ${address}: stop it, or set RUNS to another folder`)
-  await socket.bind(address).catch(error => refuseToStart(`cannot listen on ${address}: ${error.message}`))
-}
-
 /**
  * From the tasks to the web server: XSUB and XPUB are SUB and PUB that pass on who subscribes to what, too, so that all
  * tasks and all web servers need one address each. Native, in its own thread: no message passes through this program.
  * When this process is stopped and continued (SIGSTOP), the proxy may end with EINTR (interrupted system call), and
- * closes its sockets: so start another, when they are closed; else bind() would find them, and refuse to start.
+ * closes its sockets: so start another, when they are closed; else they would be found to be in use.
  */
 async function startProxy(): Promise<Proxy> {
   const xsub = createSocket(XSubscriber, serverOf(XSUB_ADDR))
   const xpub = createSocket(XPublisher, serverOf(XPUB_ADDR))
   const closed = Promise.all([xsub, xpub].map(({ events }) => new Promise(resolve => events.on('end', resolve))))
-  await bind(xsub, XSUB_ADDR)
-  await bind(xpub, XPUB_ADDR)
+  await bindSocket(xsub, XSUB_ADDR)
+  await bindSocket(xpub, XPUB_ADDR)
   const native = new Proxy(xsub, xpub)
   native.run().catch(async () => {
     await closed
     proxy = await startProxy()
   })
   return native
-}
-
-/** The file of an ipc address. */
-function socketPath(address: string): string | undefined {
-  return address.startsWith('ipc://') ? address.slice('ipc://'.length) : undefined
-}
-
-function listens(path: string): Promise<boolean> {
-  const probe = connect(path)
-  return once(probe, 'connect').then(() => true, () => false).finally(() => probe.destroy())
-}
-
-function removeSockets() {
-  for (const path of [REP_ADDR, XSUB_ADDR, XPUB_ADDR].map(socketPath)) if (path) rmSync(path, { force: true })
 }
 
 // ---- Requests
@@ -197,18 +172,11 @@ function listFunctions() {
 
 function listRuns() {
   const kept = [...ended.values()].slice(Math.max(0, ended.size - KEEP_RUNS)) // the others are about to be removed
-  return [...kept, ...running.values()].sort(byStart).reverse().map(run => {
+  return [...kept, ...running.values()].sort((one, other) => other.began - one.began).map(run => {
     const { id, title, start: { method, callId, pid }, started } = run
     const { size, outcome, seconds } = stateOf(run)
     return { id, method, title, callId, pid, started, size, outcome, seconds }
   })
-}
-
-/** In the order of their starts, also when the clock was set back between them. */
-function byStart(one: Run, other: Run): number {
-  if (one.began !== undefined && other.began !== undefined) return one.began - other.began
-  if (one.began === undefined && other.began === undefined) return one.started - other.started
-  return one.began === undefined ? -1 : 1 // an earlier server has started it
 }
 
 function statRuns(ids: unknown) {
@@ -316,25 +284,18 @@ function checkCall({ method, callId, id, args }: Call) {
   throw new BusyError(`the process limit of ${PROCESS_LIMIT} is reached`)
 }
 
-/** A spare, or a fresh process, or a launcher; it cannot have been taken by another call, as one is answered at a time. */
+/** A spare, or a fresh process; no other call can have taken it, as one is answered after the other. */
 async function startProcess(id: string): Promise<ChildProcess> {
   try {
-    if (LAUNCH.length) return await spawned(launchTask(id))
-    const spare = takeSpare() ?? forkSpare()
-    await spawned(spare.child)
-    renameSync(spare.stderr, stderrPath(id)) // now it is known by it, see `belongs`
-    return spare.child
+    const { child, stderr } = takeSpare() ?? startTask(id)
+    if (!child.pid) throw (await once(child, 'error'))[0] // no such binary, no descriptors: then there is no `exit`
+    renameSync(stderr, stderrPath(id)) // by which it is known from now on, see `belongs`
+    return child
   } catch (error) {
     removeNotes(id)
-    const command = LAUNCH.length ? ` (LAUNCH=${LAUNCH.join(' ')})` : ''
-    throw new RemoteError('failed', `cannot start a process${command}: ${(error as Error).message}`)
+    const launcher = LAUNCH.length ? ` by LAUNCH=${LAUNCH.join(' ')}` : ''
+    throw new RemoteError('failed', `cannot start a process${launcher}: ${(error as Error).message}`)
   }
-}
-
-// No such binary, no descriptors left: then there is an `error`, and no `exit`.
-async function spawned(child: ChildProcess): Promise<ChildProcess> {
-  if (!child.pid) throw (await once(child, 'error'))[0]
-  return child
 }
 
 /** The method and its arguments, for people: cut, and without uploads, whose names say nothing. */
@@ -372,9 +333,8 @@ function limitTime(run: Run) {
 }
 
 /** How long a run has been going on. */
-function secondsOf({ started, began }: Run): number {
-  const milliseconds = began === undefined ? Date.now() - started : performance.now() - began
-  return Math.max(0, Math.round(milliseconds)) / 1000
+function secondsOf({ began }: Run): number {
+  return Math.round(performance.now() - began) / 1000
 }
 
 /** Asks a run to end; kills it, and all that it started, when it has not done so after the grace period. */
@@ -433,7 +393,7 @@ function finishRun(run: Run, why: string) {
     // Else the next server will find it, and try again; or somebody has removed the log, and there is nothing to end.
     if (!stopping && existsSync(logPath(run.id))) return void setTimeout(finishRun, 1000, run, why)
   }
-  endProcesses((id, isOurs) => isOurs && id === run.id)
+  endProcesses(id => id === run.id)
   running.delete(run.id)
   attempt('tidy up', () => {
     removeNotes(run.id)
@@ -532,7 +492,9 @@ function adoptRun(id: string) {
   if (first && !(first.type === 'start' && Array.isArray(first.data?.args))) throw new Error('it does not begin with a call')
   // Without a first line, its server died while it wrote the call.
   const start = first?.data ?? { method: '', args: [], callId: '', pid: 0, timeLimit: 0 }
-  const run: Run = { id, start, title: titleOf(start), started: first?.time ?? Date.now() }
+  const started = first?.time ?? Date.now()
+  const began = performance.now() - Math.max(0, Date.now() - started)
+  const run: Run = { id, start, title: titleOf(start), started, began }
   const state = stateOf(run)
   if (state.outcome && !isAlive(run)) return keepRun({ ...run, end: state })
   running.set(id, run)
@@ -585,7 +547,7 @@ function belongs(pid: number, id: string): boolean {
  * process group or not. Again, until none is found: one may have started another meanwhile. (Those without the mark it
  * cannot see: `env -i`, sudo, containers, other machines.)
  */
-function endProcesses(isToEnd: (id: string, isOurs: boolean) => boolean) {
+function endProcesses(isToEnd: (id: string) => boolean) {
   for (let round = 0; round < 20; round++) {
     const left = readdirSync('/proc').filter(name => /^\d+$/.test(name) && Number(name) !== process.pid && isMarked(name))
     if (!left.length) return
@@ -596,7 +558,7 @@ function endProcesses(isToEnd: (id: string, isOurs: boolean) => boolean) {
     try {
       const environment = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0')
       const mark = environment.find(variable => variable.startsWith(`${RUN_MARK}=`))
-      return mark !== undefined && isToEnd(mark.slice(RUN_MARK.length + 1), environment.includes(`RUNS=${RUNS}`))
+      return mark !== undefined && environment.includes(`RUNS=${RUNS}`) && isToEnd(mark.slice(RUN_MARK.length + 1))
     } catch {
       return false // it has ended, or is another user's
     }
@@ -612,33 +574,23 @@ function taskEnvironment(): NodeJS.ProcessEnv {
   return { ...Object.fromEntries(given), RUNS, [VERSION]: loadedVersion }
 }
 
-/** Starts a task process that loads the functions, connects, and waits for the id of its run. */
-function forkSpare(): Spare {
-  const stderr = join(RUNS, `spare.${randomUUID()}.stderr`) // no run's id has a point
-  // `detached`: a process group of its own: the run can be killed with all that it started, and a Ctrl-C in the terminal
-  // reaches the workers server alone, which then asks the runs to end.
-  const child = withFile(stderr, file => fork(TASK_PROCESS, {
-    detached: true, execArgv: LOADER, env: taskEnvironment(), stdio: ['ignore', 'inherit', file, 'ipc'],
-  }))
-  child.on('error', () => {}) // startProcess and refill see to it; without a listener it would end this process
-  return { child, stderr, isReady: false }
-}
-
-/** Starts a command that stands for the task process of a run, until that ends. */
-function launchTask(id: string): ChildProcess {
-  const [command, ...args] = [...LAUNCH, process.execPath, ...LOADER, TASK_PROCESS, id]
-  const child = withFile(stderrPath(id), file => spawn(command!, args, {
-    detached: true, env: { ...taskEnvironment(), [RUN_MARK]: id }, stdio: ['ignore', 'inherit', file],
-  }))
-  child.on('error', () => {}) // as above
-  return child
-}
-
-// A file and not a pipe: that would end with this server, and a task that says something then with it.
-function withFile<T>(path: string, act: (file: number) => T): T {
-  const file = openSync(path, 'ax', 0o600)
+/**
+ * Starts a task process. It gets the id of its run over IPC, when it has one; below a launcher there is no such channel,
+ * and the id is its last argument.
+ */
+function startTask(id = ''): Spare {
+  const [command, ...args] = [...LAUNCH, process.execPath, ...LOADER, TASK_PROCESS, ...LAUNCH.length ? [id] : []]
+  const env = LAUNCH.length ? { ...taskEnvironment(), [RUN_MARK]: id } : taskEnvironment()
+  // A file and not a pipe: that would end with this server, and a task that says something then with it.
+  const stderr = join(RUNS, `task.${randomUUID()}.stderr`) // no run's id has a point
+  const file = openSync(stderr, 'ax', 0o600)
   try {
-    return act(file)
+    // `detached`: a process group of its own: the run can be killed with all that it started, and a Ctrl-C in the
+    // terminal reaches the workers server alone, which then asks the runs to end.
+    const stdio = ['ignore', 'inherit', file, ...LAUNCH.length ? [] : ['ipc' as const]] satisfies StdioOptions
+    const child = spawn(command!, args, { detached: true, env, stdio })
+    child.on('error', () => {}) // startProcess and refill see to it; without a listener it would end this process
+    return { child, stderr, isReady: false }
   } finally {
     closeSync(file)
   }
@@ -679,7 +631,7 @@ function refillSoon() {
 function refill() {
   const isLoading = [...spares].some(({ isReady }) => !isReady)
   if (stopping || isLoading || spares.size >= SPARES) return
-  const spare = forkSpare()
+  const spare = startTask()
   const { child } = spare
   spares.add(spare)
   child.once('message', () => {

@@ -2,6 +2,8 @@
 // better words of functions.js where it has some. Out of a form comes a call.
 
 import { element, make } from './draw.js'
+import { toText } from './entries.js'
+import { goTo } from './followed-runs.js'
 import { FOR_DROPPED_FILES, knownFunction, rankOf } from './functions.js'
 import { startRun } from './start-run.js'
 
@@ -9,6 +11,7 @@ import { startRun } from './start-run.js'
 /** @typedef {import('./functions.js').Field} Field */
 /** @typedef {import('./requests.js').Method} Method */
 /** @typedef {import('./requests.js').Parameter} Parameter */
+/** @typedef {import('./run-state.js').Run} Run */
 /** @typedef {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement} Control */
 
 const FILE_WORDS = ['Choose a file', 'or drop it anywhere on this page']
@@ -30,10 +33,36 @@ export function offerMethods(offered) {
   forms.replaceChildren(...offered.toSorted((one, other) => rankOf(one.name) - rankOf(other.name)).map(makeForm))
 }
 
-/** A file can be given again only where it was chosen. @param {import('./run-state.js').Run} run */
-export function canRepeat({ method, call, phase, start }) {
-  if (phase === 'refused' && !start) return false
-  return method !== '' && (call !== undefined || !methods.get(method)?.parameters.some(({ type }) => type === 'file'))
+/** @param {Run} run */
+export const canRepeat = ({ method, phase, start }) => methods.has(method) && (!!start || phase !== 'refused')
+
+/** Goes to the form of the run's function, with what the run was called with. @param {Run} run */
+export function fillForm({ method, args, call }) {
+  goTo('./')
+  const form = [...forms.children].find(child => child instanceof HTMLFormElement && child.dataset.method === method)
+  if (!(form instanceof HTMLFormElement)) return
+  const given = call?.args ?? args
+  methods.get(method)?.parameters.forEach(({ name }, at) => {
+    const control = form.elements.namedItem(name)
+    if (control && given[at] !== undefined) fillControl(/** @type {Control} */ (control), given[at])
+  })
+  form.scrollIntoView({ block: 'nearest' })
+  const [first] = form.elements
+  if (first instanceof HTMLElement) first.focus({ preventScroll: true })
+}
+
+/** A file can be given again only where it was chosen. @param {Control} control @param {unknown} value */
+function fillControl(control, value) {
+  const type = parameterOf.get(control)?.type
+  if (control instanceof HTMLInputElement && type === 'boolean') control.checked = value === true
+  else if (type === 'object') control.value = JSON.stringify(value)
+  else if (type !== 'file') control.value = toText(value)
+  else if (value instanceof File && control instanceof HTMLInputElement) {
+    const files = new DataTransfer()
+    files.items.add(value)
+    control.files = files.files
+    showChoice(control)
+  }
 }
 
 /** @param {Method} method */
@@ -93,6 +122,14 @@ function makeFileWords(words = '', more = '') {
   const line = make('span', 'drop-words', words)
   line.append(make('small', '', more))
   return line
+}
+
+/** @param {HTMLInputElement} input */
+function showChoice(input) {
+  const name = input.files?.[0]?.name
+  const words = name ? [name, 'press the button below'] : FILE_WORDS
+  input.nextElementSibling?.replaceWith(makeFileWords(...words))
+  input.parentElement?.toggleAttribute('data-chosen', name !== undefined)
 }
 
 /** @param {{ file: string, words: string }} sample */
@@ -160,11 +197,7 @@ forms.addEventListener('input', ({ target }) => {
   if (target instanceof HTMLTextAreaElement) target.setCustomValidity('')
 })
 forms.addEventListener('change', ({ target }) => {
-  if (!(target instanceof HTMLInputElement) || target.type !== 'file') return
-  const name = target.files?.[0]?.name
-  const words = name ? [name, 'press the button below'] : FILE_WORDS
-  target.nextElementSibling?.replaceWith(makeFileWords(...words))
-  target.parentElement?.toggleAttribute('data-chosen', name !== undefined)
+  if (target instanceof HTMLInputElement && target.type === 'file') showChoice(target)
 })
 
 /** @param {DragEvent} drag */

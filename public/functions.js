@@ -33,7 +33,7 @@ import { count, counted } from './words.js'
  * @property {string} [download] words for the file that it produces
  * @property {string} [findings] heading of the warnings and errors that say where they were found
  * @property {string} [noFindings]
- * @property {(result: Fields | undefined) => number} [found] how many there were, with those that were only counted
+ * @property {(result: Fields) => { warning?: unknown, error?: unknown }} [counted] with those that are not in the log
  * @property {(args: unknown[]) => string} [source] the text in which they were found
  */
 
@@ -86,7 +86,7 @@ const known = {
     download: 'Download the rows',
     findings: 'Rejected lines',
     noFindings: 'None: every line went in.',
-    found: result => toNumber(result?.['rejected']) ?? 0,
+    counted: ({ rejected }) => ({ warning: rejected }),
   },
   compile: {
     heading: 'Compile TypeScript',
@@ -104,7 +104,7 @@ const known = {
     },
     findings: 'Problems',
     noFindings: 'None.',
-    found: result => (toNumber(result?.['errors']) ?? 0) + (toNumber(result?.['warnings']) ?? 0),
+    counted: ({ errors, warnings }) => ({ error: errors, warning: warnings }),
     source: ([source]) => toText(source),
   },
   process: {
@@ -128,8 +128,11 @@ export const rankOf = method => (knownFunction(method) ? Object.keys(known).inde
  * @type {{ method: string, values: Fields }} */
 export const FOR_DROPPED_FILES = { method: 'importCsv', values: { options: {} } }
 
+const MOST_REPORTS = 1000 // that importCsv and compile make entries of; the others they only count
+
 /** @param {unknown} final @param {number} [soFar] */
 function figure(final, soFar) {
   const shown = toNumber(final) ?? soFar
-  return shown === undefined ? '–' : count(shown)
+  if (shown === undefined) return '–'
+  return count(shown) + (final === undefined && shown >= MOST_REPORTS ? ' or more' : '')
 }

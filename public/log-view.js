@@ -2,7 +2,7 @@
 // chosen, in full.
 
 import { calmPicture, element, make, partsOf, picture, redraw, set, setText } from './draw.js'
-import { contains, cut, describe, fullText, LEVELS } from './entries.js'
+import { contains, cut, describe, fullText, LEVELS, toText } from './entries.js'
 import { VirtualList } from './virtual-list.js'
 import { clock, count, counted } from './words.js'
 
@@ -19,6 +19,8 @@ const box = element('entry', HTMLElement)
 const toEnd = element('to-end', HTMLButtonElement)
 const times = element('times', HTMLButtonElement)
 const body = element('log', HTMLElement)
+const hits = element('hits', HTMLElement)
+const download = element('download', HTMLAnchorElement)
 /** the levels that can be left out; a beginning and an end are always shown
  * @type {Map<Entry['type'], HTMLButtonElement>} */
 const chips = new Map(LEVELS.filter(level => !['start', 'done'].includes(level)).map(level => [level, makeChip(level)]))
@@ -73,7 +75,11 @@ function drawHead(run) {
   const entries = counted(all, 'entry', 'entries')
   const part = `${count(shownCount)} of ${entries}` + (scanned < all ? `, searched ${count(scanned)}` : '')
   setText(element('log-count', HTMLElement), all === 0 ? '' : shownCount === all ? entries : part)
-  setText(element('log-note', HTMLElement), run.note)
+  const reading = run.read < 1 ? `Reading its log, ${Math.floor(run.read * 100)} %` : ''
+  setText(element('log-note', HTMLElement), run.note || (run.ended ? reading : ''))
+  if (!run.start) download.removeAttribute('href') // or Enter would still follow it
+  else if (!download.href.includes(run.id)) download.href = `tasks/${run.id}/log.ndjson`
+  download.toggleAttribute('data-off', !run.start)
   const empty = element('log-empty', HTMLElement)
   set(empty, 'hidden', shownCount > 0)
   setText(empty, all === 0 ? 'Nothing yet.' : scanned < all ? 'Searching …' : 'No entry matches.')
@@ -81,6 +87,9 @@ function drawHead(run) {
   set(toEnd, 'hidden', list.following || below < 1)
   setText(toEnd, `↓ To the end (${count(Math.max(0, below))} below)`)
   set(element('next-warning', HTMLButtonElement), 'disabled', !warningsIn(run))
+  set(hits, 'hidden', query === undefined)
+  const at = list.selected >= 0 ? `${count(list.selected + 1)} of ` : ''
+  setText(element('hit-count', HTMLElement), at + counted(shownCount, 'hit') + (scanned < all ? ' so far' : ''))
 }
 
 /** Goes on where it stopped, a few milliseconds each frame. @param {Run} run */
@@ -117,6 +126,14 @@ function clearSearch() {
   query = undefined
 }
 
+/** From the chosen one, or from the upper edge; round the end to the beginning. @param {1 | -1} step */
+function jumpToHit(step) {
+  if (run && !shownCount) scan(run) // pressed before the first frame of the search
+  if (!shownCount) return
+  const from = list.selected >= 0 ? list.selected + step : step > 0 ? Math.floor(list.top) : shownCount - 1
+  list.select((from + shownCount) % shownCount)
+}
+
 function refilter() {
   scanned = shownCount = 0
   list.stale = true
@@ -126,6 +143,9 @@ function refilter() {
   }
   redraw()
 }
+
+/** What a task calls it, if that is a word. @param {Entry} entry */
+const levelText = ({ type }) => toText(type).slice(0, 20)
 
 /** The row that shows entry n, or -1. @param {number} n */
 function rowOf(n) {
@@ -155,8 +175,9 @@ function fill(row, at) {
   }
   const [number, time, level, text] = partsOf(row)
   setText(number, String(n + 1))
-  set(row.dataset, 'level', entry?.type ?? '')
-  setText(level, entry?.type ?? '')
+  const type = entry ? levelText(entry) : ''
+  set(row.dataset, 'level', type)
+  setText(level, type)
   setText(time, entry ? clock(entry.time) : '')
   if (entry) writeMarked(text, describe(entry).replaceAll('\n', '↵'))
   else setText(text, '…')
@@ -197,7 +218,7 @@ function drawChoice({ store }) {
   set(box, 'hidden', !entry)
   if (!entry || entry === drawn && !opened) return
   drawn = entry
-  setText(element('entry-title', HTMLElement), `Entry ${count(chosen + 1)}, ${entry.type}, ${clock(entry.time)}`)
+  setText(element('entry-title', HTMLElement), `Entry ${count(chosen + 1)}, ${levelText(entry)}, ${clock(entry.time)}`)
   setText(element('entry-text', HTMLElement), cut(fullText(entry), LONGEST_TEXT))
   if (opened) box.scrollIntoView({ block: 'nearest' })
 }
@@ -229,12 +250,12 @@ function makeChip(type) {
   return chip
 }
 
-/** @param {HTMLButtonElement} button @param {() => string} text */
+/** @param {HTMLButtonElement} button @param {() => string | Promise<string>} text */
 export function copies(button, text) {
   const words = button.textContent ?? ''
   button.addEventListener('click', async () => {
     // missing where the page comes over plain HTTP from another machine
-    const copied = await navigator.clipboard?.writeText(text()).then(() => true, () => false)
+    const copied = await navigator.clipboard?.writeText(await text()).then(() => true, () => false)
     button.textContent = copied ? 'Copied' : 'Not allowed here'
     setTimeout(() => { button.textContent = words }, 1500)
   })
@@ -245,12 +266,17 @@ const address = line => new URL(`?run=${run?.id}&line=${line}`, location.href).h
 
 copies(element('entry-copy', HTMLButtonElement), () => element('entry-text', HTMLElement).textContent ?? '')
 copies(element('entry-link', HTMLButtonElement), () => address(chosen + 1))
-copies(element('copy-log', HTMLButtonElement), () => {
+copies(element('copy-log', HTMLButtonElement), async () => {
+  const from = run
+  const all = shownCount
   const lines = []
-  for (let row = Math.max(0, shownCount - COPIED); row < shownCount; row++) {
-    const entry = run?.store.get(shown[row] ?? 0)
-    if (entry) lines.push(`${clock(entry.time)} ${entry.type.padEnd(8)} ${describe(entry)}`)
+  for (const n of shown.slice(Math.max(0, all - COPIED), all)) {
+    const entry = await from?.store.fetch(n)
+    if (entry) lines.push(`${clock(entry.time)} ${levelText(entry).padEnd(8)} ${describe(entry)}`)
   }
+  const copied = `Copied ${count(lines.length)} of ${count(all)} entries, the last ones. “Whole log” has all.`
+  if (from && lines.length < all) from.note = copied
+  redraw()
   return lines.join('\n')
 })
 element('entry-close', HTMLButtonElement).addEventListener('click', closeEntry)
@@ -265,13 +291,24 @@ search.addEventListener('input', () => {
   query = search.value ? new RegExp(search.value.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&'), 'iu') : undefined
   refilter()
 })
-search.addEventListener('keydown', ({ key }) => {
+search.addEventListener('keydown', ({ key, shiftKey }) => {
   if (key === 'Escape') {
     clearSearch()
     refilter()
     list.box.focus()
   }
-  if (key === 'Enter') list.box.focus()
+  if (key === 'Enter') jumpToHit(shiftKey ? -1 : 1)
+  if (key === 'ArrowDown') list.box.focus()
+})
+element('next-hit', HTMLButtonElement).addEventListener('click', () => jumpToHit(1))
+element('previous-hit', HTMLButtonElement).addEventListener('click', () => jumpToHit(-1))
+// The browser's own search would find only the rows in sight. Pressed a second time, it is the browser's all the same.
+addEventListener('keydown', press => {
+  if (!run || press.key !== 'f' || !(press.ctrlKey || press.metaKey) || press.shiftKey || press.altKey) return
+  if (document.activeElement === search) return
+  press.preventDefault()
+  search.focus()
+  search.select()
 })
 times.addEventListener('click', () => {
   const on = body.toggleAttribute('data-times')
@@ -294,6 +331,7 @@ list.box.addEventListener('keydown', key => {
 })
 
 function closeEntry() {
+  if (box.contains(document.activeElement)) list.box.focus() // what is hidden loses the focus
   chosen = -1
   redraw()
 }

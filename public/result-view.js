@@ -13,12 +13,14 @@ import { count } from './words.js'
 /** @typedef {import('./run-state.js').Finding} Finding */
 
 const LONGEST_RESULT = 20_000 // characters
+const STACK = 5 // lines of it: the first ones tell
 
 const work = element('work', HTMLElement)
 const tiles = element('tiles', HTMLElement)
 const text = element('result-text', HTMLElement)
 const note = element('result-note', HTMLElement)
 const file = element('file', HTMLAnchorElement)
+const failure = element('failure', HTMLElement)
 const source = element('source', HTMLElement)
 const findings = element('findings', HTMLElement)
 const sourceList = new VirtualList(element('source-lines', HTMLElement), { fill: fillSource, choose: chooseSource })
@@ -46,6 +48,7 @@ calmPicture(() => {
   const known = knownFunction(run.method)
   drawTiles(known?.summary?.figures(run.result, run) ?? [])
   drawFile(run, known)
+  drawFailure(run)
   drawWords(run, known?.summary)
   drawSource(run, known?.source?.(run.args))
   drawFindings(run, known)
@@ -62,14 +65,42 @@ function drawFile(run, known) {
   else file.removeAttribute('href')
 }
 
+/** What went wrong stands where the result would, with its causes and where it happened. @param {Run} run */
+function drawFailure({ done, error }) {
+  const isFailed = done?.outcome === 'error' || done?.outcome === 'died'
+  set(failure, 'hidden', !isFailed)
+  setText(element('result-title', HTMLElement), isFailed ? 'What went wrong' : 'Result')
+  if (!isFailed) return
+  const causes = causesOf(error?.['cause']).map(cause => `\nCaused by: ${cause}`)
+  const words = describeCause(error) || done.reason || 'It did not say what.'
+  setText(element('failure-words', HTMLElement), words + causes.join(''))
+  const stack = toText(error?.['stack']).split('\n').map(line => line.trim()).filter(line => line.startsWith('at '))
+  setText(element('failure-stack', HTMLElement), stack.slice(0, STACK).join('\n'))
+}
+
+/** @param {unknown} cause @returns {string[]} */
+function causesOf(cause, depth = 0) {
+  if (cause === undefined || cause === null || depth > 5) return []
+  if (Array.isArray(cause)) return cause.slice(0, 5).flatMap(one => causesOf(one, depth + 1))
+  return [describeCause(cause), ...causesOf(Object(cause).cause, depth + 1)]
+}
+
+/** @param {unknown} cause */
+function describeCause(cause) {
+  if (typeof cause !== 'object' || cause === null) return toText(cause)
+  const { msg, message, code } = /** @type {import('./functions.js').Fields} */ (cause)
+  const words = toText(msg ?? message) || toText(cause)
+  return code === undefined || words.includes(toText(code)) ? words : `${words} (${toText(code)})`
+}
+
 /** @param {Run} run @param {import('./functions.js').Summary | undefined} summary */
-function drawWords({ done, result }, summary) {
+function drawWords({ done, ended, result }, summary) {
   const none = done?.outcome === 'ok' ? 'It returned nothing.' : `No result: ${done?.reason || 'see the log'}.`
   const json = typeof done?.result === 'string' ? done.result : JSON.stringify(done?.result, null, 2) ?? none
-  const whole = done ? json : 'What it returns is shown here.'
-  set(text, 'hidden', summary !== undefined)
-  setText(text, cut(whole, LONGEST_RESULT))
-  setText(note, !summary ? '' : !done ? summary.waiting : result ? summary.note(result) : none)
+  const waiting = ended ? 'Its log is still being read.' : summary?.waiting ?? 'What it returns is shown here.'
+  set(text, 'hidden', !done || summary !== undefined || !failure.hidden)
+  setText(text, cut(json, LONGEST_RESULT))
+  setText(note, !done ? waiting : !summary || !failure.hidden ? '' : result ? summary.note(result) : none)
 }
 
 /** @param {[name: string, figure: string][]} wanted */
@@ -106,7 +137,7 @@ function drawFindings(run, known) {
   if (!isShown) return
   setText(element('findings-title', HTMLElement), known?.findings ?? 'Found on the way')
   const chosen = run.findings[findingList.selected]
-  const found = known?.found?.(run.result) ?? n
+  const found = known?.counted && run.result ? run.count('warning') + run.count('error') : n
   const more = found > n ? `The first ${count(n)} of ${count(found)} are named; the rest are counted.` : ''
   const none = run.done ? known?.noFindings ?? '' : 'None so far.'
   setText(element('findings-note', HTMLElement), chosen ? toText(chosen.fields['msg']) : n ? more : none)

@@ -44,6 +44,7 @@ export const runningCall = callId => listed.find(run => run.callId === callId &&
 
 calmPicture(() => {
   if ([...runs.values()].some(run => run.done && !seenDone.has(run))) fetchList()
+  if (isKnown) for (const run of runs.values()) run.listed = listedRun(run.id) ?? null
   if (inView && isKnown && !inView.start && !inView.call && !inView.problem && !listedRun(inView.id)) sayUnknown(inView)
   const wanted = wantedItems()
   const shown = wanted.slice(0, most)

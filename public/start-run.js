@@ -34,6 +34,7 @@ async function callFor(run) {
   const { id, call } = run
   const answer = await request('POST', 'tasks', { ...call, id, args })
   if (answer.ok) {
+    for (const arg of call?.args ?? []) if (arg instanceof File) uploaded.delete(arg) // the run uses it up
     run.phase = 'joining'
     run.problem = undefined
     fetchList()
@@ -146,12 +147,6 @@ export async function cancelRun(run) {
 function explainCancel(run, answer) {
   run.cancelling = false
   const noAnswer = 'The web server did not answer, so the run may not have been told.'
-  run.problem = { kind: 'error', text: answer.status === 0 ? noAnswer : `Not cancelled: ${reasons(answer)}` }
-}
-
-/** @param {Run} run */
-export function repeatRun(run) {
-  const args = run.call?.args ?? run.args
-  for (const arg of args) if (arg instanceof File) uploaded.delete(arg) // the first run has used it up
-  return startRun(run.call ?? { method: run.method, args, callId: '' })
+  const text = answer.status === 0 ? noAnswer : `Not cancelled: ${reasons(answer)}`
+  run.problem = { kind: 'error', text, passes: true }
 }

@@ -108,6 +108,7 @@ function makeFrames(hop, title) {
   const card = make('figure')
   card.dataset.hop = hop
   const frame = make('pre')
+  frame.tabIndex = 0
   card.append(make('figcaption', '', title), frame)
   element('hops', HTMLElement).append(card)
   return frame

@@ -1,6 +1,7 @@
 // How numbers, sizes and times read: as a person would say them.
 
 const figures = new Intl.NumberFormat('en')
+const shortFigures = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 3 })
 /** @type {Intl.DateTimeFormatOptions} */
 const minutes = { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' }
 const clocks = new Intl.DateTimeFormat(undefined, { ...minutes, second: '2-digit' })
@@ -9,13 +10,16 @@ const days = new Intl.DateTimeFormat(undefined, { ...minutes, month: 'short', da
 /** @param {number} n */
 export const count = n => figures.format(n)
 
+/** For a figure that must not run into the next one. @param {number} n */
+export const compact = n => (Math.abs(n) < 100_000 ? figures : shortFigures).format(n)
+
 /** @param {number} n @param {string} one @param {string} [many] */
 export const counted = (n, one, many = one + 's') => `${count(n)} ${n === 1 ? one : many}`
 
-/** @param {number} n @param {string} [unit] */
-export function amount(n, unit) {
+/** @param {number} n @param {string} [unit] @param {(n: number) => string} [format] */
+export function amount(n, unit, format = count) {
   if (unit === 'bytes') return bytes(n)
-  const figure = count(Math.abs(n) < 10 ? Math.round(n * 10) / 10 : Math.round(n))
+  const figure = format(Math.abs(n) < 10 ? Math.round(n * 10) / 10 : Math.round(n))
   return unit ? `${figure} ${unit}` : figure
 }
 
@@ -29,6 +33,7 @@ export function bytes(n) {
 
 /** @param {number} seconds */
 export function duration(seconds) {
+  if (seconds < 0.9995) return `${Math.round(seconds * 1000)} ms`
   return seconds < 9.95 ? `${seconds.toFixed(1)} s` : elapsed(seconds)
 }
 

@@ -7,6 +7,7 @@ import { mkdtemp, rm, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test, type TestContext } from 'node:test'
+import axe from 'axe-core'
 import type { Browser, BrowserContextOptions, Page } from 'playwright-core'
 import { App, startApp } from './app.ts'
 import {
@@ -174,8 +175,9 @@ test('cancelling says that it is cancelling, then how it ended', { skip }, async
   await state(page, 'cancelled')
   assert.equal(await text(page, '#state-words'), 'Cancelled')
   assert.match(lines(id).at(-1)!, /"outcome":"cancelled"/)
-  await page.click('#again')
-  await page.waitForURL(url => !url.search.includes(id))
+  await page.click('#again') // fills the form, so that one value can be changed
+  assert.equal(await page.locator('form[data-method=process] [name=delay]').inputValue(), '50')
+  await start(page, 'process', { steps: 500 })
   await arrived(page, 1)
   await page.click('#cancel')
   await state(page, 'cancelled')
@@ -337,6 +339,8 @@ test('everything works with the keyboard alone', { skip }, async t => {
     }
   }
   await page.locator('form[data-method=process]').waitFor()
+  await page.keyboard.press('Tab')
+  await page.keyboard.press('Enter') // skips the list of runs
   await reach('form[data-method=process] [name=steps]', 'Tab')
   const outline = await page.locator(':focus').evaluate(field => getComputedStyle(field).outlineStyle)
   assert.equal(outline, 'solid', 'and its focus is visible')
@@ -455,4 +459,90 @@ test('a server with a token asks for it, then shows the page', { skip }, async t
   await sees(page, 'Connected')
   assert.equal(new URL(page.url()).search, '')
   await page.locator('form[data-method=process]').waitFor()
+})
+
+const looks = [
+  { colorScheme: 'light', width: 1280 }, { colorScheme: 'dark', width: 1280 }, { colorScheme: 'light', width: 320 },
+] as const
+
+/** What axe-core finds wrong with the page as it stands, in each look. */
+async function barriers(page: Page, when: string): Promise<string[]> {
+  const found: string[] = []
+  await page.evaluate(axe.source) // not as a script element: the page's policy forbids those
+  for (const { colorScheme, width } of looks) {
+    await page.emulateMedia({ colorScheme })
+    await page.setViewportSize({ width, height: 900 })
+    const { violations } = await page.evaluate(() => (globalThis as unknown as { axe: typeof axe }).axe.run())
+    for (const { help, nodes } of violations) {
+      found.push(...nodes.map(({ target }) => `${when}, ${colorScheme}, ${width} pixels: ${help}: ${target.join(' ')}`))
+    }
+  }
+  return found
+}
+
+test('in no state and no look does axe-core find a barrier', { skip }, async t => {
+  const guarded = await startApp(t, { TOKEN: 'open-sesame-open', PROCESS_LIMIT: '1', SPARES: '0' })
+  const page = await openPage(t, browser, guarded.url)
+  const found: string[] = []
+  const check = async (when: string) => found.push(...await barriers(page, when))
+  await check('asked for a token')
+  await page.fill('input[name=token]', 'open-sesame-open')
+  await page.keyboard.press('Enter')
+  await page.locator('form[data-method=process]').waitFor()
+  await check('nothing started yet')
+
+  const id = await start(page, 'process', { steps: 100_000, delay: 50 })
+  await arrived(page, 10)
+  await check('running')
+  await page.press('#log-list', 'Home')
+  await sees(page, 'Entry 1, start')
+  await check('an entry is open')
+  await page.click('#hood summary')
+  await has(page, 'figure[data-hop=ack]', /"ack":/)
+  await check('under the hood is open')
+  await page.click('.chip[data-level=msg]')
+  await has(page, '#log-count', /^1 of/)
+  await check('a level is left out')
+  await page.keyboard.press('Control+f')
+  await page.fill('#search', 'nowhere')
+  await has(page, '#log-count', /^0 of/)
+  await check('searched in vain')
+  await page.fill('#search', 'process')
+  await has(page, '#log-count', /^1 of/)
+  await check('searched and found')
+
+  await page.click('#new')
+  await page.setViewportSize({ width: 1280, height: 900 })
+  await start(page, 'crash', { msg: 'on purpose', count: 3 })
+  await sees(page, 'All places are taken')
+  await check('all places are taken')
+  await page.click('#wait')
+  await state(page, 'queued')
+  await check('waiting for a place')
+  await page.click(`#runs a[href*="${id}"]`)
+  await page.click('#cancel')
+  await state(page, 'cancelled')
+  await check('cancelled')
+  await page.click('#runs [data-state=error] a')
+  await state(page, 'error')
+  await check('ended with an error')
+
+  await page.click('#new')
+  await start(page, 'compile', { source: 'const n: string = 1\n' })
+  await state(page, 'ok')
+  await page.click('#findings-list .row')
+  await check('a source and its problems')
+  await page.click('#new')
+  await check('some runs in the list')
+  await page.click('#sample')
+  await page.locator('#file[href]').waitFor()
+  await check('imported, with rejected lines')
+
+  await page.goto(`${guarded.url}/?run=unheard-of`)
+  await state(page, 'unknown')
+  await check('unknown')
+  await guarded.kill('server')
+  await sees(page, 'Connection lost')
+  await check('the connection is lost')
+  assert.deepEqual(found, [])
 })
