@@ -74,6 +74,7 @@ else suite('On a cluster', () => {
     assert.deepEqual(runs.map(nodeOf).sort(), ['n1', 'n1', 'n2', 'n2'])
     const more = await app.start('tick', ['second'])
     await untilQueued(more)
+    await more.reader.until(({ entries }) => entries.length > 0)
     assert.deepEqual(more.reader.entries.map(({ type }) => type), ['start'])
     app.letGo('first')
     for (const run of runs) assert.equal((await run.outcome()).outcome, 'ok')
