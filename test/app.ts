@@ -35,8 +35,10 @@ const started = new Set<ChildProcess>()
 process.once('exit', () => started.forEach(child => child.kill('SIGKILL')))
 for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1))
 
-/** Starts `workers.ts` or `server.ts` of a program, as startProgram() does. `before`: a command that executes its arguments. */
-export function startServer(file: string, env: Record<string, string>, root = ROOT, before: string[] = []): Promise<Server> {
+/** Starts `workers.ts` or `server.ts`, as startProgram() does. `before`: a command that executes its arguments. */
+export function startServer(
+  file: string, env: Record<string, string>, root = ROOT, before: string[] = [],
+): Promise<Server> {
   return startProgram([...before, process.execPath, '--import', 'tsx', join(root, file)], env, root)
 }
 

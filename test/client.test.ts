@@ -32,9 +32,9 @@ test('the README shows the client as it is', () => {
 
 test('the lines of the README that call from Python start a run, and make its key', { skip }, async t => {
   const folder = mkdtempSync(join(tmpdir(), 'longrun-test-'))
-  t.after(() => rmSync(folder, { recursive: true }))
   const TOKEN = 'a-long-token-of-letters'
   const app = await startApp(t, { RUNS: join(folder, 'runs'), TOKEN }) // where those lines look for it
+  t.after(() => rmSync(folder, { recursive: true }))
   const lines = readmeBlocks('python').find(block => block.includes('zmq.REQ'))
   const client = spawn(python!, ['-c', `${lines}\nprint(tag, id, key)`], { cwd: folder, env: { TOKEN } })
   const [, id, key] = /^b'' (\S+) (\S+)$/m.exec(await output(client)) ?? []

@@ -49,7 +49,7 @@ PAGE = '''<!doctype html>
 {{ run|json_script:'run' }}
 <script type="module">
   import { follow } from '{{ longrun }}follow.js'
-  const [form, bar, state, cancel, log] = document.querySelectorAll('#form, #bar, #state, #cancel, #log') // in this order
+  const [form, bar, state, cancel, log] = document.querySelectorAll('#form, #bar, #state, #cancel, #log') // as they stand above
 
   function say(type, text) { // textContent, never innerHTML: a task may say anything
     log.append(Object.assign(document.createElement('li'), { className: type, textContent: text }))

@@ -1,5 +1,5 @@
-// Behind a reverse proxy: real nginx, with the blocks that the README shows, under a name of its own and below a path of
-// another application. What programs and a browser get through it, and that nothing of it goes elsewhere.
+// Behind a reverse proxy: real nginx, with the blocks that the README shows, under a name of its own and below a path
+// of another application. What programs and a browser get through it, and that nothing of it goes elsewhere.
 
 import assert from 'node:assert/strict'
 import { execFile, execFileSync, spawn } from 'node:child_process'
@@ -41,11 +41,13 @@ before(async () => {
   if (skip) return
   await app.startWorkers()
   await app.startServer()
-  execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '1',
-    '-subj', '/CN=localhost', '-addext', `subjectAltName=${FORMS.map(({ name }) => `DNS:${name}`).join()}`,
-    '-keyout', key!, '-out', certificate!], { stdio: 'ignore' })
+  const names = FORMS.map(({ name }) => `DNS:${name}`).join()
+  execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes',
+    '-days', '1', '-subj', '/CN=localhost', '-addext', `subjectAltName=${names}`, '-keyout', key!, '-out', certificate!,
+  ], { stdio: 'ignore' })
   endNginx = await startNginx()
-  if (!chromiumMissing) browser = await startChromium(`--host-resolver-rules=MAP *.example.org ${address.host}:${address.port}`)
+  const resolve = `--host-resolver-rules=MAP *.example.org ${address.host}:${address.port}`
+  if (!chromiumMissing) browser = await startChromium(resolve)
 })
 
 after(async () => {
@@ -60,8 +62,9 @@ for (const { form, name, path } of FORMS) {
     const own: OutgoingHttpHeaders = { Origin: `https://${name}` } // and the cookie, when it was given
     const through = (method: string, target: string, headers: OutgoingHttpHeaders = {}, body?: string | Buffer) =>
       ask(tls(name), method, path + target, { Host: name, ...headers }, body)
-    const startRun = async (id: string, method: string, args: unknown[] = []): Promise<{ key: string }> => {
-      const { status, body } = await through('POST', 'tasks', { ...own, ...JSON_TYPE }, JSON.stringify({ id: `${id}-${name.length}`, method, args }))
+    const startRun = async (method: string, args: unknown[] = []): Promise<{ id: string; key: string }> => {
+      const call = JSON.stringify({ method, args })
+      const { status, body } = await through('POST', 'tasks', { ...own, ...JSON_TYPE }, call)
       assert.equal(status, 202, body)
       return JSON.parse(body)
     }
@@ -84,9 +87,9 @@ for (const { form, name, path } of FORMS) {
       const page = await through('GET', '', own)
       assert.equal(page.body, readFileSync(join(ROOT, 'public', 'index.html'), 'utf8'))
       assert.match(String(page.headers['content-security-policy']), /default-src 'none'/)
-      const Origin = 'https://evil.example'
-      assert.equal((await through('POST', 'tasks', { ...own, ...JSON_TYPE, Origin }, '{"method":"process"}')).status, 403)
-      assert.equal((await through('GET', 'log', { ...own, ...UPGRADE, Origin })).status, 403)
+      const foreign = { ...own, Origin: 'https://evil.example' }
+      assert.equal((await through('POST', 'tasks', { ...foreign, ...JSON_TYPE }, '{"method":"process"}')).status, 403)
+      assert.equal((await through('GET', 'log', { ...foreign, ...UPGRADE })).status, 403)
     })
 
     test('carries uploads that are larger than it allows by itself', async () => {
@@ -95,16 +98,17 @@ for (const { form, name, path } of FORMS) {
     })
 
     test('keeps nothing back: the WebSocket, events and long-polls tell at once what a run says', async () => {
-      const id = `live-${name.length}`
-      const socket = new WebSocket(`wss://${name}${path}log`, { headers: own, createConnection: () => connectTls(tls(name)) })
+      const createConnection = () => connectTls(tls(name))
+      const socket = new WebSocket(`wss://${name}${path}log`, { headers: own, createConnection })
       await once(socket, 'open')
+      const { id } = await startRun('polite') // says one thing, and then nothing for a minute
       const reader = new Reader(id)
       reader.attach(socket)
-      await startRun('live', 'polite') // says one thing, and then nothing for a minute
       await reader.until(({ entries }) => entries.length === 2)
 
       const log = `tasks/${id}/log?offset=`
-      const events = request({ ...tls(name), path: `${path}${log}-1&live=sse`, headers: { Host: name, ...own }, agent: false }).end()
+      const headers = { Host: name, ...own }
+      const events = request({ ...tls(name), path: `${path}${log}-1&live=sse`, headers, agent: false }).end()
       const [response] = await once(events, 'response')
       let seen = 0
       onEvents(response, ({ entries }) => { seen += entries.length })
@@ -118,13 +122,14 @@ for (const { form, name, path } of FORMS) {
       socket.terminate()
     })
 
-    test('lets a page of the same origin, whose user has no cookie of longrun, follow one run by its key', async () => {
-      const { key } = await startRun('keyed', 'process', [1, 0])
+    test('lets a page of the same origin follow one run by its key, without a cookie of longrun', async () => {
+      const { id, key } = await startRun('process', [1, 0])
       const Origin = `https://${name}`
-      const log = `tasks/keyed-${name.length}/log`
-      assert.equal((await through('GET', `${log}?key=${key}`, { Origin })).status, 200)
-      assert.equal((await through('GET', `log?run=keyed-${name.length}&key=${key}`, { ...UPGRADE, Origin })).status, 101)
-      for (const target of [log, `${log}?key=${key.slice(1)}`, `tasks?key=${key}`]) assert.equal((await through('GET', target, { Origin })).status, 401, target)
+      assert.equal((await through('GET', `tasks/${id}/log?key=${key}`, { Origin })).status, 200)
+      assert.equal((await through('GET', `log?run=${id}&key=${key}`, { ...UPGRADE, Origin })).status, 101)
+      for (const target of [`tasks/${id}/log`, `tasks/${id}/log?key=${key.slice(1)}`, `tasks?key=${key}`]) {
+        assert.equal((await through('GET', target, { Origin })).status, 401, target)
+      }
     })
 
     test('shows a person the page, and all that it asks for stays there', { skip: chromiumMissing }, async t => {
@@ -173,11 +178,12 @@ test('the path without its slash leads to the page', { skip }, async () => {
 })
 
 test('health probes need neither the token nor a Host of ours, directly and through nginx', { skip }, async t => {
+  const nginxAt = ['--cacert', certificate!, '--connect-to', `::${address.host}:${address.port}`]
   const probes = [
-    ...[[], ['-H', 'Host:'], ['-0', '-H', 'Host:'], ['-H', 'Host: balancer'], ['-I', '-H', 'Host: 10.0.0.7:80'], ['-H', 'Origin: https://evil.example']]
-      .map(how => [...how, `${app.url}/health`]),
-    ...FORMS.map(({ name, path }) => ['--cacert', certificate!, '--connect-to', `::${address.host}:${address.port}`, `https://${name}${path}health`]),
-  ]
+    [], ['-H', 'Host:'], ['-0', '-H', 'Host:'], ['-H', 'Host: balancer'], ['-I', '-H', 'Host: 10.0.0.7:80'],
+    ['-H', 'Origin: https://evil.example'],
+  ].map(how => [...how, `${app.url}/health`])
+  for (const { name, path } of FORMS) probes.push([...nginxAt, `https://${name}${path}health`])
   for (const probe of probes) assert.equal(await curl(...probe), '200 0', probe.join(' '))
   await app.kill('workers')
   t.after(() => app.startWorkers())
@@ -191,8 +197,8 @@ const tls = (name: string) => ({ ...address, protocol: 'https:', servername: nam
 
 /** The status of the answer, and the size of its body. */
 async function curl(...args: string[]): Promise<string> {
-  const { stdout } = await promisify(execFile)('curl', ['-s', '-o', join(folder, 'body'), '-w', '%{http_code} %{size_download}', ...args])
-  return stdout
+  const format = ['-s', '-o', join(folder, 'body'), '-w', '%{http_code} %{size_download}']
+  return (await promisify(execFile)('curl', [...format, ...args])).stdout
 }
 
 /** Starts nginx with both blocks, each in its place; resolves, when it is ready, with what ends it. */
@@ -201,10 +207,12 @@ async function startNginx() {
     .replace(/(ssl_certificate\s+)\S+;/, `$1${certificate};`).replace(/(ssl_certificate_key\s+)\S+;/, `$1${key};`)
     .replace('listen 443 ssl;', `listen ${address.host}:${address.port} ssl;`)
     .replaceAll('http://127.0.0.1:8080', `http://127.0.0.1:${port(app)}`))
-  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(name => `${name}_temp_path ${folder}/${name};`)
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
+    .map(name => `${name}_temp_path ${folder}/${name};`)
   const user = process.getuid?.() === 0 ? 'user root;' : '' // its workers must reach this folder
   writeFileSync(elsewhere!, '')
-  writeFileSync(join(folder, 'nginx.conf'), `daemon off; ${user} pid ${folder}/pid; error_log stderr notice; events {}
+  writeFileSync(join(folder, 'nginx.conf'), `
+    daemon off; ${user} pid ${folder}/pid; error_log stderr notice; events {}
     http {
       access_log off;
       ${temporary.join('\n')}

@@ -1,16 +1,18 @@
-// How both servers are started for good: by `npm start`, as systemd would do it, and in a copy that has what a container
-// gets. The README shows the units and the Dockerfile; what stands there is what runs here.
+// How both servers are started for good: by `npm start`, in a copy that has what a container gets, and as systemd would
+// do it. The README shows the Dockerfile and the units; what stands there is what runs here.
 
 import assert from 'node:assert/strict'
 import { execFile, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { promisify } from 'node:util'
-import { App, bareEnvironment, gone, logOf, processesOf, readmeBlocks, ROOT, startProgram, until, type Server } from './app.ts'
+import {
+  App, bareEnvironment, gone, logOf, processesOf, readmeBlocks, ROOT, startProgram, until, type Server,
+} from './app.ts'
 
 // ---- npm start
 
@@ -54,11 +56,12 @@ test('a server that refuses to start ends the other, and npm start says so by it
 
 test('what the Dockerfile of the README copies and installs is all that npm start needs', async t => {
   const [dockerfile = ''] = readmeBlocks('dockerfile')
+  const rooms = readdirSync(ROOT).filter(file => file.endsWith('.ts'))
   const copy = mkdtempSync(join(tmpdir(), 'longrun-test-'))
   t.after(() => rmSync(copy, { recursive: true }))
   for (const [, names, to] of dockerfile.matchAll(/^COPY (.+) (\S+)$/gm)) {
-    const all = names!.split(' ').flatMap(name => name === '*.ts' ? readdirSync(ROOT).filter(file => file.endsWith('.ts')) : name)
-    for (const name of all) cpSync(join(ROOT, name), join(copy, to === './' ? name : to!), { recursive: true })
+    const files = names!.split(' ').flatMap(name => name === '*.ts' ? rooms : name)
+    for (const name of files) cpSync(join(ROOT, name), join(copy, to === './' ? name : to!), { recursive: true })
   }
   const [, install] = /^RUN (npm .+)$/m.exec(dockerfile)!
   const installed = await run('sh', ['-c', install!], { cwd: copy, env: { ...bareEnvironment(), ...QUICK } })
@@ -85,18 +88,18 @@ test('what the Dockerfile of the README copies and installs is all that npm star
 
 // ---- With systemd
 
-const units = readmeBlocks('ini').map(unit => unit.replaceAll('/usr/bin/node', process.execPath).replaceAll('/opt/longrun', ROOT))
+const units = readmeBlocks('ini')
+  .map(unit => unit.replaceAll('/usr/bin/node', process.execPath).replaceAll('/opt/longrun', ROOT))
 const [workersUnit = '', serverUnit = ''] = units
 const setting = (unit: string, name: string) => new RegExp(`^${name}=(.*)$`, 'm').exec(unit)![1]!
 
 test('the units of the README: a restart leaves the runs going on, TERM is the real stop, and no failure', async t => {
-  const [file = ''] = readmeBlocks('sh')
-  const settings = Object.fromEntries([...file.matchAll(/^(\w+)=(.*)$/gm)].map(([, name, value]) => [name, value]))
-  assert.equal(settings['RUNS'], `/var/lib/${setting(workersUnit, 'StateDirectory')}`)
-  const { RUNS: _, ...env } = settings
+  const { RUNS, ...env } = await makeSettings(t)
+  assert.equal(RUNS, `/var/lib/${setting(workersUnit, 'StateDirectory')}`)
   const app = new App(env)
   t.after(() => app.end())
-  const startUnit = (unit: string) => startProgram(setting(unit, 'ExecStart').split(' '), app.env, setting(unit, 'WorkingDirectory'))
+  const startUnit = (unit: string) =>
+    startProgram(setting(unit, 'ExecStart').split(' '), app.env, setting(unit, 'WorkingDirectory'))
   app.workers = await startUnit(workersUnit)
   app.server = await startUnit(serverUnit)
   app.url = /http:\/\/\S+:\d+/.exec(app.server.ready)![0]
@@ -116,8 +119,20 @@ test('the units of the README: a restart leaves the runs going on, TERM is the r
   assert.deepEqual(await app.kill('server', 'SIGTERM'), [0, null])
 })
 
-const systemd = spawnSync('systemd-analyze', ['--version']).status === 0
-test('systemd finds nothing wrong with the units', { skip: !systemd && 'systemd-analyze is not installed: apt install systemd' }, async t => {
+/** The settings in the file that the README makes for the units. */
+async function makeSettings(t: TestContext): Promise<Record<string, string>> {
+  const folder = mkdtempSync(join(tmpdir(), 'longrun-test-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  const file = setting(workersUnit, 'EnvironmentFile')
+  const commands = readmeBlocks('sh').find(block => block.includes(file))!
+  await run('sh', ['-c', commands.replace(/^useradd .*/, '').replace(file, join(folder, 'env'))])
+  assert.equal(statSync(join(folder, 'env')).mode & 0o777, 0o600)
+  const lines = readFileSync(join(folder, 'env'), 'utf8').trimEnd().split('\n')
+  return Object.fromEntries(lines.map(line => line.split('=', 2)))
+}
+
+const systemdMissing = spawnSync('systemd-analyze', ['--version']).status !== 0 && 'systemd-analyze is missing'
+test('systemd finds nothing wrong with the units', { skip: systemdMissing }, async t => {
   const folder = mkdtempSync(join(tmpdir(), 'longrun-test-'))
   t.after(() => rmSync(folder, { recursive: true }))
   const files = units.map(unit => join(folder, /^# \/etc\/systemd\/system\/(\S+)$/m.exec(unit)![1]!))
@@ -129,7 +144,10 @@ test('systemd finds nothing wrong with the units', { skip: !systemd && 'systemd-
 // ---- What the tests need
 
 /** What npm can do without when it installs for a test. */
-const QUICK = { npm_config_prefer_offline: 'true', npm_config_audit: 'false', npm_config_fund: 'false', npm_config_update_notifier: 'false' }
+const QUICK = {
+  npm_config_prefer_offline: 'true', npm_config_audit: 'false', npm_config_fund: 'false',
+  npm_config_update_notifier: 'false',
+}
 
 /** Runs a command to its end. */
 async function run(command: string, args: string[], options = {}): Promise<{ code: number; output: string }> {
