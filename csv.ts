@@ -1,8 +1,8 @@
 // A CSV reader: bytes in; rows as JSON lines, and complaints, out. It knows no task and no run. Look for: readHeader
 // (what the first lines of a file tell), readRows (a MiB after the other), convertRow (the one loop over bytes).
 //
-// What it promises: memory is bounded whatever the file; a row that is wrong costs that row, and a forgotten quote its
-// own line, not the file; what had to be guessed is said; a quarter of a second for 40 MB (see npm run bench).
+// Its promises: memory is bounded, whatever the file; what is wrong costs its own row, and a forgotten quote its own
+// line, not the rest of the file; a person is told what was guessed, and what may be wrong with it.
 
 import { isUtf8 } from 'node:buffer'
 import type { FileHandle } from 'node:fs/promises'
@@ -32,7 +32,7 @@ export type Complain = (msg: string, line: number) => void
 type Format = { delimiter: number; around: Buffer[] }
 
 // In the order of preference. A comma is the last: it also stands in texts and numbers (`Saldo, EUR` above `5,50`).
-const DELIMITERS = new Map([['\t', 'tabs'], [';', 'semicolons'], ['|', 'vertical bars'], [',', 'commas']])
+const DELIMITERS = new Map([['\t', 'tabs'], [';', 'semicolons'], ['|', 'bars'], [',', 'commas']])
 const [LF, CR, QUOTE] = [10, 13, 34]
 const MARK = Buffer.from('\ufeff') // the byte order mark
 const ROW_LIMIT = 2 ** 20 // a forgotten quote must not swallow the file, nor an endless line the memory
@@ -40,6 +40,7 @@ const JSON_ROOM = 24 * ROW_LIMIT // half for one row: up to six bytes for each o
 const SAMPLE = 2 ** 16 // bytes after the header, and
 const SAMPLE_ROWS = 100 // that are looked at before a delimiter is chosen
 const JOINED = 'a byte order mark: another file begins here, which is read as if it had the same columns'
+const HEADER_AGAIN = 'the header again: were files put together?'
 const UNCLOSED = 'a quoted field that is not closed, or not within 1 MiB'
 
 // ---- The header
@@ -51,7 +52,7 @@ const UNCLOSED = 'a quoted field that is not closed, or not within 1 MiB'
  */
 export async function readHeader(file: FileHandle, given?: unknown): Promise<Header> {
   const known = [...DELIMITERS.keys()].find(delimiter => delimiter === given)
-  if (given !== undefined && !known) throw new Error('the delimiter must be a comma, a semicolon, a tab or a vertical bar')
+  if (given !== undefined && !known) throw new Error('the delimiter must be a comma, a semicolon, a tab or a bar')
   const { size } = await file.stat()
   const [buffer, json] = [Buffer.allocUnsafe(ROW_LIMIT + 1), Buffer.allocUnsafe(JSON_ROOM)]
   const csv = await readLines(file, buffer, 0, size)
@@ -65,16 +66,16 @@ export async function readHeader(file: FileHandle, given?: unknown): Promise<Hea
   const problem = row.problem ?? whatIsInvalid(csv.subarray(start, row.end))
   if (problem) throw new Error(`the header: ${problem}`)
   const columns = namesOf(JSON.parse(`[${json.toString('utf8', 2, row.jsonEnd - 2)}]`)) // from ","first","last","
-  const why = named && !known ? ', as its first line says' : ''
-  const summary = columns.length === 1 ? '1 column' : `${columns.length} columns, separated by ${DELIMITERS.get(delimiter)}${why}`
+  const many = `${columns.length} columns, separated by ${DELIMITERS.get(delimiter)}`
+  const summary = (columns.length === 1 ? '1 column' : many) + (named && !known ? ', as the first line says' : '')
   const doubts = doubtsOf(csv, columns, rival)
   return { columns, summary, doubts, size, position: row.end, line: line + row.lines, ...formatOf(columns, delimiter) }
 }
 
 function doubtsOf(csv: Buffer, columns: string[], rival?: string): string[] {
   const doubts = []
-  if (columns.length === 1) doubts.push('there is only one column: is the header the first line, and its delimiter a known one?')
-  if (rival) doubts.push(`${DELIMITERS.get(rival)} would fit as well: if the columns are wrong, say which delimiter it is`)
+  if (columns.length === 1) doubts.push('there is only one column: are the delimiter and the first line right?')
+  if (rival) doubts.push(`${DELIMITERS.get(rival)} would fit as well: if the columns are wrong, name the delimiter`)
   if (columns.every(isNumber)) doubts.push('the first line, which names the columns, has only numbers')
   const invalid = whatIsInvalid(csv)
   if (invalid) doubts.push(`${invalid}: the rows that have it are left out; save the file as UTF-8`)
@@ -121,14 +122,14 @@ function findHeader(csv: Buffer) {
   throw new Error('the file is empty')
 }
 
-const startsWithMark = (csv: Buffer, at: number) => csv[at] === MARK[0] && csv[at + 1] === MARK[1] && csv[at + 2] === MARK[2]
+const startsWithMark = (csv: Buffer, at: number) => MARK.every((byte, i) => csv[at + i] === byte)
 
-/** How a delimiter does: the columns that it makes of the header, and how many of the first rows have as many fields. */
+/** How a delimiter does: the columns that it makes of the header, and how many of the first rows fit them. */
 type Trial = { delimiter: string; columns: number; rows: number; fitting: number }
 
 /**
- * Tabs, semicolons or bars that fit each of the first rows are hardly there by chance, while commas that do may be decimal
- * ones. Otherwise it is the delimiter that accounts for the most fields; or, when no row fits, for the most columns.
+ * Tabs, semicolons or bars that fit each of the first rows are hardly there by chance; commas that do may be decimal
+ * ones. Else it is the delimiter that accounts for the most fields; or, when no row fits, for the most columns.
  */
 function chooseDelimiter(csv: Buffer, start: number, json: Buffer) {
   const trials = [...DELIMITERS.keys()].map(delimiter => tryDelimiter(csv, start, json, delimiter))
@@ -154,10 +155,10 @@ function tryDelimiter(csv: Buffer, start: number, json: Buffer, delimiter: strin
   return trial
 }
 
-/** What was found between the header's delimiters; nameless columns at its end, as spreadsheets write them, are none. */
-function namesOf(found: string[]): string[] {
-  const columns = found.slice(0, found.findLastIndex(name => name !== '') + 1)
-  if (!columns.length || columns.includes('')) throw new Error(`the header: column ${columns.indexOf('') + 1 || 1} has no name`)
+/** The columns that a header names. Nameless ones at its end, as spreadsheets write them, are none. */
+function namesOf(header: string[]): string[] {
+  const columns = header.slice(0, Math.max(1, header.findLastIndex(name => name !== '') + 1))
+  if (columns.includes('')) throw new Error(`the header: column ${columns.indexOf('') + 1} has no name`)
   const names = new Set<string>()
   const twice = columns.find(name => names.size === names.add(name).size)
   if (twice !== undefined) throw new Error(`the header: two columns are named '${twice}'`)
@@ -207,7 +208,7 @@ async function readLines(file: FileHandle, buffer: Buffer, position: number, siz
 
 /** As many rows as are whole, and as have room. A blank line is a row without fields. */
 function convertRows(csv: Buffer, json: Buffer, { format, columns, asRow }: Header, line: number, complain: Complain) {
-  const isValid = isUtf8(csv)
+  const invalid = whatIsInvalid(csv) // seldom anything: a single look for all rows
   const hasMark = csv.includes(MARK)
   const round = { end: 0, line, rows: 0, jsonEnd: 0 }
   while (round.end < csv.length && round.jsonEnd < JSON_ROOM / 2) {
@@ -218,10 +219,11 @@ function convertRows(csv: Buffer, json: Buffer, { format, columns, asRow }: Head
     let problem = row.problem
     if (extra > 0 && endsEmpty(csv, row.end, extra, format.delimiter)) row.jsonEnd -= extra * BETWEEN.length
     else if (extra && row.fields) problem = `${row.fields} instead of ${columns.length} fields`
-    const isHeader = row.jsonEnd - round.jsonEnd === asRow.length && !json.compare(asRow, 0, asRow.length, round.jsonEnd, row.jsonEnd)
-    if (isHeader && columns.length > 1) problem ??= 'the header again: were files put together?' // one word may be a row
-    if (hasMark && (problem || startsWithMark(csv, start)) && csv.subarray(start, row.end).includes(MARK)) problem = JOINED
-    if (!isValid) problem ??= whatIsInvalid(csv.subarray(start, row.end))
+    const isLikeHeader = row.jsonEnd - round.jsonEnd === asRow.length && columns.length > 1 // one word may be a row
+    if (isLikeHeader && asRow.equals(json.subarray(round.jsonEnd, row.jsonEnd))) problem ??= HEADER_AGAIN
+    const mayHaveMark = hasMark && (problem || startsWithMark(csv, start))
+    if (mayHaveMark && csv.subarray(start, row.end).includes(MARK)) problem = JOINED
+    if (invalid && !isUtf8(csv.subarray(start, row.end))) problem ??= invalid
     if (problem) {
       complain(problem, round.line)
     } else if (row.fields) {
@@ -249,8 +251,8 @@ const SPECIAL = Array.from({ length: 256 }, (_, byte) => {
 const BETWEEN = Buffer.from('","')
 
 /**
- * Copies one row into json, with the JSON around its fields. CSV and JSON are the same UTF-8 but for quotes and escapes,
- * so this takes a fraction of the time of decoding, splitting, joining and encoding.
+ * Copies one row into json, with the JSON around its fields. CSV and JSON are the same UTF-8 but for quotes and
+ * escapes, so this takes a fraction of the time of decoding, splitting, joining and encoding.
  */
 function convertRow(csv: Buffer, start: number, json: Buffer, jsonEnd: number, { delimiter, around }: Format) {
   let at = start

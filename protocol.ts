@@ -10,11 +10,13 @@
 // A chunk is some whole lines of a run's log, with the byte position at which they stand there. A reader that remembers
 // the position it wants next can miss nothing: see readers.ts.
 
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { curveKeyPair, Request, type Socket } from 'zeromq'
 import { isId, LF, MAX_ENTRY } from './log.ts'
-import { MAX_TIME_LIMIT, REP_ADDR, RUNS } from './settings.ts'
+import { MAX_TIME_LIMIT, refuseToStart, REP_ADDR, RUNS } from './settings.ts'
 
 // ---- Requests
 
@@ -172,6 +174,28 @@ export function unpackChunk([id, position, lines]: Buffer[]): Chunk | undefined 
  */
 export function createSocket<S extends Socket, O extends object>(Type: new (options: O) => S, options?: O): S {
   return new Type({ linger: 0, maxMessageSize: 2 * MAX_ENTRY, ...options } as O)
+}
+
+/**
+ * Binds a socket to an address. Trap, the silent takeover: binding an ipc address that is in use succeeds, and the one who
+ * had it gets no connection any more, and no error. So this looks whether somebody listens: by a plain connection, as a
+ * server that is stopped or busy would not answer a request, but is still there. Ends the process when it cannot.
+ */
+export async function bindSocket(socket: { bind(address: string): Promise<void> }, address: string) {
+  if (address.startsWith('ipc://') && await listens(address.slice('ipc://'.length))) {
+    refuseToStart(`another workers server is running on ${address}: stop it, or set RUNS to another folder`)
+  }
+  await socket.bind(address).catch(error => refuseToStart(`cannot listen on ${address}: ${error.message}`))
+}
+
+function listens(path: string): Promise<boolean> {
+  const probe = connect(path)
+  return once(probe, 'connect').then(() => true, () => false).finally(() => probe.destroy())
+}
+
+/** Removes the file of an ipc address. */
+export function removeSocket(address: string) {
+  if (address.startsWith('ipc://')) rmSync(address.slice('ipc://'.length), { force: true })
 }
 
 /** Whether what goes over an address stays on this machine. */

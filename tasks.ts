@@ -33,7 +33,7 @@ export { countSteps as process } // its name in the article that this project co
 
 export const importCsv = remote('turns a CSV file into JSON lines, and names the lines that are wrong', [
   { name: 'file', type: 'file', description: 'CSV in UTF-8; its first line names the columns' },
-  { name: 'options', type: 'object', description: 'delimiter: a comma, a semicolon, a tab or a vertical bar', default: {} },
+  { name: 'options', type: 'object', description: 'delimiter: a comma, a semicolon, a tab or a bar', default: {} },
   { name: 'name', type: 'string', description: 'what people call the file', default: '' },
 ], async (task, upload, { delimiter, ...others }, name) => {
   for (const option in others) throw new Error(`unknown option '${option}'`)
@@ -74,7 +74,8 @@ export const compile = remote('checks a TypeScript source that stands alone', [
     const tsc = spawn(compilerPath(), [`${name}.ts`, ...COMPILER_ARGUMENTS], {
       cwd: folder, stdio: ['ignore', 'pipe', 'pipe'], signal: task.signal, killSignal: 'SIGKILL',
     })
-    const [[code, signal], output, complaint] = await Promise.all([once(tsc, 'close'), text(tsc.stdout), text(tsc.stderr)])
+    const ended = Promise.all([once(tsc, 'close'), text(tsc.stdout), text(tsc.stderr)])
+    const [[code, signal], output, complaint] = await ended
     reportDiagnostics(output, name, report)
     // Exit codes 1 and 2 mean that the source has errors; a crash is 2 as well, but says so on stderr.
     if (signal || code > 2 || complaint || (code > 0 && !counts.error)) {
@@ -101,8 +102,8 @@ function steadyProgress(task: Task, total: number, unit: string) {
 type Report = (type: 'warning' | 'error', msg: string, details?: Parameters<Task['warning']>[1]) => void
 
 /**
- * Counts every report, and makes entries of the first thousand: those tell the story of a file with a million bad lines;
- * the others would only flood the log and every page.
+ * Counts every report, and makes entries of the first thousand: those tell the story of a file with a million bad
+ * lines; the others would only flood the log and every page.
  */
 function boundedReports(task: Task) {
   const counts = { warning: 0, error: 0 }
@@ -118,10 +119,9 @@ function boundedReports(task: Task) {
 // ---- The compiler
 
 const COMPILER_ARGUMENTS = [
-  '--noEmit', '--strict', '--target', 'es2023', '--lib', 'es2023,dom', '--module', 'esnext', '--moduleDetection', 'force',
-  '--skipLibCheck', '--pretty', 'false', '--locale', 'en',
-  // Nothing is read but the source and the compiler's own libraries; the last one keeps an import from
-  // telling whether a file exists.
+  '--noEmit', '--strict', '--target', 'es2023', '--lib', 'es2023,dom', '--skipLibCheck', '--pretty', 'false',
+  '--module', 'esnext', '--moduleDetection', 'force', '--locale', 'en',
+  // Nothing is read but the source and the compiler's own libraries; the last keeps an import from telling of a file.
   '--ignoreConfig', '--noResolve', '--types', '', '--moduleSuffixes', '.none',
 ]
 
@@ -136,9 +136,8 @@ function compilerPath(): string {
 const DIAGNOSTIC = /^\((\d+),(\d+)\): (error|warning) (TS\d+): ([^]*)/
 
 /**
- * Reports what the compiler has printed. Trap: a message may quote the source, and a type in it can have a line that looks
- * like another diagnostic. So the source has a name that nobody knew when it was written: no message can begin a line
- * with it.
+ * Reports what the compiler has printed. Trap: a message may quote a type of the source, with lines in it that look
+ * like diagnostics. So the source's file has a name that nobody knew when it was written: they cannot begin with it.
  */
 function reportDiagnostics(output: string, name: string, report: Report) {
   const [general, ...diagnostics] = `\n${output.trimEnd()}`.split(`\n${name}.ts`)

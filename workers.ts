@@ -2,32 +2,33 @@
 // questions about runs. It keeps nothing that the logs do not hold, so it can be killed and started again in the middle
 // of everything. Look for: answerCalls (the REP side), startRun and finishRun (a run's life), adoptRun (after a crash).
 
-import { fork, spawn, type ChildProcess } from 'node:child_process'
+import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import {
   closeSync, existsSync, openSync, readdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync, writeFileSync,
 } from 'node:fs'
-import { connect } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import {
-  BALLAST, INVALID_ID, isFile, isId, logPath, packEntry, PositionError, readReason, removeNotes, RunLog, stderrPath,
-  unpackEntry, writeReason, type Done, type Entry, type Outcome, type Start,
+  INVALID_ID, isId, LF, logPath, packEntry, PositionError, readReason, removeNotes, RunLog, stderrPath, unpackEntry,
+  withLog, writeReason, type Done, type Start, type State,
 } from './log.ts'
 import {
-  busy, BusyError, clientOf, createSocket, isLocal, makeKeys, MAX_CHUNK, packChunk, packReply, rawResult, refused,
-  RemoteError, RESERVED, result, serverOf, started, unpackCall, unpackEnvelope, type Call, type Reply,
+  bindSocket, busy, BusyError, clientOf, createSocket, isLocal, makeKeys, MAX_CHUNK, packChunk, packReply, rawResult,
+  refused, RemoteError, removeSocket, RESERVED, result, serverOf, started, unpackCall, unpackEnvelope, type Call,
+  type Reply,
 } from './protocol.ts'
 import {
-  FILES, KEEP_RUNS, LAUNCH, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, REP_ADDR, RUNS, SPARES, TASKS,
-  TIME_LIMIT, UPLOADS, XPUB_ADDR, XSUB_ADDR,
+  FILES, KEEP_RUNS, LAUNCH, layBallast, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, REP_ADDR, RUNS,
+  SPARES, taskEnvironment, TASKS, TIME_LIMIT, UPLOADS, XPUB_ADDR, XSUB_ADDR,
 } from './settings.ts'
 import { checkArgs, loadFunctions, RUN_MARK, version, VERSION } from './task.ts'
 
+const isLaunched = LAUNCH.length > 0
 // In milliseconds:
-const GRACE = LAUNCH.length ? 30_000 : 5000 // between asking a run to end, and killing it; an engine has a grace of its own
+const GRACE = isLaunched ? 30_000 : 5000 // between asking a run to end, and killing it; an engine has one of its own
 const QUIET = 20 // without a launch before a spare is refilled: loading one would slow down a burst of launches
 const LONGEST_PAUSE = 30_000 // between two attempts to load a spare, when all of them crash
 const WATCH = 250 // between two looks at runs that cannot tell what they do
@@ -49,23 +50,20 @@ type Run = {
   start: Start
   /** For people. */
   title: string
-  /** In ms since 1970, as its log says. */
+  /** When its call came: in ms since 1970, as its log says; and by a clock that nobody sets. */
   started: number
-  /** The same by a clock that nobody sets, when this server has started it. */
-  began?: number
+  began: number
   /** Its process, or its launcher's, when it is a child of this server. */
   child?: ChildProcess
   /** Why it is to end, once that was asked for. */
   reason?: string
-  /** Asks it to end at its time limit; once it was asked, or says that it has ended, kills it after the grace period. */
+  /** Until its time limit; once it was asked to end, or has told its end, until it is killed. */
   timer?: NodeJS.Timeout
-  /** Looks at it now and then, when it cannot tell us of its end. */
+  /** Until the next look at it, when it cannot tell us of its end. */
   watch?: NodeJS.Timeout
   /** What its log says, once that is complete. */
   end?: State
 }
-/** What a log says of its run: its size in bytes; how the run ended, and what it produced, in FILES, once it has. */
-type State = { size: number; outcome?: Outcome; seconds?: number; file?: string }
 /** A process that is kept ready, or will be in a moment. */
 type Spare = { child: ChildProcess; stderr: string; isReady: boolean }
 
@@ -85,75 +83,49 @@ printWithoutWaiting()
 const loadedVersion = version()
 const functions = await loadFunctions().catch(error =>
   refuseToStart(`cannot load the remote functions, TASKS is ${TASKS}: ${error.stack}`))
-for (const name of [...RESERVED, 'default']) {
-  if (functions.has(name)) refuseToStart(`a remote function cannot be named ${name}: export const ANOTHER_NAME = remote(…)`)
-}
+const taken = [...RESERVED, 'default'].find(name => functions.has(name))
+if (taken) refuseToStart(`a remote function cannot be named ${taken}: export const ANOTHER_NAME = remote(…)`)
 if (![REP_ADDR, XSUB_ADDR, XPUB_ADDR].every(isLocal)) makeKeys()
 const router = createSocket(Router, { ...serverOf(REP_ADDR), sendTimeout: 0 })
-await bind(router, REP_ADDR)
+await bindSocket(router, REP_ADDR)
 let proxy = await startProxy()
 process.on('exit', () => { // whatever the reason is
-  attempt('remove the sockets', removeSockets)
-  try {
-    proxy.terminate() // else its thread would keep this process alive for ever
-  } catch {} // it has just ended by itself, see startProxy
+  attempt('remove the sockets', () => [REP_ADDR, XSUB_ADDR, XPUB_ADDR].forEach(removeSocket))
+  attempt('end the proxy', () => proxy.terminate()) // else its thread would keep this process alive for ever
 })
 const publisher = createSocket(Publisher, { ...clientOf(XSUB_ADDR), sendTimeout: 0 })
 publisher.connect(XSUB_ADDR)
 
 layBallast()
 adoptAll()
-endProcesses((id, isOurs) => isOurs && !running.has(id))
+endProcesses(id => !running.has(id))
 attempt('remove old uploads', sweepUploads)
 setInterval(attempt, UPLOAD_AGE / 6, 'remove old uploads', sweepUploads)
 setInterval(attempt, 1000, 'bound what tasks say on stderr', trimErrors)
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, stop)
 refill()
 void answerCalls()
-console.log(`workers server ready: ${REP_ADDR}, process limit ${PROCESS_LIMIT}, remote functions ${[...functions.keys()].join(', ')}`)
-
-// Trap, the silent takeover: binding an ipc address that is in use succeeds, and the one who had it gets no connection
-// any more, and no error. So look whether somebody listens: by a plain connection, as a server that is stopped or busy
-// would not answer a request, but is still there.
-async function bind(socket: { bind(address: string): Promise<void> }, address: string) {
-  const path = socketPath(address)
-  const isTaken = path && await listens(path)
-  if (isTaken) refuseToStart(`another workers server is running on ${address}: stop it, or set RUNS to another folder`)
-  await socket.bind(address).catch(error => refuseToStart(`cannot listen on ${address}: ${error.message}`))
-}
+const names = [...functions.keys()].join(', ')
+console.log(`workers server ready: ${REP_ADDR}, process limit ${PROCESS_LIMIT}, remote functions ${names}`)
 
 /**
  * From the tasks to the web server: XSUB and XPUB are SUB and PUB that pass on who subscribes to what, too, so that all
  * tasks and all web servers need one address each. Native, in its own thread: no message passes through this program.
  * When this process is stopped and continued (SIGSTOP), the proxy may end with EINTR (interrupted system call), and
- * closes its sockets: so start another, when they are closed; else bind() would find them, and refuse to start.
+ * closes its sockets: so start another, when they are closed; else they would be found to be in use.
  */
 async function startProxy(): Promise<Proxy> {
   const xsub = createSocket(XSubscriber, serverOf(XSUB_ADDR))
   const xpub = createSocket(XPublisher, serverOf(XPUB_ADDR))
   const closed = Promise.all([xsub, xpub].map(({ events }) => new Promise(resolve => events.on('end', resolve))))
-  await bind(xsub, XSUB_ADDR)
-  await bind(xpub, XPUB_ADDR)
+  await bindSocket(xsub, XSUB_ADDR)
+  await bindSocket(xpub, XPUB_ADDR)
   const native = new Proxy(xsub, xpub)
   native.run().catch(async () => {
     await closed
     proxy = await startProxy()
   })
   return native
-}
-
-/** The file of an ipc address. */
-function socketPath(address: string): string | undefined {
-  return address.startsWith('ipc://') ? address.slice('ipc://'.length) : undefined
-}
-
-function listens(path: string): Promise<boolean> {
-  const probe = connect(path)
-  return once(probe, 'connect').then(() => true, () => false).finally(() => probe.destroy())
-}
-
-function removeSockets() {
-  for (const path of [REP_ADDR, XSUB_ADDR, XPUB_ADDR].map(socketPath)) if (path) rmSync(path, { force: true })
 }
 
 // ---- Requests
@@ -197,18 +169,11 @@ function listFunctions() {
 
 function listRuns() {
   const kept = [...ended.values()].slice(Math.max(0, ended.size - KEEP_RUNS)) // the others are about to be removed
-  return [...kept, ...running.values()].sort(byStart).reverse().map(run => {
+  return [...kept, ...running.values()].sort((one, other) => other.began - one.began).map(run => {
     const { id, title, start: { method, callId, pid }, started } = run
     const { size, outcome, seconds } = stateOf(run)
     return { id, method, title, callId, pid, started, size, outcome, seconds }
   })
-}
-
-/** In the order of their starts, also when the clock was set back between them. */
-function byStart(one: Run, other: Run): number {
-  if (one.began !== undefined && other.began !== undefined) return one.began - other.began
-  if (one.began === undefined && other.began === undefined) return one.started - other.started
-  return one.began === undefined ? -1 : 1 // an earlier server has started it
 }
 
 function statRuns(ids: unknown) {
@@ -223,15 +188,7 @@ function statRuns(ids: unknown) {
 /** Of a run whose log is complete the process may take a moment longer to go. */
 function stateOf({ id, end }: Run): State {
   if (end) return end
-  if (!existsSync(logPath(id))) return { size: 0 } // somebody has removed it
-  return withLog(id, log => {
-    const last = log.last()
-    if (last?.type !== 'done') return { size: log.size }
-    const { outcome, seconds, result } = last.data
-    const file = typeof result === 'object' && result !== null && 'file' in result ? result.file : undefined
-    // A result can say anything: only what is named after the run goes with it.
-    return { size: log.size, outcome, seconds, file: isFile(file) && file.startsWith(`${id}.`) ? file : undefined }
-  })
+  return existsSync(logPath(id)) ? withLog(id, log => log.state()) : { size: 0 } // somebody has removed it
 }
 
 /** Whole lines from a position: at most MAX_CHUNK bytes, or one line that is longer; none at the end. */
@@ -242,15 +199,6 @@ function readLines(run: Run, position: unknown): Buffer {
   const { size, outcome } = stateOf(run)
   if (outcome && position > size) throw new RemoteError('invalid', `invalid position: the log has ended at ${size}`)
   return size ? withLog(run.id, log => log.lines(position, MAX_CHUNK)) : Buffer.alloc(0)
-}
-
-function withLog<T>(id: string, act: (log: RunLog) => T): T {
-  const log = new RunLog(id, 'open')
-  try {
-    return act(log)
-  } finally {
-    log.close()
-  }
 }
 
 function knownRun(id: unknown): Run {
@@ -272,76 +220,69 @@ function runningRun(id: unknown): Run {
 async function startRun(call: Call): Promise<number> {
   checkCall(call)
   const { method, id, callId, args, timeLimit = TIME_LIMIT } = call
-  const child = await startProcess(id)
-  const start = { method, args, callId, pid: child.pid!, timeLimit }
-  const run: Run = { id, start, title: titleOf(start), started: Date.now(), began: performance.now(), child }
+  const { child, stderr } = await startProcess(id)
+  const run = newRun(id, { method, args, callId, pid: child.pid!, timeLimit }, Date.now(), child)
   try {
+    renameSync(stderr, stderrPath(id)) // by which it is known from now on, see `belongs`
     beginLog(run)
   } catch (error) {
     child.kill('SIGKILL')
     removeNotes(id)
     throw new RemoteError('failed', `cannot start a log: ${(error as Error).message}`) // the disk is full
   }
-  running.set(id, run)
-  // Trap: `exit` overtakes the last chunks of the process, which are still on their way. Were it told as the end of the
-  // run, these would never be shown; but what is told is a position, see finishRun.
-  child.once('exit', (code, signal) => {
-    sendSignal(-start.pid, 'SIGKILL') // what is left of its process group; the id cannot be another's yet
-    finishRun(run, signal ? `killed by ${signal}` : `ended without a result (exit code ${code})`)
-  })
-  child.on('message', message => message === 'done' && expectExit(run))
-  if (LAUNCH.length) watchRun(run)
+  watchOver(run)
   // Not in this turn: in a burst, the processes that wake would compete with the replies to the other calls.
-  else setImmediate(() => child.send(id, () => {})) // an error here means that it has died: `exit` follows
-  limitTime(run)
-  console.log(`run ${id} started: ${method}, process ${start.pid}`)
-  return start.pid
+  if (!isLaunched) setImmediate(() => child.send(id, () => {})) // an error here means that it has died: `exit` follows
+  console.log(`run ${id} started: ${method}, process ${child.pid}`)
+  return child.pid!
 }
 
-function checkCall({ method, callId, id, args }: Call) {
+function checkCall(call: Call) {
+  const { method, callId, id, args } = call
   if (!isId(id)) throw new RemoteError('invalid', INVALID_ID)
   if (callId.length > 256) throw new RemoteError('invalid', 'invalid call id: at most 256 characters are allowed')
   const called = functions.get(method)
   if (!called) throw new RemoteError('unknown', `unknown method ${method}: \`methods\` tells what can be called`)
   checkArgs(called, args)
-  const isUsed = ended.has(id) || existsSync(logPath(id))
   if (running.has(id)) throw new RemoteError('conflict', `already running: a run with the id ${id}`)
-  if (isUsed) throw new RemoteError('conflict', `already used: the id ${id}; every run needs a new one`)
+  if (ended.has(id) || existsSync(logPath(id))) {
+    throw new RemoteError('conflict', `already used: the id ${id}; every run needs a new one`)
+  }
   const name = callId || id
   const isRunning = [...running.values()].some(({ id, start }) => (start.callId || id) === name)
   if (isRunning) throw new RemoteError('conflict', `already running: the call ${name}`)
   if (stopping) throw new BusyError('the workers server is stopping')
   if (running.size < PROCESS_LIMIT) return
-  for (const file of uploadsOf(method, args)) attempt('keep an upload', () => utimesSync(file, new Date(), new Date()))
+  for (const file of uploadsOf(call)) attempt('keep an upload', () => utimesSync(file, new Date(), new Date()))
   throw new BusyError(`the process limit of ${PROCESS_LIMIT} is reached`)
 }
 
-/** A spare, or a fresh process, or a launcher; it cannot have been taken by another call, as one is answered at a time. */
-async function startProcess(id: string): Promise<ChildProcess> {
+/** A spare, or a fresh process; no other call can have taken it, as one is answered after the other. */
+async function startProcess(id: string): Promise<Spare> {
   try {
-    if (LAUNCH.length) return await spawned(launchTask(id))
-    const spare = takeSpare() ?? forkSpare()
-    await spawned(spare.child)
-    renameSync(spare.stderr, stderrPath(id)) // now it is known by it, see `belongs`
-    return spare.child
+    const spare = takeSpare() ?? startTask(id)
+    const { child } = spare
+    if (!child.pid) throw (await once(child, 'error'))[0] // no such binary, no descriptors: then there is no `exit`
+    return spare
   } catch (error) {
-    removeNotes(id)
-    const command = LAUNCH.length ? ` (LAUNCH=${LAUNCH.join(' ')})` : ''
-    throw new RemoteError('failed', `cannot start a process${command}: ${(error as Error).message}`)
+    const launcher = isLaunched ? ` by LAUNCH=${LAUNCH.join(' ')}` : ''
+    throw new RemoteError('failed', `cannot start a process${launcher}: ${(error as Error).message}`)
   }
 }
 
-// No such binary, no descriptors left: then there is an `error`, and no `exit`.
-async function spawned(child: ChildProcess): Promise<ChildProcess> {
-  if (!child.pid) throw (await once(child, 'error'))[0]
-  return child
+function newRun(id: string, start: Start, started: number, child?: ChildProcess): Run {
+  const began = performance.now() - Math.max(0, Date.now() - started)
+  return { id, start, title: titleOf(start), started, began, child }
 }
 
 /** The method and its arguments, for people: cut, and without uploads, whose names say nothing. */
 function titleOf({ method, args }: Start): string {
-  const isUpload = (index: number) => functions.get(method)?.parameters[index]?.type === 'file'
-  const title = `${method} ${JSON.stringify(args.filter((_, index) => !isUpload(index)))}`
-  return [...title.slice(0, 120)].slice(0, 60).join('')
+  const given = args.filter((_, index) => !isUpload(method, index)).map(value => JSON.stringify(value))
+  return [...`${method}(${given.join(', ')})`.slice(0, 120)].slice(0, 60).join('') // no half of a surrogate pair
+}
+
+function isUpload(method: string, index: number): boolean {
+  return functions.get(method)?.parameters[index]?.type === 'file'
 }
 
 // The log begins with the call, and stands before anyone hears that the run has started: whatever dies from here
@@ -364,17 +305,32 @@ function publish(id: string, position: number, lines = Buffer.alloc(0)) {
   void publisher.send(packChunk({ id, position, lines })).catch(() => {}) // who misses it reads the log
 }
 
-function limitTime(run: Run) {
-  const { timeLimit } = run.start
-  if (!timeLimit) return
-  const left = timeLimit - secondsOf(run)
-  run.timer = setTimeout(cancelRun, Math.max(0, left * 1000), run, `over its time limit of ${timeLimit} s`)
+/** Gives a run its place, and sees to its time limit and its end, whoever has started its process. */
+function watchOver(run: Run) {
+  const { child, start: { pid, timeLimit } } = run
+  running.set(run.id, run)
+  // Trap: `exit` overtakes the last chunks of the process, which are still on their way. Were it told as the end of the
+  // run, these would never be shown; but what is told is a position, see finishRun.
+  child?.once('exit', (code, signal) => {
+    sendSignal(-pid, 'SIGKILL') // what is left of its process group; the id cannot be another's yet
+    finishRun(run, signal ? `killed by ${signal}` : `ended without a result (exit code ${code})`)
+  })
+  child?.on('message', message => message === 'done' && expectExit(run))
+  // An adopted process cannot tell us of its end, nor a launched one that it has written `done`: so this is the one
+  // place that has to look again and again.
+  if (!child || isLaunched) run.watch = setInterval(lookAt, WATCH, run)
+  const left = Math.max(0, timeLimit - secondsOf(run))
+  if (timeLimit) run.timer = setTimeout(cancelRun, left * 1000, run, `over its time limit of ${timeLimit} s`)
+}
+
+function lookAt(run: Run) {
+  if (isAlive(run)) expectExit(run)
+  else finishRun(run, 'ended without a result')
 }
 
 /** How long a run has been going on. */
-function secondsOf({ started, began }: Run): number {
-  const milliseconds = began === undefined ? Date.now() - started : performance.now() - began
-  return Math.max(0, Math.round(milliseconds)) / 1000
+function secondsOf({ began }: Run): number {
+  return Math.round(performance.now() - began) / 1000
 }
 
 /** Asks a run to end; kills it, and all that it started, when it has not done so after the grace period. */
@@ -403,11 +359,12 @@ function killLater(run: Run) {
 }
 
 /**
- * To its process, if that is still there. SIGKILL goes to the whole process group, all that it started; but of a launcher
- * to itself alone: what it has started elsewhere ends with it, and only with it.
+ * To its process, if that is still there. SIGKILL goes to the whole process group, all that it started; but of a
+ * launcher to itself alone: what it has started elsewhere ends with it, and only with it.
  */
 function signalRun(run: Run, signal: NodeJS.Signals) {
-  if (isAlive(run)) sendSignal(signal === 'SIGKILL' && !LAUNCH.length ? -run.start.pid : run.start.pid, signal)
+  const { pid } = run.start
+  if (isAlive(run)) sendSignal(signal === 'SIGKILL' && !isLaunched ? -pid : pid, signal)
 }
 
 /** A negative id means the process group. */
@@ -427,17 +384,21 @@ function finishRun(run: Run, why: string) {
     // Where the log ends, with no lines: a reader that has missed the last of them learns it from this.
     publish(run.id, run.end.size)
     keepRun(run)
-    console.log(`run ${run.id} ended: ${outcome}, ${seconds} s${reason ? `, ${JSON.stringify(reason.slice(0, 200))}` : ''}`)
+    const words = reason ? [JSON.stringify(reason.slice(0, 200))] : []
+    console.log([`run ${run.id} ended: ${outcome}`, `${seconds} s`, ...words].join(', '))
   } catch (error) {
     console.error(`run ${run.id} cannot be ended: ${(error as Error).message}`) // the disk is full, say
     // Else the next server will find it, and try again; or somebody has removed the log, and there is nothing to end.
-    if (!stopping && existsSync(logPath(run.id))) return void setTimeout(finishRun, 1000, run, why)
+    if (!stopping && existsSync(logPath(run.id))) {
+      setTimeout(finishRun, 1000, run, why)
+      return
+    }
   }
-  endProcesses((id, isOurs) => isOurs && id === run.id)
+  endProcesses(id => id === run.id)
   running.delete(run.id)
   attempt('tidy up', () => {
     removeNotes(run.id)
-    for (const file of uploadsOf(run.start.method, run.start.args)) rmSync(file, { recursive: true, force: true })
+    for (const file of uploadsOf(run.start)) rmSync(file, { recursive: true, force: true })
     rmSync(join(FILES, `${run.id}.part`), { recursive: true, force: true }) // unfinished work
     layBallast()
   })
@@ -447,17 +408,20 @@ function finishRun(run: Run, why: string) {
 /** Writes the last entry of the run's log, if its process could not do it. */
 function completeLog(run: Run, why: string): Done {
   return withLog(run.id, log => {
-    const before = log.last()
-    if (before?.type === 'done') return before.data
-    const isDead = run.child && !LAUNCH.length // what a launcher stood for, or another server has started, may live elsewhere
-    if (!isDead) attempt(`fence off the process of ${run.id}, for want of room`, () => log.replace())
+    const mayLive = !run.child || isLaunched // elsewhere: what a launcher stood for, or another server has started
+    if (mayLive && log.last()?.type !== 'done') {
+      attempt(`fence off the process of ${run.id}, for want of room`, () => log.replace())
+    }
     log.cut()
     const last = log.last()
     if (last?.type === 'done') return last.data
     if (!last) log.append(Buffer.from(packEntry('start', run.start, run.started))) // a server died while it wrote this
     const said = lastErrors(run.id)
     const msg = said ? `${why}; the last that it said:\n${said}` : why
-    const done: Done = { outcome: run.reason ? 'cancelled' : 'died', reason: run.reason ?? msg, seconds: secondsOf(run) }
+    const seconds = secondsOf(run)
+    const done: Done = run.reason
+      ? { outcome: 'cancelled', reason: run.reason, seconds }
+      : { outcome: 'died', reason: msg, seconds }
     log.finish(done, run.reason ? undefined : { msg })
     return done
   })
@@ -488,22 +452,12 @@ function attempt(what: string, act: () => void) {
 }
 
 /** The paths of a call's uploads. */
-function uploadsOf(method: string, args: unknown[]): string[] {
-  const parameters = functions.get(method)?.parameters ?? []
-  const names = args.filter((name, index): name is string => parameters[index]?.type === 'file' && isId(name))
-  return names.map(name => join(UPLOADS, name))
-}
-
-function layBallast() {
-  try {
-    if (!existsSync(BALLAST)) writeFileSync(BALLAST, Buffer.alloc(2 ** 16, ' '))
-  } catch {
-    rmSync(BALLAST, { force: true }) // the disk is full: half a ballast would never be laid again
-  }
+function uploadsOf({ method, args }: { method: string; args: unknown[] }): string[] {
+  return args.filter((name, index) => isUpload(method, index) && isId(name)).map(name => join(UPLOADS, String(name)))
 }
 
 function sweepUploads() {
-  const taken = new Set([...running.values()].flatMap(({ start }) => uploadsOf(start.method, start.args)))
+  const taken = new Set([...running.values()].flatMap(({ start }) => uploadsOf(start)))
   for (const file of readdirSync(UPLOADS).map(name => join(UPLOADS, name))) {
     const written = statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? Infinity
     if (Date.now() - written > UPLOAD_AGE && !taken.has(file)) rmSync(file, { recursive: true, force: true })
@@ -516,9 +470,9 @@ function sweepUploads() {
 function adoptAll() {
   const names = readdirSync(RUNS)
   const ids = names.flatMap(name => /^(.*)\.ndjson$/.exec(name)?.[1] ?? []).filter(isId)
-  const written = new Map(ids.map(id => [id, statSync(logPath(id), { throwIfNoEntry: false })?.mtimeMs ?? 0]))
-  ids.sort((one, other) => written.get(one)! - written.get(other)!)
-  for (const id of ids) attempt(`adopt ${logPath(id)}, which is left alone`, () => adoptRun(id))
+  const logs = ids.map(id => ({ id, written: statSync(logPath(id), { throwIfNoEntry: false })?.mtimeMs ?? 0 }))
+  logs.sort((one, other) => one.written - other.written)
+  for (const { id } of logs) attempt(`adopt ${logPath(id)}, which is left alone`, () => adoptRun(id))
   const leftOver = /^(.*)\.(stderr|stop|ndjson\.copy)$/
   for (const name of names) {
     const id = leftOver.exec(name)?.[1]
@@ -527,32 +481,25 @@ function adoptAll() {
 }
 
 function adoptRun(id: string) {
-  const lines = withLog(id, log => log.lines(0, 4096))
-  const first: Entry | undefined = lines.length ? unpackEntry(String(lines.subarray(0, lines.indexOf('\n')))) : undefined
-  if (first && !(first.type === 'start' && Array.isArray(first.data?.args))) throw new Error('it does not begin with a call')
+  const { lines, state } = withLog(id, log => ({ lines: log.lines(0, 4096), state: log.state() }))
+  const first = lines.length ? unpackEntry(String(lines.subarray(0, lines.indexOf(LF)))) : undefined
+  const isCall = first?.type === 'start' && Array.isArray(first.data?.args)
+  if (first && !isCall) throw new Error('it does not begin with a call')
   // Without a first line, its server died while it wrote the call.
   const start = first?.data ?? { method: '', args: [], callId: '', pid: 0, timeLimit: 0 }
-  const run: Run = { id, start, title: titleOf(start), started: first?.time ?? Date.now() }
-  const state = stateOf(run)
-  if (state.outcome && !isAlive(run)) return keepRun({ ...run, end: state })
-  running.set(id, run)
+  const run = newRun(id, start, first?.time ?? Date.now())
   const reason = readReason(id)
-  if (!isAlive(run)) {
-    return finishRun({ ...run, reason }, 'ended without a result, while no workers server was running')
+  if (isAlive(run)) {
+    watchOver(run)
+    console.log(`run ${id} adopted: ${start.method}, process ${start.pid}`)
+    if (reason) cancelRun(run, reason) // that server was killed within the grace
+  } else if (state.outcome) {
+    keepRun({ ...run, end: state })
+  } else {
+    running.set(id, run)
+    run.reason = reason
+    finishRun(run, 'ended without a result, while no workers server was running')
   }
-  console.log(`run ${id} adopted: ${start.method}, process ${start.pid}`)
-  watchRun(run)
-  limitTime(run)
-  if (reason) cancelRun(run, reason) // that server was killed within the grace
-}
-
-// A process that is not our child cannot tell us of its end, and a launched one not that it has written `done`: so this
-// is the one place that has to look again and again.
-function watchRun(run: Run) {
-  run.watch = setInterval(() => {
-    if (!run.child && !isAlive(run)) finishRun(run, 'ended without a result')
-    else expectExit(run)
-  }, WATCH)
 }
 
 // ---- What belongs to a run
@@ -585,18 +532,19 @@ function belongs(pid: number, id: string): boolean {
  * process group or not. Again, until none is found: one may have started another meanwhile. (Those without the mark it
  * cannot see: `env -i`, sudo, containers, other machines.)
  */
-function endProcesses(isToEnd: (id: string, isOurs: boolean) => boolean) {
+function endProcesses(isToEnd: (id: string) => boolean) {
   for (let round = 0; round < 20; round++) {
-    const left = readdirSync('/proc').filter(name => /^\d+$/.test(name) && Number(name) !== process.pid && isMarked(name))
+    const pids = readdirSync('/proc').filter(name => /^\d+$/.test(name)).map(Number)
+    const left = pids.filter(pid => pid !== process.pid && isMarked(pid))
     if (!left.length) return
-    for (const pid of left) sendSignal(Number(pid), 'SIGKILL')
+    for (const pid of left) sendSignal(pid, 'SIGKILL')
   }
 
-  function isMarked(pid: string): boolean {
+  function isMarked(pid: number): boolean {
     try {
       const environment = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0')
       const mark = environment.find(variable => variable.startsWith(`${RUN_MARK}=`))
-      return mark !== undefined && isToEnd(mark.slice(RUN_MARK.length + 1), environment.includes(`RUNS=${RUNS}`))
+      return mark !== undefined && environment.includes(`RUNS=${RUNS}`) && isToEnd(mark.slice(RUN_MARK.length + 1))
     } catch {
       return false // it has ended, or is another user's
     }
@@ -605,40 +553,23 @@ function endProcesses(isToEnd: (id: string, isOurs: boolean) => boolean) {
 
 // ---- Processes
 
-/** What a task needs, and no secrets of the servers: TOKEN stays here. TASK_… is for the remote functions. */
-function taskEnvironment(): NodeJS.ProcessEnv {
-  const wanted = /^(PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|NODE_.*|TSX_.*|TASKS|MAX_LOG|(REP|XSUB|XPUB)_ADDR|TASK_.*)$/
-  const given = Object.entries(process.env).filter(([name]) => wanted.test(name))
-  return { ...Object.fromEntries(given), RUNS, [VERSION]: loadedVersion }
-}
-
-/** Starts a task process that loads the functions, connects, and waits for the id of its run. */
-function forkSpare(): Spare {
-  const stderr = join(RUNS, `spare.${randomUUID()}.stderr`) // no run's id has a point
-  // `detached`: a process group of its own: the run can be killed with all that it started, and a Ctrl-C in the terminal
-  // reaches the workers server alone, which then asks the runs to end.
-  const child = withFile(stderr, file => fork(TASK_PROCESS, {
-    detached: true, execArgv: LOADER, env: taskEnvironment(), stdio: ['ignore', 'inherit', file, 'ipc'],
-  }))
-  child.on('error', () => {}) // startProcess and refill see to it; without a listener it would end this process
-  return { child, stderr, isReady: false }
-}
-
-/** Starts a command that stands for the task process of a run, until that ends. */
-function launchTask(id: string): ChildProcess {
-  const [command, ...args] = [...LAUNCH, process.execPath, ...LOADER, TASK_PROCESS, id]
-  const child = withFile(stderrPath(id), file => spawn(command!, args, {
-    detached: true, env: { ...taskEnvironment(), [RUN_MARK]: id }, stdio: ['ignore', 'inherit', file],
-  }))
-  child.on('error', () => {}) // as above
-  return child
-}
-
-// A file and not a pipe: that would end with this server, and a task that says something then with it.
-function withFile<T>(path: string, act: (file: number) => T): T {
-  const file = openSync(path, 'ax', 0o600)
+/**
+ * Starts a task process. It gets the id of its run over IPC, when it has one; below a launcher there is no such
+ * channel, and the id is its last argument.
+ */
+function startTask(id = ''): Spare {
+  const [command, ...args] = [...LAUNCH, process.execPath, ...LOADER, TASK_PROCESS, ...isLaunched ? [id] : []]
+  const env = { ...taskEnvironment(), [VERSION]: loadedVersion, [RUN_MARK]: isLaunched ? id : undefined }
+  // A file and not a pipe: that would end with this server, and a task that says something then with it.
+  const stderr = join(RUNS, `task.${randomUUID()}.stderr`) // no run's id has a point
+  const file = openSync(stderr, 'ax', 0o600)
   try {
-    return act(file)
+    // `detached`: a process group of its own: the run can be killed with all that it started, and a Ctrl-C in the
+    // terminal reaches the workers server alone, which then asks the runs to end.
+    const stdio: StdioOptions = ['ignore', 'inherit', file, isLaunched ? 'ignore' : 'ipc']
+    const child = spawn(command!, args, { detached: true, env, stdio })
+    child.on('error', () => {}) // startProcess and refill see to it; without a listener it would end this process
+    return { child, stderr, isReady: false }
   } finally {
     closeSync(file)
   }
@@ -648,7 +579,8 @@ function withFile<T>(path: string, act: (file: number) => T): T {
 function lastErrors(id: string): string {
   const path = stderrPath(id)
   if (!existsSync(path)) return ''
-  return readFileSync(path, 'utf8').trimEnd().split('\n').slice(-LAST_LINES.lines).join('\n').slice(-LAST_LINES.characters)
+  const lines = readFileSync(path, 'utf8').trimEnd().split('\n').slice(-LAST_LINES.lines)
+  return lines.join('\n').slice(-LAST_LINES.characters)
 }
 
 function trimErrors() {
@@ -679,7 +611,7 @@ function refillSoon() {
 function refill() {
   const isLoading = [...spares].some(({ isReady }) => !isReady)
   if (stopping || isLoading || spares.size >= SPARES) return
-  const spare = forkSpare()
+  const spare = startTask()
   const { child } = spare
   spares.add(spare)
   child.once('message', () => {

@@ -7,10 +7,12 @@ import { connection } from './connection.js'
 import { element, setText } from './draw.js'
 import { goTo, inView, openRun, setInView } from './followed-runs.js'
 import { offerMethods } from './forms.js'
+import './log-ribbon.js'
 import './notices.js'
 import { request } from './requests.js'
 import { showRun } from './run-head.js'
 import { fetchList } from './runs-list.js'
+import './speed-plot.js'
 import './under-the-hood.js'
 
 const startSection = element('start', HTMLElement)

@@ -7,20 +7,18 @@ import { duration } from './words.js'
 const state = element('connection', HTMLElement)
 const reconnect = element('reconnect', HTMLButtonElement)
 
-/** Those who want to know that the connection was lost and is back. @type {((note: string) => void)[]} */
+/** Those who want to know that the servers answer again. @type {((note: string) => void)[]} */
 const listeners = []
 
 export const connection = new Connection('./', {
-  tell({ live, lost }) {
-    if (live && lost) {
-      const seconds = (Date.now() - lost) / 1000
-      for (const listen of listeners) listen(`The connection was lost for ${duration(seconds)} and is back.`)
-    }
+  tell({ live, lost, workers }) {
+    const note = lost ? `The connection was lost for ${duration((Date.now() - lost) / 1000)} and is back.` : ''
+    if (live && workers) for (const listen of listeners) listen(note)
     redraw()
   },
 })
 
-/** @param {(note: string) => void} listen */
+/** @param {(note: string) => void} listen called with a note when the connection was lost, else with an empty one */
 export const onRejoin = listen => listeners.push(listen)
 
 calmPicture(() => {

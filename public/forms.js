@@ -2,6 +2,8 @@
 // better words of functions.js where it has some. Out of a form comes a call.
 
 import { element, make } from './draw.js'
+import { toText } from './entries.js'
+import { goTo } from './followed-runs.js'
 import { FOR_DROPPED_FILES, knownFunction, rankOf } from './functions.js'
 import { startRun } from './start-run.js'
 
@@ -9,6 +11,7 @@ import { startRun } from './start-run.js'
 /** @typedef {import('./functions.js').Field} Field */
 /** @typedef {import('./requests.js').Method} Method */
 /** @typedef {import('./requests.js').Parameter} Parameter */
+/** @typedef {import('./run-state.js').Run} Run */
 /** @typedef {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement} Control */
 
 const FILE_WORDS = ['Choose a file', 'or drop it anywhere on this page']
@@ -23,21 +26,45 @@ const methods = new Map()
 /** @type {WeakMap<Element, Parameter>} */
 const parameterOf = new WeakMap()
 
-/** @param {Method[]} offered */
-export function offerMethods(offered) {
+export function offerMethods(/** @type {Method[]} */ offered) {
   methods.clear()
   for (const method of offered) methods.set(method.name, method)
   forms.replaceChildren(...offered.toSorted((one, other) => rankOf(one.name) - rankOf(other.name)).map(makeForm))
 }
 
-/** A file can be given again only where it was chosen. @param {import('./run-state.js').Run} run */
-export function canRepeat({ method, call, phase, start }) {
-  if (phase === 'refused' && !start) return false
-  return method !== '' && (call !== undefined || !methods.get(method)?.parameters.some(({ type }) => type === 'file'))
+/** @param {Run} run */
+export const canRepeat = ({ method, phase, start }) => methods.has(method) && (!!start || phase !== 'refused')
+
+/** Goes to the form of the run's function, with what the run was called with. @param {Run} run */
+export function fillForm({ method, args, call }) {
+  goTo('./')
+  const form = [...forms.children].find(child => child instanceof HTMLFormElement && child.dataset.method === method)
+  if (!(form instanceof HTMLFormElement)) return
+  const given = call?.args ?? args
+  methods.get(method)?.parameters.forEach(({ name }, at) => {
+    const control = form.elements.namedItem(name)
+    if (control && given[at] !== undefined) fillControl(/** @type {Control} */ (control), given[at])
+  })
+  form.scrollIntoView({ block: 'nearest' })
+  const [first] = form.elements
+  if (first instanceof HTMLElement) first.focus({ preventScroll: true })
 }
 
-/** @param {Method} method */
-function makeForm({ name, description, parameters }) {
+/** A file can be given again only where it was chosen. @param {Control} control @param {unknown} value */
+function fillControl(control, value) {
+  const type = parameterOf.get(control)?.type
+  if (control instanceof HTMLInputElement && type === 'boolean') control.checked = value === true
+  else if (type === 'object') control.value = JSON.stringify(value)
+  else if (type !== 'file') control.value = toText(value)
+  else if (value instanceof File && control instanceof HTMLInputElement) {
+    const files = new DataTransfer()
+    files.items.add(value)
+    control.files = files.files
+    showChoice(control)
+  }
+}
+
+function makeForm(/** @type {Method} */ { name, description, parameters }) {
   const known = knownFunction(name)
   const form = make('form', 'card')
   form.dataset.method = name
@@ -81,8 +108,7 @@ function dressInput(input, { type, default: preset, min, max }, { accept }) {
   if (max !== undefined) input.max = String(max)
 }
 
-/** @param {[words: string, value: unknown][]} choices */
-function makeChoice(choices) {
+function makeChoice(/** @type {[words: string, value: unknown][]} */ choices) {
   const control = make('select')
   control.append(...choices.map(([words, value]) => new Option(words, JSON.stringify(value))))
   return control
@@ -95,8 +121,14 @@ function makeFileWords(words = '', more = '') {
   return line
 }
 
-/** @param {{ file: string, words: string }} sample */
-function makeSampleButton({ file, words }) {
+function showChoice(/** @type {HTMLInputElement} */ input) {
+  const name = input.files?.[0]?.name
+  const words = name ? [name, 'press the button below'] : FILE_WORDS
+  input.nextElementSibling?.replaceWith(makeFileWords(...words))
+  input.parentElement?.toggleAttribute('data-chosen', name !== undefined)
+}
+
+function makeSampleButton(/** @type {{ file: string, words: string }} */ { file, words }) {
   const button = make('button', '', words)
   button.type = 'button'
   button.id = 'sample'
@@ -144,8 +176,7 @@ function startWith(name, given) {
   return startRun({ method: name, args: parameters.map(parameter => values[parameter.name]), callId })
 }
 
-/** @param {File} file */
-function startWithFile(file) {
+function startWithFile(/** @type {File} */ file) {
   const { method, values } = FOR_DROPPED_FILES
   if (methods.has(method)) startWith(method, { ...values, file })
 }
@@ -160,15 +191,10 @@ forms.addEventListener('input', ({ target }) => {
   if (target instanceof HTMLTextAreaElement) target.setCustomValidity('')
 })
 forms.addEventListener('change', ({ target }) => {
-  if (!(target instanceof HTMLInputElement) || target.type !== 'file') return
-  const name = target.files?.[0]?.name
-  const words = name ? [name, 'press the button below'] : FILE_WORDS
-  target.nextElementSibling?.replaceWith(makeFileWords(...words))
-  target.parentElement?.toggleAttribute('data-chosen', name !== undefined)
+  if (target instanceof HTMLInputElement && target.type === 'file') showChoice(target)
 })
 
-/** @param {DragEvent} drag */
-const hasFiles = drag => drag.dataTransfer?.types.includes('Files') ?? false
+const hasFiles = (/** @type {DragEvent} */ drag) => drag.dataTransfer?.types.includes('Files') ?? false
 addEventListener('dragover', drag => {
   if (!hasFiles(drag)) return
   drag.preventDefault() // or the browser would leave the page and open the file

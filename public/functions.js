@@ -6,19 +6,11 @@ import { count, counted } from './words.js'
 
 /** @typedef {import('./entries.js').Fields} Fields */
 /** @typedef {import('./run-state.js').Run} Run */
-/**
- * @typedef {object} Field one control of a form
- * @property {string} [label]
- * @property {string} [preset]
- * @property {string} [accept] the files that it takes
- * @property {[words: string, value: unknown][]} [choices]
- */
-/**
- * @typedef {object} Summary
- * @property {(result: Fields | undefined, run: Run) => [name: string, figure: string][]} figures
- * @property {(result: Fields) => string} note
- * @property {string} waiting the note before there is a result
- */
+/** One control of a form; `accept`: the files that it takes.
+ * @typedef {{ label?: string, preset?: string, accept?: string, choices?: [words: string, value: unknown][] }} Field */
+/** The result in figures, in place of all that was returned; `waiting`: the note before there is one.
+ * @typedef {{ figures: (result: Fields | undefined, run: Run) => [name: string, figure: string][],
+ *   note: (result: Fields) => string, waiting: string }} Summary */
 /**
  * @typedef {object} Known
  * @property {string} heading of its form
@@ -29,20 +21,17 @@ import { count, counted } from './words.js'
  * @property {string[]} [filled] parameters without a control
  * @property {(values: Fields) => { values: Fields, callId: string }} [complete] what is called with what the form holds
  * @property {(args: unknown[]) => string} [title] of a run
- * @property {Summary} [summary] of the result, in place of all that was returned
+ * @property {Summary} [summary]
  * @property {string} [download] words for the file that it produces
  * @property {string} [findings] heading of the warnings and errors that say where they were found
  * @property {string} [noFindings]
- * @property {(result: Fields | undefined) => number} [found] how many there were, with those that were only counted
+ * @property {(result: Fields) => { warning?: unknown, error?: unknown }} [counted] with those that are not in the log
  * @property {(args: unknown[]) => string} [source] the text in which they were found
  */
 
 /** @type {[words: string, value: unknown][]} */
 const DELIMITERS = [
-  ['found from the first line', {}],
-  ['comma', { delimiter: ',' }],
-  ['semicolon', { delimiter: ';' }],
-  ['tab', { delimiter: '\t' }],
+  ['found from the first line', {}], ['comma', { delimiter: ',' }], ['semicolon', { delimiter: ';' }], ['tab', { delimiter: '\t' }],
 ]
 
 const SOURCE = `type Runner = { name: string, laps: number }
@@ -86,7 +75,7 @@ const known = {
     download: 'Download the rows',
     findings: 'Rejected lines',
     noFindings: 'None: every line went in.',
-    found: result => toNumber(result?.['rejected']) ?? 0,
+    counted: ({ rejected }) => ({ warning: rejected }),
   },
   compile: {
     heading: 'Compile TypeScript',
@@ -104,7 +93,7 @@ const known = {
     },
     findings: 'Problems',
     noFindings: 'None.',
-    found: result => (toNumber(result?.['errors']) ?? 0) + (toNumber(result?.['warnings']) ?? 0),
+    counted: ({ errors, warnings }) => ({ error: errors, warning: warnings }),
     source: ([source]) => toText(source),
   },
   process: {
@@ -128,8 +117,11 @@ export const rankOf = method => (knownFunction(method) ? Object.keys(known).inde
  * @type {{ method: string, values: Fields }} */
 export const FOR_DROPPED_FILES = { method: 'importCsv', values: { options: {} } }
 
+const MOST_REPORTS = 1000 // that importCsv and compile make entries of; the others they only count
+
 /** @param {unknown} final @param {number} [soFar] */
 function figure(final, soFar) {
   const shown = toNumber(final) ?? soFar
-  return shown === undefined ? '–' : count(shown)
+  if (shown === undefined) return '–'
+  return count(shown) + (final === undefined && shown >= MOST_REPORTS ? ' or more' : '')
 }

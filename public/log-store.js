@@ -7,9 +7,11 @@ import { LEVELS, levelOf } from './entries.js'
 
 /** @typedef {import('./entries.js').Entry} Entry */
 /** @typedef {{ position: number, next: number, first: number, count: number, entries: Entry[] | undefined,
- *   loading: boolean }} Chunk `first`: the number of its first entry */
+ *   loading: Promise<void> | undefined }} Chunk `first`: the number of its first entry */
 
 const CHUNK = 256 * 1024 // bytes; also what one look back reads
+/** places along the whole log, each with the levels that stand there */
+export const MOST_MARKS = 500
 const KEEP = 16 * 1024 * 1024 // bytes of log kept as entries; in memory they are about four times that
 
 export class LogStore {
@@ -21,13 +23,15 @@ export class LogStore {
   /** how many entries of each level */
   counts = LEVELS.map(() => 0)
   levels = new Uint8Array(1024)
+  /** which of warning and error occur among so many entries: one bit for each level */
+  marks = new Uint8Array(MOST_MARKS)
+  markSize = 1
   /** @type {Chunk[]} */
   chunks = []
   /** those with their entries, the longest unused first @type {Set<Chunk>} */
   held = new Set()
 
-  /** @param {string} id */
-  constructor(id) {
+  constructor(/** @type {string} */ id) {
     this.id = id
   }
 
@@ -40,7 +44,8 @@ export class LogStore {
       last.count += entries.length
       last.next = next
     } else {
-      this.chunks.push({ position: this.end, next, first: this.count, count: entries.length, entries, loading: false })
+      const { length } = entries
+      this.chunks.push({ position: this.end, next, first: this.count, count: length, entries, loading: undefined })
     }
     this.count += entries.length
     this.kept += next - this.end
@@ -60,8 +65,14 @@ export class LogStore {
     return chunk.entries[n - chunk.first]
   }
 
-  /** @param {number} n */
-  chunkOf(n) {
+  /** The entry, after it was read again where it has to be. @param {number} n */
+  async fetch(n) {
+    const chunk = this.chunkOf(n)
+    if (chunk && !chunk.entries) await this.load(chunk)
+    return this.get(n)
+  }
+
+  chunkOf(/** @type {number} */ n) {
     let low = 0
     let high = this.chunks.length - 1
     while (low < high) {
@@ -73,23 +84,24 @@ export class LogStore {
   }
 
   /** Redraws when it has arrived. @param {Chunk} chunk */
-  async load(chunk) {
-    if (chunk.loading) return
-    chunk.loading = true
+  load(chunk) {
+    return (chunk.loading ??= this.#readAgain(chunk))
+  }
+
+  async #readAgain(/** @type {Chunk} */ chunk) {
     try {
       chunk.entries = await readLog(this.id, chunk)
       this.kept += chunk.next - chunk.position
       this.#use(chunk)
       this.keepTo(KEEP)
-      chunk.loading = false
+      chunk.loading = undefined
     } catch {
-      setTimeout(() => { chunk.loading = false; redraw() }, 1000) // not at once again: the server may be down
+      setTimeout(() => { chunk.loading = undefined; redraw() }, 1000) // not at once again: the server may be down
     }
     redraw()
   }
 
-  /** @param {number} bytes */
-  keepTo(bytes) {
+  keepTo(/** @type {number} */ bytes) {
     for (const chunk of this.held) {
       if (this.kept <= bytes) return
       if (chunk === this.chunks.at(-1)) continue // it still grows
@@ -99,15 +111,13 @@ export class LogStore {
     }
   }
 
-  /** @param {Chunk | undefined} chunk */
-  #use(chunk) {
+  #use(/** @type {Chunk | undefined} */ chunk) {
     if (!chunk) return
     this.held.delete(chunk)
     this.held.add(chunk)
   }
 
-  /** @param {Entry[]} entries */
-  #index(entries) {
+  #index(/** @type {Entry[]} */ entries) {
     if (this.count + entries.length > this.levels.length) {
       const levels = new Uint8Array(2 * (this.count + entries.length))
       levels.set(this.levels)
@@ -118,7 +128,20 @@ export class LogStore {
       const level = levelOf(entry)
       this.levels[n++] = level
       this.counts[level] = (this.counts[level] ?? 0) + 1
+      if (entry.type === 'warning' || entry.type === 'error') this.#mark(n - 1, level)
     }
+  }
+
+  /** @param {number} n @param {number} level */
+  #mark(n, level) {
+    for (; n >= MOST_MARKS * this.markSize; this.markSize *= 2) { // two places become one
+      this.marks.forEach((mark, at) => {
+        this.marks[at] = 0
+        this.marks[at >> 1] = (this.marks[at >> 1] ?? 0) | mark
+      })
+    }
+    const place = Math.floor(n / this.markSize)
+    this.marks[place] = (this.marks[place] ?? 0) | 1 << level
   }
 }
 

@@ -2,7 +2,7 @@
 // chosen, in full.
 
 import { calmPicture, element, make, partsOf, picture, redraw, set, setText } from './draw.js'
-import { contains, cut, describe, fullText, LEVELS } from './entries.js'
+import { contains, cut, describe, fullText, LEVELS, toText } from './entries.js'
 import { VirtualList } from './virtual-list.js'
 import { clock, count, counted } from './words.js'
 
@@ -19,6 +19,8 @@ const box = element('entry', HTMLElement)
 const toEnd = element('to-end', HTMLButtonElement)
 const times = element('times', HTMLButtonElement)
 const body = element('log', HTMLElement)
+const hits = element('hits', HTMLElement)
+const download = element('download', HTMLAnchorElement)
 /** the levels that can be left out; a beginning and an end are always shown
  * @type {Map<Entry['type'], HTMLButtonElement>} */
 const chips = new Map(LEVELS.filter(level => !['start', 'done'].includes(level)).map(level => [level, makeChip(level)]))
@@ -60,8 +62,7 @@ picture(() => {
 
 calmPicture(() => run && drawHead(run))
 
-/** @param {Run} run */
-function drawHead(run) {
+function drawHead(/** @type {Run} */ run) {
   chips.forEach((chip, type) => {
     const level = LEVELS.indexOf(type)
     const of = run.store.counts[level] ?? 0
@@ -73,7 +74,11 @@ function drawHead(run) {
   const entries = counted(all, 'entry', 'entries')
   const part = `${count(shownCount)} of ${entries}` + (scanned < all ? `, searched ${count(scanned)}` : '')
   setText(element('log-count', HTMLElement), all === 0 ? '' : shownCount === all ? entries : part)
-  setText(element('log-note', HTMLElement), run.note)
+  const reading = run.read < 1 ? `Reading its log, ${Math.floor(run.read * 100)} %` : ''
+  setText(element('log-note', HTMLElement), run.note || (run.ended ? reading : ''))
+  if (!run.start) download.removeAttribute('href') // or Enter would still follow it
+  else if (!download.href.includes(run.id)) download.href = `tasks/${run.id}/log.ndjson`
+  download.toggleAttribute('data-off', !run.start)
   const empty = element('log-empty', HTMLElement)
   set(empty, 'hidden', shownCount > 0)
   setText(empty, all === 0 ? 'Nothing yet.' : scanned < all ? 'Searching …' : 'No entry matches.')
@@ -81,6 +86,9 @@ function drawHead(run) {
   set(toEnd, 'hidden', list.following || below < 1)
   setText(toEnd, `↓ To the end (${count(Math.max(0, below))} below)`)
   set(element('next-warning', HTMLButtonElement), 'disabled', !warningsIn(run))
+  set(hits, 'hidden', query === undefined)
+  const at = list.selected >= 0 ? `${count(list.selected + 1)} of ` : ''
+  setText(element('hit-count', HTMLElement), at + counted(shownCount, 'hit') + (scanned < all ? ' so far' : ''))
 }
 
 /** Goes on where it stopped, a few milliseconds each frame. @param {Run} run */
@@ -99,8 +107,7 @@ function scan({ store }) {
   }
 }
 
-/** @param {number} n */
-function show(n) {
+function show(/** @type {number} */ n) {
   if (shownCount === shown.length) {
     const longer = new Int32Array(2 * shown.length)
     longer.set(shown)
@@ -117,6 +124,14 @@ function clearSearch() {
   query = undefined
 }
 
+/** From the chosen one, or from the upper edge; round the end to the beginning. @param {1 | -1} step */
+function jumpToHit(step) {
+  if (run && !shownCount) scan(run) // pressed before the first frame of the search
+  if (!shownCount) return
+  const from = list.selected >= 0 ? list.selected + step : step > 0 ? Math.floor(list.top) : shownCount - 1
+  list.select((from + shownCount) % shownCount)
+}
+
 function refilter() {
   scanned = shownCount = 0
   list.stale = true
@@ -126,6 +141,9 @@ function refilter() {
   }
   redraw()
 }
+
+/** What a task calls it, if that is a word. @param {Entry} entry */
+const levelText = ({ type }) => toText(type).slice(0, 20)
 
 /** The row that shows entry n, or -1. @param {number} n */
 function rowOf(n) {
@@ -155,8 +173,9 @@ function fill(row, at) {
   }
   const [number, time, level, text] = partsOf(row)
   setText(number, String(n + 1))
-  set(row.dataset, 'level', entry?.type ?? '')
-  setText(level, entry?.type ?? '')
+  const type = entry ? levelText(entry) : ''
+  set(row.dataset, 'level', type)
+  setText(level, type)
   setText(time, entry ? clock(entry.time) : '')
   if (entry) writeMarked(text, describe(entry).replaceAll('\n', '↵'))
   else setText(text, '…')
@@ -171,8 +190,7 @@ function writeMarked(target, text) {
   target.replaceChildren(text.slice(0, hit.index), make('mark', '', hit[0]), text.slice(end))
 }
 
-/** @param {number} row */
-function choose(row) {
+function choose(/** @type {number} */ row) {
   chosen = shown[row] ?? -1
   redraw()
 }
@@ -190,20 +208,18 @@ export function revealEntry(n) {
   list.reveal(rowFrom(n))
 }
 
-/** @param {Run} run */
-function drawChoice({ store }) {
+function drawChoice(/** @type {Run} */ { store }) {
   const entry = chosen < 0 ? undefined : store.get(chosen)
   const opened = box.hidden && entry
   set(box, 'hidden', !entry)
   if (!entry || entry === drawn && !opened) return
   drawn = entry
-  setText(element('entry-title', HTMLElement), `Entry ${count(chosen + 1)}, ${entry.type}, ${clock(entry.time)}`)
+  setText(element('entry-title', HTMLElement), `Entry ${count(chosen + 1)}, ${levelText(entry)}, ${clock(entry.time)}`)
   setText(element('entry-text', HTMLElement), cut(fullText(entry), LONGEST_TEXT))
   if (opened) box.scrollIntoView({ block: 'nearest' })
 }
 
-/** @param {Run} run */
-const warningsIn = run => run.count('warning') + run.count('error') > 0
+const warningsIn = (/** @type {Run} */ run) => run.count('warning') + run.count('error') > 0
 
 /** From the chosen entry, or from the upper edge; round the end to the beginning. @param {1 | -1} step */
 function jumpToWarning(step) {
@@ -217,8 +233,7 @@ function jumpToWarning(step) {
   }
 }
 
-/** @param {Entry['type']} type */
-function makeChip(type) {
+function makeChip(/** @type {Entry['type']} */ type) {
   const level = LEVELS.indexOf(type)
   const chip = make('button', 'chip')
   chip.type = 'button'
@@ -229,28 +244,32 @@ function makeChip(type) {
   return chip
 }
 
-/** @param {HTMLButtonElement} button @param {() => string} text */
+/** @param {HTMLButtonElement} button @param {() => string | Promise<string>} text */
 export function copies(button, text) {
   const words = button.textContent ?? ''
   button.addEventListener('click', async () => {
     // missing where the page comes over plain HTTP from another machine
-    const copied = await navigator.clipboard?.writeText(text()).then(() => true, () => false)
+    const copied = await navigator.clipboard?.writeText(await text()).then(() => true, () => false)
     button.textContent = copied ? 'Copied' : 'Not allowed here'
     setTimeout(() => { button.textContent = words }, 1500)
   })
 }
 
-/** @param {number} line */
-const address = line => new URL(`?run=${run?.id}&line=${line}`, location.href).href
+const address = (/** @type {number} */ line) => new URL(`?run=${run?.id}&line=${line}`, location.href).href
 
 copies(element('entry-copy', HTMLButtonElement), () => element('entry-text', HTMLElement).textContent ?? '')
 copies(element('entry-link', HTMLButtonElement), () => address(chosen + 1))
-copies(element('copy-log', HTMLButtonElement), () => {
+copies(element('copy-log', HTMLButtonElement), async () => {
+  const from = run
+  const all = shownCount
   const lines = []
-  for (let row = Math.max(0, shownCount - COPIED); row < shownCount; row++) {
-    const entry = run?.store.get(shown[row] ?? 0)
-    if (entry) lines.push(`${clock(entry.time)} ${entry.type.padEnd(8)} ${describe(entry)}`)
+  for (const n of shown.slice(Math.max(0, all - COPIED), all)) {
+    const entry = await from?.store.fetch(n)
+    if (entry) lines.push(`${clock(entry.time)} ${levelText(entry).padEnd(8)} ${describe(entry)}`)
   }
+  const copied = `Copied ${count(lines.length)} of ${count(all)} entries, the last ones. “Whole log” has all.`
+  if (from && lines.length < all) from.note = copied
+  redraw()
   return lines.join('\n')
 })
 element('entry-close', HTMLButtonElement).addEventListener('click', closeEntry)
@@ -265,13 +284,24 @@ search.addEventListener('input', () => {
   query = search.value ? new RegExp(search.value.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&'), 'iu') : undefined
   refilter()
 })
-search.addEventListener('keydown', ({ key }) => {
+search.addEventListener('keydown', ({ key, shiftKey }) => {
   if (key === 'Escape') {
     clearSearch()
     refilter()
     list.box.focus()
   }
-  if (key === 'Enter') list.box.focus()
+  if (key === 'Enter') jumpToHit(shiftKey ? -1 : 1)
+  if (key === 'ArrowDown') list.box.focus()
+})
+element('next-hit', HTMLButtonElement).addEventListener('click', () => jumpToHit(1))
+element('previous-hit', HTMLButtonElement).addEventListener('click', () => jumpToHit(-1))
+// The browser's own search would find only the rows in sight. Pressed a second time, it is the browser's all the same.
+addEventListener('keydown', press => {
+  if (!run || press.key !== 'f' || !(press.ctrlKey || press.metaKey) || press.shiftKey || press.altKey) return
+  if (document.activeElement === search) return
+  press.preventDefault()
+  search.focus()
+  search.select()
 })
 times.addEventListener('click', () => {
   const on = body.toggleAttribute('data-times')
@@ -294,6 +324,7 @@ list.box.addEventListener('keydown', key => {
 })
 
 function closeEntry() {
+  if (box.contains(document.activeElement)) list.box.focus() // what is hidden loses the focus
   chosen = -1
   redraw()
 }

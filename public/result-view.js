@@ -3,38 +3,41 @@
 
 import { calmPicture, element, make, partsOf, redraw, set, setText } from './draw.js'
 import { cut, placeOf, toText } from './entries.js'
+import { inView } from './followed-runs.js'
 import { knownFunction } from './functions.js'
 import { revealEntry } from './log-view.js'
 import { VirtualList } from './virtual-list.js'
 import { count } from './words.js'
 
-/** @typedef {import('./functions.js').Known} Known */
 /** @typedef {import('./run-state.js').Run} Run */
 /** @typedef {import('./run-state.js').Finding} Finding */
 
 const LONGEST_RESULT = 20_000 // characters
+const STACK = 5 // lines of it: the first ones tell
 
 const work = element('work', HTMLElement)
 const tiles = element('tiles', HTMLElement)
 const text = element('result-text', HTMLElement)
 const note = element('result-note', HTMLElement)
 const file = element('file', HTMLAnchorElement)
+const failure = element('failure', HTMLElement)
 const source = element('source', HTMLElement)
 const findings = element('findings', HTMLElement)
 const sourceList = new VirtualList(element('source-lines', HTMLElement), { fill: fillSource, choose: chooseSource })
 const findingList = new VirtualList(element('findings-list', HTMLElement), { fill: fillFinding, choose: chooseFinding })
 
-/** @type {Run | undefined} */
+/** what is drawn: the one in view @type {Run} */
 let run
+/** what the page knows of its function @type {import('./functions.js').Known | undefined} */
+let known
 /** @type {string[]} */
 let lines = []
 /** the worst level found in each line of the source @type {Map<number, string>} */
 let marks = new Map()
 let marked = 0
 
-/** @param {Run | undefined} next */
-export function showResult(next) {
-  run = next
+export function showResult(/** @type {Run | undefined} */ next) {
+  if (next) run = next
   lines = []
   marks = new Map()
   marked = 0
@@ -42,17 +45,17 @@ export function showResult(next) {
 }
 
 calmPicture(() => {
-  if (!run) return
-  const known = knownFunction(run.method)
+  if (!inView) return
+  known = knownFunction(run.method)
   drawTiles(known?.summary?.figures(run.result, run) ?? [])
-  drawFile(run, known)
-  drawWords(run, known?.summary)
-  drawSource(run, known?.source?.(run.args))
-  drawFindings(run, known)
+  drawFile()
+  drawFailure()
+  drawWords()
+  drawSource(known?.source?.(run.args))
+  drawFindings()
 })
 
-/** @param {Run} run @param {Known | undefined} known */
-function drawFile(run, known) {
+function drawFile() {
   const name = toText(run.result?.['file'])
   const isProduced = name.startsWith(`${run.id}.`) // any other that it may have named cannot be had
   setText(file, known?.download ?? 'Download the file')
@@ -62,18 +65,46 @@ function drawFile(run, known) {
   else file.removeAttribute('href')
 }
 
-/** @param {Run} run @param {import('./functions.js').Summary | undefined} summary */
-function drawWords({ done, result }, summary) {
-  const none = done?.outcome === 'ok' ? 'It returned nothing.' : `No result: ${done?.reason || 'see the log'}.`
-  const json = typeof done?.result === 'string' ? done.result : JSON.stringify(done?.result, null, 2) ?? none
-  const whole = done ? json : 'What it returns is shown here.'
-  set(text, 'hidden', summary !== undefined)
-  setText(text, cut(whole, LONGEST_RESULT))
-  setText(note, !summary ? '' : !done ? summary.waiting : result ? summary.note(result) : none)
+// What went wrong stands where the result would, with its causes and where it happened.
+function drawFailure() {
+  const { done, error } = run
+  const isFailed = done?.outcome === 'error' || done?.outcome === 'died'
+  set(failure, 'hidden', !isFailed)
+  setText(element('result-title', HTMLElement), isFailed ? 'What went wrong' : 'Result')
+  if (!isFailed) return
+  const causes = causesOf(error?.['cause']).map(cause => `\nCaused by: ${cause}`)
+  const words = describeCause(error) || done.reason || 'It did not say what.'
+  setText(element('failure-words', HTMLElement), words + causes.join(''))
+  const stack = toText(error?.['stack']).split('\n').map(line => line.trim()).filter(line => line.startsWith('at '))
+  setText(element('failure-stack', HTMLElement), stack.slice(0, STACK).join('\n'))
 }
 
-/** @param {[name: string, figure: string][]} wanted */
-function drawTiles(wanted) {
+/** @param {unknown} cause @returns {string[]} */
+function causesOf(cause, depth = 0) {
+  if (cause === undefined || cause === null || depth > 5) return []
+  if (Array.isArray(cause)) return cause.slice(0, 5).flatMap(one => causesOf(one, depth + 1))
+  return [describeCause(cause), ...causesOf(Object(cause).cause, depth + 1)]
+}
+
+function describeCause(/** @type {unknown} */ cause) {
+  if (typeof cause !== 'object' || cause === null) return toText(cause)
+  const { msg, message, code } = /** @type {import('./functions.js').Fields} */ (cause)
+  const words = toText(msg ?? message) || toText(cause)
+  return code === undefined || words.includes(toText(code)) ? words : `${words} (${toText(code)})`
+}
+
+function drawWords() {
+  const { done, ended, result } = run
+  const summary = known?.summary
+  const none = done?.outcome === 'ok' ? 'It returned nothing.' : `No result: ${done?.reason || 'see the log'}.`
+  const json = typeof done?.result === 'string' ? done.result : JSON.stringify(done?.result, null, 2) ?? none
+  const waiting = ended ? 'Its log is still being read.' : summary?.waiting ?? 'What it returns is shown here.'
+  set(text, 'hidden', !done || summary !== undefined || !failure.hidden)
+  setText(text, cut(json, LONGEST_RESULT))
+  setText(note, !done ? waiting : !summary || !failure.hidden ? '' : result ? summary.note(result) : none)
+}
+
+function drawTiles(/** @type {[name: string, figure: string][]} */ wanted) {
   while (tiles.children.length < wanted.length) {
     const tile = make('div')
     tile.append(make('dt'), make('dd'))
@@ -87,8 +118,7 @@ function drawTiles(wanted) {
   })
 }
 
-/** @param {Run} run @param {string | undefined} whole */
-function drawSource(run, whole) {
+function drawSource(/** @type {string | undefined} */ whole) {
   set(source, 'hidden', whole === undefined)
   work.toggleAttribute('data-source', whole !== undefined)
   if (whole === undefined) return
@@ -97,8 +127,7 @@ function drawSource(run, whole) {
   sourceList.draw(lines.length)
 }
 
-/** @param {Run} run @param {Known | undefined} known */
-function drawFindings(run, known) {
+function drawFindings() {
   const n = run.findings.length
   const isShown = n > 0 || known?.findings !== undefined
   set(findings, 'hidden', !isShown)
@@ -106,7 +135,7 @@ function drawFindings(run, known) {
   if (!isShown) return
   setText(element('findings-title', HTMLElement), known?.findings ?? 'Found on the way')
   const chosen = run.findings[findingList.selected]
-  const found = known?.found?.(run.result) ?? n
+  const found = known?.counted && run.result ? run.count('warning') + run.count('error') : n
   const more = found > n ? `The first ${count(n)} of ${count(found)} are named; the rest are counted.` : ''
   const none = run.done ? known?.noFindings ?? '' : 'None so far.'
   setText(element('findings-note', HTMLElement), chosen ? toText(chosen.fields['msg']) : n ? more : none)
@@ -115,7 +144,7 @@ function drawFindings(run, known) {
 
 /** @param {HTMLElement} row @param {number} n */
 function fillFinding(row, n) {
-  const finding = run?.findings[n]
+  const finding = run.findings[n]
   if (!finding) return
   if (!row.firstChild) row.append(make('span', 'level'), make('span', 'where'), make('span', 'text'))
   const [level, where, words] = partsOf(row)
@@ -127,9 +156,8 @@ function fillFinding(row, n) {
   setText(words, [row.title, toText(fields['code'])].filter(Boolean).join('  '))
 }
 
-/** @param {number} n */
-function chooseFinding(n) {
-  const finding = run?.findings[n]
+function chooseFinding(/** @type {number} */ n) {
+  const finding = run.findings[n]
   if (!finding) return
   revealEntry(finding.n)
   if (source.hidden) return
@@ -146,16 +174,14 @@ function fillSource(row, n) {
   row.dataset.level = marks.get(n + 1) ?? ''
 }
 
-/** @param {number} n */
-function chooseSource(n) {
-  const at = run?.findings.findIndex(({ line }) => line === n + 1) ?? -1
+function chooseSource(/** @type {number} */ n) {
+  const at = run.findings.findIndex(({ line }) => line === n + 1)
   if (at < 0) return
   findingList.selected = at
   findingList.reveal(at)
 }
 
-/** @param {Finding | undefined} finding */
-function mark(finding) {
+function mark(/** @type {Finding | undefined} */ finding) {
   if (!finding) return
   const { line, type } = finding
   if (marks.get(line) !== 'error') marks.set(line, type)

@@ -4,18 +4,20 @@
 import { fieldsOf, LEVELS, OUTCOMES, signature, toNumber, toText } from './entries.js'
 import { knownFunction } from './functions.js'
 import { LogStore } from './log-store.js'
+import { Pace } from './pace.js'
 import { clockAhead } from './requests.js'
-import { amount } from './words.js'
+import { amount, compact } from './words.js'
 
 /** @typedef {import('./entries.js').Entry} Entry */
 /** @typedef {import('./entries.js').Fields} Fields */
 /** @typedef {{ n: number, type: 'warning' | 'error', line: number, fields: Fields }} Finding `n`: its entry's number */
 /** @typedef {{ method: string, args: (unknown | File)[], callId: string }} Call */
 /** @typedef {'uploading' | 'asking' | 'queued' | 'refused' | 'unsure' | 'unknown' | 'joining'} Phase */
-/** @typedef {Phase | 'running' | 'cancelling' | 'ok' | 'error' | 'cancelled' | 'died'} State */
-/** What stands in the way: in words, with what can be done about it.
- * @typedef {{ text: string, kind: 'error' | 'busy' | 'quiet', retry?: () => void, wait?: () => void,
- *   other?: string }} Problem */
+/** @typedef {'ok' | 'error' | 'cancelled' | 'died'} Outcome */
+/** @typedef {Phase | 'running' | 'cancelling' | Outcome} State */
+/** What stands in the way: in words, with what can be done about it. `passes`: until the servers answer again.
+ * @typedef {{ text: string, kind: 'error' | 'busy' | 'quiet', retry?: () => void, wait?: () => void, other?: string,
+ *   passes?: boolean }} Problem */
 
 const MOST_FINDINGS = 10_000 // listed beside the log; the log has them all
 
@@ -42,8 +44,13 @@ export class Run {
   problem
   /** @type {{ time: number, method: string, args: unknown[], pid: unknown } | undefined} */
   start
-  /** @type {{ outcome: State, result: unknown, reason: string, seconds: number } | undefined} */
+  /** @type {{ outcome: Outcome, result: unknown, reason: string, seconds: number } | undefined} */
   done
+  /** what the server's list says of it; null when the list does not have it
+   * @type {import('./requests.js').Listed | null | undefined} */
+  listed
+  /** the last thing that went wrong @type {Fields | undefined} */
+  error
   /** @type {{ current: number, total: number | undefined, unit: string } | undefined} */
   progress
   /** warnings and errors that say where they were found @type {Finding[]} */
@@ -51,6 +58,9 @@ export class Run {
   /** what the log says about the connection */
   note = ''
   pace = new Pace()
+  entryPace = new Pace()
+  /** of its last entry, in milliseconds since 1970, by the server's clock */
+  lastTime = 0
 
   /** @param {string} id @param {Call} [call] given where the run is started, else its log tells */
   constructor(id, call) {
@@ -62,7 +72,12 @@ export class Run {
   /** @param {Entry[]} entries @param {number} next */
   receive(entries, next) {
     let n = this.store.count
-    for (const entry of entries) learn[entry.type]?.(this, entry, n++)
+    for (const entry of entries) {
+      if (entry.time !== this.lastTime) this.entryPace.add(entry.time, n) // many entries share a millisecond in a flood
+      this.lastTime = entry.time
+      learn[entry.type]?.(this, entry, n)
+      n++
+    }
     this.store.append(entries, next)
   }
 
@@ -72,17 +87,39 @@ export class Run {
     if (!this.call) this.phase = 'unknown'
   }
 
-  /** @param {string} note */
+  /** The servers answer again. @param {string} note about a connection that was lost */
   rejoin(note) {
-    if (!this.start || this.done) return
+    if (this.problem?.passes) this.problem = undefined
+    if (!note || !this.start || this.done) return
     this.note = `${note} Continued from byte ${this.store.end}: nothing is missing.`
+  }
+
+  get ended() {
+    if (this.done) return this.done
+    if (!this.listed?.outcome) return // the list tells earlier than the log, while that is still being read
+    return { outcome: toOutcome(this.listed.outcome), seconds: this.listed.seconds ?? 0, reason: '', result: undefined }
   }
 
   /** @returns {State} */
   get state() {
-    if (this.done) return this.done.outcome
+    if (this.ended) return this.ended.outcome
     if (this.cancelling) return 'cancelling'
-    return this.start ? 'running' : this.phase
+    return this.start && this.isLive ? 'running' : this.phase
+  }
+
+  /** Whether it is known not to be over. What begins like a run that goes on may be the log of one that has ended. */
+  get isLive() {
+    return this.call !== undefined || this.listed !== undefined || this.silence < 5
+  }
+
+  /** Seconds since its last entry. */
+  get silence() {
+    return Math.max(0, (Date.now() - clockAhead - this.lastTime) / 1000)
+  }
+
+  /** How much of the log has been read, 0 to 1. */
+  get read() {
+    return this.listed?.size ? Math.min(1, this.store.end / this.listed.size) : 1
   }
 
   get words() {
@@ -104,24 +141,24 @@ export class Run {
 
   /** What it returned, if that has fields. @returns {Fields | undefined} */
   get result() {
-    const result = this.done?.result
+    const result = this.ended?.result
     return typeof result === 'object' && result ? /** @type {Fields} */ (result) : undefined
   }
 
   /** 0 to 1, or undefined while it cannot be known. */
   get part() {
-    if (this.done?.outcome === 'ok') return 1
+    if (this.ended?.outcome === 'ok') return 1
     return this.progress?.total ? Math.max(0, Math.min(1, this.progress.current / this.progress.total)) : undefined
   }
 
   get seconds() {
-    if (this.done) return this.done.seconds
+    if (this.ended) return this.ended.seconds
     return this.start && Math.max(0, (Date.now() - clockAhead - this.start.time) / 1000)
   }
 
   get left() {
     const { progress, pace } = this
-    if (this.done || !progress?.total || !pace.speed) return
+    if (this.ended || !progress?.total || !pace.speed) return
     return Math.max(0, progress.total - progress.current) / pace.speed
   }
 
@@ -130,12 +167,20 @@ export class Run {
     if (!progress) return
     // at the end, the whole divided by the time says more than the last half second
     const speed = done ? progress.current / Math.max(done.seconds, 0.001) : pace.speed
-    return speed > 0 ? `${amount(speed, progress.unit)}/s` : undefined
+    return speed > 0 ? `${amount(speed, progress.unit, compact)}/s` : undefined
   }
 
-  /** @param {'warning' | 'error'} level */
+  /** What the plot shows: the progress, or the entries where there is none. */
+  get plotted() {
+    const { progress, pace, entryPace } = this
+    return progress ? { pace, unit: progress.unit } : { pace: entryPace, unit: 'entries' }
+  }
+
+  /** Those in the log, or more, where the function has counted what it did not name.
+   * @param {'warning' | 'error'} level */
   count(level) {
-    return this.store.counts[LEVELS.indexOf(level)] ?? 0
+    const counted = toNumber(this.result && knownFunction(this.method)?.counted?.(this.result)[level])
+    return Math.max(this.store.counts[LEVELS.indexOf(level)] ?? 0, counted ?? 0)
   }
 }
 
@@ -156,11 +201,14 @@ const learn = {
     run.pace.add(entry.time, reached)
   },
   warning: find,
-  error: find,
+  error(run, entry, n) {
+    run.error = fieldsOf(entry)
+    find(run, entry, n)
+  },
   done(run, entry) {
     const { outcome, result, reason, seconds } = fieldsOf(entry)
-    const known = Object.hasOwn(OUTCOMES, toText(outcome)) ? /** @type {State} */ (outcome) : 'died'
-    run.done = { outcome: known, result, reason: toText(reason), seconds: Math.max(0, toNumber(seconds) ?? 0) }
+    const took = Math.max(0, toNumber(seconds) ?? 0)
+    run.done = { outcome: toOutcome(outcome), result, reason: toText(reason), seconds: took }
     run.cancelling = false
     run.problem = undefined
   },
@@ -174,25 +222,5 @@ function find(run, entry, n) {
   if (line !== undefined && run.findings.length < MOST_FINDINGS) run.findings.push({ n, type, line, fields })
 }
 
-/** Speed from the times in the entries, so that a page which reads the log later sees the same: the mean so far, later
- * that of the last seconds. An estimate should not dance. */
-class Pace {
-  speed = 0
-  #began = 0
-  #time = 0
-  #current = 0
-
-  /** @param {number} time @param {number} current */
-  add(time, current) {
-    const seconds = (time - this.#time) / 1000
-    if (this.#time && seconds < 0.5) return
-    if (this.#time && current > this.#current) {
-      const speed = (current - this.#current) / seconds
-      const weight = Math.max(seconds / ((time - this.#began) / 1000), Math.min(0.5, 0.1 * seconds))
-      this.speed += weight * (speed - this.speed)
-    }
-    this.#began ||= time
-    this.#time = time
-    this.#current = current
-  }
-}
+/** @param {unknown} given @returns {Outcome} */
+const toOutcome = given => (Object.hasOwn(OUTCOMES, toText(given)) ? /** @type {any} */ (given) : 'died')

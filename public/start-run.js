@@ -15,8 +15,7 @@ const uploaded = new WeakMap()
 /** @type {WeakMap<Run, AbortController>} */
 const uploads = new WeakMap()
 
-/** @param {Call} call */
-export function startRun(call) {
+export function startRun(/** @type {Call} */ call) {
   const run = openRun(makeId(), call)
   goTo(`?run=${run.id}`)
   element('main', HTMLElement).focus({ preventScroll: true }) // the button that had the focus has gone
@@ -34,6 +33,7 @@ async function callFor(run) {
   const { id, call } = run
   const answer = await request('POST', 'tasks', { ...call, id, args })
   if (answer.ok) {
+    for (const arg of call?.args ?? []) if (arg instanceof File) uploaded.delete(arg) // the run uses it up
     run.phase = 'joining'
     run.problem = undefined
     fetchList()
@@ -122,8 +122,7 @@ async function pointToOther(run, why) {
   run.problem = { kind: 'busy', text: `This is already running: ${why}.`, ...(other && { other }) }
 }
 
-/** @param {Refused} answer */
-const reasons = answer => answer.errors.join('; ')
+const reasons = (/** @type {Refused} */ answer) => answer.errors.join('; ')
 
 /** Whatever there is to cancel: the upload, the waiting for a place, the run. @param {Run} run */
 export async function cancelRun(run) {
@@ -146,12 +145,6 @@ export async function cancelRun(run) {
 function explainCancel(run, answer) {
   run.cancelling = false
   const noAnswer = 'The web server did not answer, so the run may not have been told.'
-  run.problem = { kind: 'error', text: answer.status === 0 ? noAnswer : `Not cancelled: ${reasons(answer)}` }
-}
-
-/** @param {Run} run */
-export function repeatRun(run) {
-  const args = run.call?.args ?? run.args
-  for (const arg of args) if (arg instanceof File) uploaded.delete(arg) // the first run has used it up
-  return startRun(run.call ?? { method: run.method, args, callId: '' })
+  const text = answer.status === 0 ? noAnswer : `Not cancelled: ${reasons(answer)}`
+  run.problem = { kind: 'error', text, passes: true }
 }

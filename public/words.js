@@ -1,34 +1,36 @@
 // How numbers, sizes and times read: as a person would say them.
 
 const figures = new Intl.NumberFormat('en')
+const shortFigures = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 3 })
 /** @type {Intl.DateTimeFormatOptions} */
 const minutes = { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' }
 const clocks = new Intl.DateTimeFormat(undefined, { ...minutes, second: '2-digit' })
 const days = new Intl.DateTimeFormat(undefined, { ...minutes, month: 'short', day: 'numeric' })
 
-/** @param {number} n */
-export const count = n => figures.format(n)
+export const count = (/** @type {number} */ n) => figures.format(n)
+
+/** For a figure that must not run into the next one. @param {number} n */
+export const compact = n => (Math.abs(n) < 100_000 ? figures : shortFigures).format(n)
 
 /** @param {number} n @param {string} one @param {string} [many] */
 export const counted = (n, one, many = one + 's') => `${count(n)} ${n === 1 ? one : many}`
 
-/** @param {number} n @param {string} [unit] */
-export function amount(n, unit) {
+/** @param {number} n @param {string} [unit] @param {(n: number) => string} [format] */
+export function amount(n, unit, format = count) {
   if (unit === 'bytes') return bytes(n)
-  const figure = count(Math.abs(n) < 10 ? Math.round(n * 10) / 10 : Math.round(n))
+  const figure = format(Math.abs(n) < 10 ? Math.round(n * 10) / 10 : Math.round(n))
   return unit ? `${figure} ${unit}` : figure
 }
 
-/** @param {number} n */
-export function bytes(n) {
+export function bytes(/** @type {number} */ n) {
   const step = Math.min(4, Math.max(0, Math.floor(Math.log10(Math.max(1, n)) / 3)))
   if (step === 0) return `${count(Math.round(n))} bytes`
   const value = n / 1000 ** step
   return `${value.toFixed(value < 10 ? 1 : 0)} ${['', 'kB', 'MB', 'GB', 'TB'][step]}`
 }
 
-/** @param {number} seconds */
-export function duration(seconds) {
+export function duration(/** @type {number} */ seconds) {
+  if (seconds < 0.9995) return `${Math.round(seconds * 1000)} ms`
   return seconds < 9.95 ? `${seconds.toFixed(1)} s` : elapsed(seconds)
 }
 
@@ -52,5 +54,4 @@ export function estimate(seconds) {
 /** @param {number} time */
 export const clock = time => clocks.format(time) + '.' + String(Math.floor(time % 1000)).padStart(3, '0')
 
-/** @param {number} time */
-export const day = time => (Date.now() - time < 12 * 3600_000 ? clocks : days).format(time)
+export const day = (/** @type {number} */ time) => (Date.now() - time < 12 * 3600_000 ? clocks : days).format(time)

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { spawn, type ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import {
   request as httpRequest, type IncomingHttpHeaders, type IncomingMessage, type OutgoingHttpHeaders,
 } from 'node:http'
@@ -31,9 +31,13 @@ const started = new Set<ChildProcess>()
 process.once('exit', () => started.forEach(child => child.kill('SIGKILL')))
 for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1))
 
-/** Starts `workers.ts` or `server.ts` and waits for the line that it prints when it is ready; throws when it ends before. */
-export async function startServer(file: string, env: Record<string, string>, root = ROOT): Promise<Server> {
-  const child = spawn(process.execPath, ['--import', 'tsx', join(root, file)], {
+/**
+ * Starts `workers.ts` or `server.ts` and waits for the line that it prints when it is ready; throws when it ends before.
+ * `before`: a command that executes its arguments, such as nsenter.
+ */
+export async function startServer(file: string, env: Record<string, string>, root = ROOT, before: string[] = []): Promise<Server> {
+  const [command, ...args] = [...before, process.execPath, '--import', 'tsx', join(root, file)]
+  const child = spawn(command!, args, {
     cwd: root, env: { ...bareEnvironment(), ...env }, stdio: ['ignore', 'pipe', 'pipe'],
   })
   started.add(child)
@@ -209,26 +213,6 @@ export async function startApp(t: TestContext, env: Record<string, string> = {})
   await app.startWorkers()
   await app.startServer()
   return app
-}
-
-/**
- * A copy of the program, with some text of one file replaced: for what cannot be brought about from outside. It has the
- * tests' remote functions, which use the program that they belong to.
- */
-export function changedProgram(file: string, changes: Record<string, string>): string {
-  const root = mkdtempSync(join(tmpdir(), 'longrun-test-'))
-  process.once('exit', () => rmSync(root, { recursive: true })) // not with the test, in which it may still run
-  for (const name of [...readdirSync(ROOT).filter(name => name.endsWith('.ts')), 'public', 'package.json', 'test/functions.ts']) {
-    cpSync(join(ROOT, name), join(root, name), { recursive: true })
-  }
-  symlinkSync(join(ROOT, 'node_modules'), join(root, 'node_modules'))
-  let text = readFileSync(join(root, file), 'utf8')
-  for (const [from, to] of Object.entries(changes)) {
-    assert.equal(text.split(from).length, 2, `${file} has this once: ${from}`)
-    text = text.replace(from, () => to)
-  }
-  writeFileSync(join(root, file), text)
-  return root
 }
 
 /** TCP addresses that nobody else has: both servers must know them beforehand, and this process has a loopback address of its own. */

@@ -38,11 +38,13 @@ async function fields(content: string | Buffer, delimiter?: string): Promise<str
 
 suite('a row', () => {
   test('has a field for each column; the last line may lack its end', async () => {
-    assert.deepEqual((await read('name,age\nAnna,3\nBert,4')).rows, [{ name: 'Anna', age: '3' }, { name: 'Bert', age: '4' }])
+    const { rows } = await read('name,age\nAnna,3\nBert,4')
+    assert.deepEqual(rows, [{ name: 'Anna', age: '3' }, { name: 'Bert', age: '4' }])
   })
 
   test('may have its fields in quotes, with delimiters, line breaks, and doubled quotes in them', async () => {
-    assert.deepEqual(await fields('a,b\n"1,5","two\nlines"\n"say ""hi""",""\n'), [['1,5', 'two\nlines'], ['say "hi"', '']])
+    const rows = await fields('a,b\n"1,5","two\nlines"\n"say ""hi""",""\n')
+    assert.deepEqual(rows, [['1,5', 'two\nlines'], ['say "hi"', '']])
   })
 
   test('ends with LF or CRLF, and the line breaks in its fields stay what they are', async () => {
@@ -56,12 +58,14 @@ suite('a row', () => {
   test('keeps every character that JSON has to escape', async () => {
     const odd = '\\ \b\f\t\v\0\u2028 é 😀 __proto__'
     assert.deepEqual(await fields(`a,b\n${odd},2\n`), [[odd, '2']])
-    assert.deepEqual((await read('__proto__,con"structor\n'.replace('"', '') + '1,2\n')).json, '{"__proto__":"1","constructor":"2"}\n')
+    assert.equal((await read('__proto__,constructor\n1,2\n')).json, '{"__proto__":"1","constructor":"2"}\n')
   })
 
   test('may have more fields than there are columns when they are empty, as spreadsheets write them', async () => {
-    assert.deepEqual(await fields('a;b;;\n1;2;;\n3;4;;;;\r\n5;6\n;;;\n'), [['1', '2'], ['3', '4'], ['5', '6'], ['', '']])
-    assert.deepEqual((await read('a,b\n1,2,,3\n1,2,""\n')).complaints, [[2, '4 instead of 2 fields'], [3, '3 instead of 2 fields']])
+    const rows = await fields('a;b;;\n1;2;;\n3;4;;;;\r\n5;6\n;;;\n')
+    assert.deepEqual(rows, [['1', '2'], ['3', '4'], ['5', '6'], ['', '']])
+    const { complaints } = await read('a,b\n1,2,,3\n1,2,""\n')
+    assert.deepEqual(complaints, [[2, '4 instead of 2 fields'], [3, '3 instead of 2 fields']])
   })
 })
 
@@ -97,7 +101,7 @@ suite('a row that is wrong costs itself, and no other', () => {
     assert.deepEqual(complaints, [
       [3, 'a line of more than 1 MiB'],
       [4, 'a quoted field that is not closed, or not within 1 MiB'],
-      [5, 'text after the quotes of field 1'.replace('text after the quotes of', 'a quote inside')],
+      [5, 'a quote inside field 1'],
     ])
   })
 
@@ -110,9 +114,12 @@ suite('a row that is wrong costs itself, and no other', () => {
 suite('the delimiter', () => {
   const columns = async (content: string, delimiter?: string) => (await read(content, delimiter)).columns
 
-  test('is a comma, a semicolon, a tab or a vertical bar', async () => {
-    for (const delimiter of [',', ';', '\t', '|']) assert.deepEqual(await columns(`a,b;c\td|e\n`, delimiter), `a,b;c\td|e`.split(delimiter))
-    await assert.rejects(read('a,b\n', '^'), /must be a comma, a semicolon, a tab or a vertical bar/)
+  test('is a comma, a semicolon, a tab or a bar', async () => {
+    const header = 'a,b;c\td|e'
+    for (const delimiter of [',', ';', '\t', '|']) {
+      assert.deepEqual(await columns(`${header}\n`, delimiter), header.split(delimiter))
+    }
+    await assert.rejects(read('a,b\n', '^'), /must be a comma, a semicolon, a tab or a bar/)
   })
 
   test('is found by the rows, too: a comma in a name, and decimal commas below it, make no columns', async () => {
@@ -137,7 +144,7 @@ suite('the delimiter', () => {
   test('that would do as well is mentioned', async () => {
     const { summary, doubts } = await read('id,name;alias\n1,foo;bar\n')
     assert.equal(summary, '2 columns, separated by semicolons')
-    assert.deepEqual(doubts, ['commas would fit as well: if the columns are wrong, say which delimiter it is'])
+    assert.deepEqual(doubts, ['commas would fit as well: if the columns are wrong, name the delimiter'])
     assert.deepEqual((await read('id,name;alias\n1,foo;bar\n', ',')).doubts, [], 'but not if it was given')
   })
 
@@ -146,7 +153,7 @@ suite('the delimiter', () => {
       const { columns, rows, summary } = await read(`${line}\na,b,c;d\n1;2\n`)
       assert.deepEqual(columns, ['a,b,c', 'd'], line)
       assert.deepEqual(rows, [{ 'a,b,c': '1', d: '2' }])
-      assert.equal(summary, '2 columns, separated by semicolons, as its first line says')
+      assert.equal(summary, '2 columns, separated by semicolons, as the first line says')
     }
     assert.deepEqual(await columns('sep=\t\r\na\tb;c;d\n'), ['a', 'b;c;d'])
     assert.deepEqual(await columns('sep=;\na,b\n', ','), ['a', 'b'], 'unless another was given')
@@ -159,7 +166,8 @@ suite('the header', () => {
     for (const [content, why] of [
       ['', /the file is empty/], ['\ufeff\n\r\n', /the file is empty/], ['sep=;\n', /the file is empty/],
       ['a,a\n1,2', /two columns are named 'a'/], ['a,,c\n', /column 2 has no name/], [',,\n', /column 1 has no name/],
-      ['a,"b\n', /not closed/], ['a,b"c\n', /a quote inside field 2/], ['x'.repeat(2 ** 20 + 1), /the header is longer than 1 MiB/],
+      ['a,"b\n', /not closed/], ['a,b"c\n', /a quote inside field 2/],
+      ['x'.repeat(2 ** 20 + 1), /the header is longer than 1 MiB/],
     ] as const) await assert.rejects(read(content), why)
   })
 
@@ -185,7 +193,7 @@ suite('what is no CSV in UTF-8 is called what it seems to be', () => {
     ['an error page', '\n<!DOCTYPE html>\n<html><p>Please log in, again\n', /HTML/],
     ['JSON', '[\n  {\n    "name": "Anna", "age": 3\n  }\n]\n', /JSON/],
     ['JSON lines', '{"name":"Anna","age":3}\n', /JSON/],
-    ['a header in Windows-1252', Buffer.from('Größe,Preis\n1,2\n', 'latin1'), /the header: invalid UTF-8, perhaps Windows-1252/],
+    ['a header in Windows-1252', Buffer.from('Größe,Preis\n1,2\n', 'latin1'), /the header: .*, perhaps Windows-1252/],
   ] as const) test(what, async () => assert.rejects(read(content), why))
 
   test('rows in Windows-1252 are left out, and that is said beforehand', async () => {
@@ -226,7 +234,7 @@ suite('files that were put together', () => {
 
 const MARK = '\xef\xbb\xbf'
 
-/** What a file has to give, read the plain way: rows, and lines of complaints. Of bytes, each of which is a character. */
+/** What a file has to give, read the plain way: rows, and lines of complaints. Each character is a byte. */
 function readPlainly(bytes: string, delimiter: string) {
   const field = new RegExp(`(?:"((?:[^"]|"")*)"|([^"\\r\\n${delimiter}]*))(\r?\n|[${delimiter}])`, 'y')
   const [rows, complaints]: [string[][], number[]] = [[], []]
@@ -260,12 +268,13 @@ test('gives what a plain reader gives, for 3000 files at random', async () => {
   let seed = 1
   const random = (below: number) => (seed = seed * 48271 % 2147483647) % below
   const few = ['a', 'b', '"', '"', '\n', '\r\n']
-  const pieces = [...few, ...few, '""', '\r', ',', ';', '\t', '|', '\\', '\0', 'é', '\u2028', '\ufeff', '\xff', 'a,b\n', '\n\n']
-    .map(piece => piece === '\xff' ? piece : Buffer.from(piece).toString('latin1'))
+  const others = ['""', '\r', ',', ';', '\t', '|', '\\', '\0', 'é', '\u2028', '\ufeff', 'a,b\n', '\n\n']
+  const pieces = [...few, ...few, ...others].map(piece => Buffer.from(piece).toString('latin1')).concat('\xff')
   for (let round = 0; round < 3000; round++) {
     const delimiter = [',', ';', '\t', '|'][random(4)]!
     const header = ['a', 'b', 'c'].slice(0, 1 + random(3)).join(delimiter)
-    const body = Array.from({ length: random(40) }, () => random(4) ? pieces[random(pieces.length)] : delimiter).join('')
+    const piece = () => random(4) ? pieces[random(pieces.length)] : delimiter
+    const body = Array.from({ length: random(40) }, piece).join('')
     const bytes = `${header}\na${body}` // a NUL beside each LF would be UTF-16
     const { rows, complaints } = await read(Buffer.from(bytes, 'latin1'), delimiter)
     const plain = readPlainly(`${bytes}\n`, delimiter)

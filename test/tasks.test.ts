@@ -63,16 +63,19 @@ suite('importCsv', { concurrency: 3 }, () => {
     assert.deepEqual((await importCsv('a;b,c;d\n1;2;3')).rows, [{ a: '1', 'b,c': '2', d: '3' }])
     assert.deepEqual((await importCsv('a\tb\n1\t2')).rows, [{ a: '1', b: '2' }])
     assert.deepEqual((await importCsv('a;b,c\n1,2', { delimiter: ',' })).rows, [{ 'a;b': '1', c: '2' }])
-    assert.match((await importCsv('a,b\n1,2', { delimiter: '^' })).done.reason!, /must be a comma, a semicolon, a tab or a vertical bar/)
-    assert.match((await importCsv('a,b\n1,2', { delimiter: 5 })).done.reason!, /must be a comma, a semicolon, a tab or a vertical bar/)
+    for (const delimiter of ['^', 5, null, '']) {
+      const { done } = await importCsv('a,b\n1,2', { delimiter })
+      assert.match(done.reason!, /must be a comma, a semicolon, a tab or a bar/)
+    }
     assert.match((await importCsv('a,b\n1,2', { header: false })).done.reason!, /unknown option 'header'/)
   })
 
   test('says what it has found, by the name that people know, and what it doubts', async () => {
     const said = async (...args: Parameters<typeof importCsv>) => (await importCsv(...args)).run.reader.entries
       .flatMap(({ type, data }) => type === 'log' || type === 'warning' ? [`${type}: ${data.msg}`] : [])
-    assert.deepEqual(await said('Konto;Betrag\n1;5,50\n', {}, 'Konten.csv'), ['log: Konten.csv: 2 columns, separated by semicolons'])
-    assert.deepEqual(await said('sep=|\na|b\n'), ['log: 2 columns, separated by vertical bars, as its first line says'])
+    const [named] = await said('Konto;Betrag\n1;5,50\n', {}, 'Konten.csv')
+    assert.equal(named, 'log: Konten.csv: 2 columns, separated by semicolons')
+    assert.deepEqual(await said('sep=|\na|b\n'), ['log: 2 columns, separated by bars, as the first line says'])
     const [found, doubt] = await said('Konto\n1200\n')
     assert.equal(found, 'log: 1 column')
     assert.match(doubt!, /^warning: there is only one column/)
@@ -167,13 +170,14 @@ suite('compile', { concurrency: 3 }, () => {
   })
 
   test('calls the source by one name, wherever the compiler speaks of it', async () => {
-    const { errors } = await compile('export namespace A { export type X = { a: 1 } }\nnamespace B { type X = { a: 2 }; let x: X = null! as A.X }\n')
+    const source = 'export namespace A { export type X = { a: 1 } }\nnamespace B { type X = { a: 2 }; let x: X = null! as A.X }\n'
+    const { errors } = await compile(source)
     assert.match(errors[0]!.msg, /'import\(".*\/source"\)\.A\.X' is not assignable to type 'X'\.\n  Types of property 'a' are/)
   })
 
   test('counts lines as the compiler does: LF, CRLF, CR, and two separators of Unicode', async () => {
-    const { errors } = await compile('\ufeff1\n2\r\n3\r4\u20285\u2029const ü😀x = nope\n'.replace('😀', ''))
-    assert.deepEqual(errors.map(({ line, column, msg }) => [line, column, msg]), [[6, 12, "Cannot find name 'nope'."]])
+    const { errors } = await compile('\ufeff1\n2\r\n3\r4\u20285\u2029const ü = nope\n')
+    assert.deepEqual(errors.map(({ line, column, msg }) => [line, column, msg]), [[6, 11, "Cannot find name 'nope'."]])
   })
 
   test('finds nothing wrong with a good source', async () => {
