@@ -2,22 +2,17 @@
 // the next honest request is served all the same.
 
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import {
   chmodSync, chownSync, cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, watch,
   writeFileSync,
 } from 'node:fs'
-import type { OutgoingHttpHeaders } from 'node:http'
-import { request as httpsRequest } from 'node:https'
 import { connect, type Socket } from 'node:net'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import { text } from 'node:stream/consumers'
 import { after, before, test } from 'node:test'
-import { connect as connectTls } from 'node:tls'
 import { gzipSync } from 'node:zlib'
 import { WebSocket } from 'ws'
 import { Dealer, Publisher, Request } from 'zeromq'
@@ -627,75 +622,6 @@ test('a malformed request to the workers server is refused, and the next is serv
   assert.doesNotMatch(list, /malformed-/, 'none of them became a run')
   assert.deepEqual(app.workers.output.filter(line => /error/i.test(line)), [], 'and none was unforeseen')
   await honest()
-})
-
-// ---- Behind nginx
-
-test('the nginx block of the README carries the page, uploads, the WebSocket and events over TLS', async t => {
-  const block = /```nginx\n(.*?)```/s.exec(readFileSync(join(ROOT, 'README.md'), 'utf8'))?.[1]
-  assert.ok(block, 'the README has an nginx block')
-  const nginx = process.env.PATH!.split(':').concat('/usr/sbin').map(folder => join(folder, 'nginx')).find(path => statSync(path, { throwIfNoEntry: false }))
-  if (!nginx && !process.env.CI) return t.skip('nginx is not installed')
-  assert.ok(nginx, 'nginx is installed')
-
-  const folder = mkdtempSync(join(tmpdir(), 'longrun-test-'))
-  t.after(() => rmSync(folder, { recursive: true }))
-  const [key, certificate, socketPath] = ['key.pem', 'certificate.pem', 'nginx.sock'].map(name => join(folder, name)) as [string, string, string]
-  const made = spawn('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '1', '-subj', `/CN=${NAME}`,
-    '-addext', `subjectAltName=DNS:${NAME}`, '-keyout', key, '-out', certificate], { stdio: 'ignore' })
-  assert.deepEqual(await once(made, 'exit'), [0, null])
-  const site = block
-    .replace(/(ssl_certificate\s+)\S+;/, `$1${certificate};`).replace(/(ssl_certificate_key\s+)\S+;/, `$1${key};`)
-    .replace(/listen 443 ssl;/, `listen unix:${socketPath} ssl;`).replaceAll('http://127.0.0.1:8080', `http://127.0.0.1:${port(guarded)}`)
-  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(name => `${name}_temp_path ${folder}/${name};`).join('\n')
-  const user = process.getuid?.() === 0 ? 'user root;' : '' // its workers must reach this folder
-  writeFileSync(join(folder, 'nginx.conf'), `daemon off; ${user} pid ${folder}/pid; error_log stderr notice; events {}\nhttp {\naccess_log off;\n${temporary}\n${site}\n}`)
-  const proxy = spawn(nginx, ['-p', folder, '-c', join(folder, 'nginx.conf')], { stdio: ['ignore', 'ignore', 'pipe'] })
-  const exited = once(proxy, 'exit')
-  t.after(async () => (proxy.kill('SIGTERM'), await exited))
-  const lines: string[] = []
-  for await (const line of createInterface(proxy.stderr)) {
-    lines.push(line)
-    if (line.includes('start worker process')) break
-  }
-  assert.match(lines.at(-1)!, /start worker process/, lines.join('\n'))
-  proxy.stderr.resume()
-
-  const ca = readFileSync(certificate)
-  const through = (method: string, path: string, headers: OutgoingHttpHeaders = {}, body?: string | Buffer) =>
-    ask({ socketPath, servername: NAME, ca, protocol: 'https:' }, method, path, { Host: NAME, ...headers }, body)
-
-  assert.equal((await through('GET', '/')).status, 401)
-  const entered = await through('GET', `/?token=${encodeURIComponent(TOKEN)}`)
-  assert.match(String(entered.headers['set-cookie']), /HttpOnly; SameSite=Strict; Secure/)
-  const own = { Cookie: String(entered.headers['set-cookie']).split(';')[0], Origin: `https://${NAME}` }
-  const page = await through('GET', '/', own)
-  assert.equal(page.body, readFileSync(join(ROOT, 'public', 'index.html'), 'utf8'))
-  assert.match(String(page.headers['strict-transport-security']), /max-age/)
-  assert.match(String(page.headers['content-security-policy']), /default-src 'none'/)
-  assert.equal((await through('POST', '/tasks', { ...own, ...JSON_TYPE, Origin: 'https://evil.example' }, CALL)).status, 403)
-  assert.equal((await through('GET', '/log', { ...own, ...UPGRADE, Origin: 'https://evil.example' })).status, 403)
-
-  const upload = await through('POST', '/files', own, Buffer.alloc(5_000_000)) // above nginx's own default
-  assert.equal(upload.status, 201, upload.body)
-
-  const socket = new WebSocket(`wss://${NAME}/log`, { headers: own, createConnection: () => connectTls({ path: socketPath, servername: NAME, ca }) })
-  await once(socket, 'open')
-  const steps = collect(socket, ({ entries }) => entries)
-  socket.send(JSON.stringify({ start: 'proxied' }))
-  const started = await through('POST', '/tasks', { ...own, ...JSON_TYPE }, JSON.stringify({ id: 'proxied', method: 'polite' }))
-  assert.equal(started.status, 202, started.body)
-  await steps(1)
-  const path = '/tasks/proxied/log?offset=-1&live=sse'
-  const events = httpsRequest({ socketPath, servername: NAME, ca, path, headers: { Host: NAME, ...own }, agent: false }).end()
-  const [response] = await once(events, 'response')
-  let first = ':\n\n' // a heartbeat
-  while (first === ':\n\n') first = String((await once(response, 'data'))[0]) // while the run goes on: nothing waits in nginx
-  assert.match(first, /^event: data\ndata:\[\{"type":"start"/)
-  const ended = once(response, 'end')
-  assert.equal((await through('DELETE', '/tasks/proxied', own)).status, 202)
-  await ended
-  socket.terminate()
 })
 
 // ---- Patience

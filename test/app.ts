@@ -23,6 +23,12 @@ export const ROOT = join(import.meta.dirname, '..')
 /** More remote functions, for the tests: they crash, hang, flood and misbehave on purpose. */
 export const TEST_TASKS = join(import.meta.dirname, 'functions.ts')
 
+/** The blocks of code in this language that the README shows. */
+export function readmeBlocks(language: string): string[] {
+  const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
+  return [...readme.matchAll(new RegExp(`\`\`\`${language}\n(.*?)\`\`\``, 'gs'))].map(([, block]) => block!)
+}
+
 /** One process of the system, with what it prints. */
 export type Server = { process: ChildProcess; output: string[]; ready: string; exited: Promise<[number | null, string | null]> }
 
@@ -31,15 +37,15 @@ const started = new Set<ChildProcess>()
 process.once('exit', () => started.forEach(child => child.kill('SIGKILL')))
 for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1))
 
-/**
- * Starts `workers.ts` or `server.ts` and waits for the line that it prints when it is ready; throws when it ends before.
- * `before`: a command that executes its arguments, such as nsenter.
- */
-export async function startServer(file: string, env: Record<string, string>, root = ROOT, before: string[] = []): Promise<Server> {
-  const [command, ...args] = [...before, process.execPath, '--import', 'tsx', join(root, file)]
-  const child = spawn(command!, args, {
-    cwd: root, env: { ...bareEnvironment(), ...env }, stdio: ['ignore', 'pipe', 'pipe'],
-  })
+/** Starts `workers.ts` or `server.ts` of a program, as startProgram() does. `before`: a command that executes its arguments. */
+export function startServer(file: string, env: Record<string, string>, root = ROOT, before: string[] = []): Promise<Server> {
+  return startProgram([...before, process.execPath, '--import', 'tsx', join(root, file)], env, root)
+}
+
+/** Starts a command and waits for the line that it prints when it is ready; throws when it ends before. */
+export async function startProgram(command: string[], env: Record<string, string>, folder = ROOT): Promise<Server> {
+  const [program, ...args] = command
+  const child = spawn(program!, args, { cwd: folder, env: { ...bareEnvironment(), ...env } })
   started.add(child)
   child.once('exit', () => started.delete(child))
   const output: string[] = []
@@ -47,7 +53,7 @@ export async function startServer(file: string, env: Record<string, string>, roo
   createInterface(child.stderr).on('line', line => output.push(line))
   const lines = createInterface(child.stdout).on('line', line => output.push(line))
   const first = await Promise.race([once(lines, 'line'), once(child, 'close')])
-  if (typeof first[0] !== 'string') throw new Error(`${file} ended at once: ${output.join('\n')}`)
+  if (typeof first[0] !== 'string') throw new Error(`${command.at(-1)} ended at once: ${output.join('\n')}`)
   return { process: child, output, ready: first[0], exited }
 }
 
@@ -215,9 +221,12 @@ export async function startApp(t: TestContext, env: Record<string, string> = {})
   return app
 }
 
-/** TCP addresses that nobody else has: both servers must know them beforehand, and this process has a loopback address of its own. */
+/** A loopback address that no other process of these tests has: whoever must know a port beforehand is alone there. */
+export const ownAddress = () => `127.1.${process.pid >> 8 & 255}.${process.pid & 255}`
+
+/** TCP addresses that nobody else has: both servers must know them beforehand. */
 export function tcpAddresses(): Record<string, string> {
-  const host = `127.1.${process.pid >> 8 & 255}.${process.pid & 255}`
+  const host = ownAddress()
   return { REP_ADDR: `tcp://${host}:7001`, XSUB_ADDR: `tcp://${host}:7002`, XPUB_ADDR: `tcp://${host}:7003` }
 }
 

@@ -32,12 +32,12 @@ if (chromiumMissing && process.env['CI']) throw new Error(chromiumMissing)
 /** Why the tests in Firefox cannot run here, or false. */
 export const firefoxMissing = firefoxPath ? false : 'no Firefox found; FIREFOX can name one'
 
-/** Starts Chromium, without a window; it ends with this process at the latest. */
-export function startChromium(): Promise<Browser> {
+/** Starts Chromium, without a window; it ends with this process at the latest. `args`: further ones of its command. */
+export function startChromium(...args: string[]): Promise<Browser> {
   return chromium.launch({
     executablePath: chromiumPath,
     chromiumSandbox: process.getuid?.() !== 0, // it refuses to run as root
-    args: ['--disable-gpu', '--disable-quic'], // playwright itself sees to it that nothing calls home
+    args: ['--disable-gpu', '--disable-quic', ...args], // playwright itself sees to it that nothing calls home
     timeout: PATIENCE,
   })
 }

@@ -515,22 +515,3 @@ suite('The workers server', { concurrency: 4 }, () => {
     }
   })
 })
-
-test('npm start runs both; SIGTERM to npm, and Ctrl-C, end both and leave nothing', async t => {
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    const app = new App({})
-    const npm = spawn('npm', ['start'], { cwd: join(import.meta.dirname, '..'), env: { ...process.env, ...app.env }, detached: true })
-    t.after(() => app.end())
-    let output = ''
-    npm.stderr.resume()
-    for await (const text of npm.stdout) {
-      output += text
-      if (/longrun is at http/.test(output) && /workers server ready/.test(output)) break
-    }
-    const ended = once(npm, 'exit')
-    // Ctrl-C reaches every process of the terminal's foreground group; SIGTERM only the one that is named.
-    process.kill(signal === 'SIGINT' ? -npm.pid! : npm.pid!, signal)
-    await ended
-    for (const { pid } of processesOf(app.runs)) await gone(pid)
-  }
-})
