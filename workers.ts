@@ -542,7 +542,7 @@ function endProcesses(isToEnd: (id: string) => boolean) {
 
   function isMarked(pid: number): boolean {
     try {
-      const environment = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0')
+      const environment = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0')
       const mark = environment.find(variable => variable.startsWith(`${RUN_MARK}=`))
       return mark !== undefined && environment.includes(`RUNS=${RUNS}`) && isToEnd(mark.slice(RUN_MARK.length + 1))
     } catch {

@@ -3,7 +3,10 @@
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, constants, existsSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  closeSync, constants, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import type { Note } from '../log.ts'
@@ -147,6 +150,13 @@ test('what a run has left is ended by the next workers server, when there was no
   await app.startWorkers()
   for (const pid of (entries[1]!.data as { pids: number[] }).pids) await gone(pid)
   assert.equal((await run.outcome()).outcome, 'died')
+})
+
+test('what a run has left goes with it, whatever the folder of the runs is called', async t => {
+  const app = await startApp(t, { RUNS: mkdtempSync(join(tmpdir(), 'longrun-läufe-')) })
+  const run = await app.start('daemons', ['return'])
+  await run.outcome()
+  for (const pid of (run.reader.entries[1]!.data as { pids: number[] }).pids) await gone(pid)
 })
 
 test('a process group whose leader has died is nobody that an old log can name', async t => {
