@@ -6,7 +6,8 @@ import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import {
-  closeSync, existsSync, openSync, readdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync, writeFileSync,
+  closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync, readSync, renameSync, rmSync, statSync, utimesSync,
+  writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -579,7 +580,7 @@ function startTask(id = ''): Spare {
 function lastErrors(id: string): string {
   const path = stderrPath(id)
   if (!existsSync(path)) return ''
-  const lines = readFileSync(path, 'utf8').trimEnd().split('\n').slice(-LAST_LINES.lines)
+  const lines = String(readEnd(path, LAST_LINES.bytes)).trimEnd().split('\n').slice(-LAST_LINES.lines)
   return lines.join('\n').slice(-LAST_LINES.characters)
 }
 
@@ -587,8 +588,19 @@ function trimErrors() {
   for (const path of [...running.keys()].map(stderrPath)) {
     const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0
     if (size < 4 * LAST_LINES.bytes) continue
-    const end = readFileSync(path).subarray(-LAST_LINES.bytes)
-    writeFileSync(path, end) // it was opened to append: what comes next stands after this
+    writeFileSync(path, readEnd(path, LAST_LINES.bytes)) // it was opened to append: what comes next stands after this
+  }
+}
+
+// Not the whole file, which may be larger than what can be read at once: nobody trims it while there is no server.
+function readEnd(path: string, most: number): Buffer {
+  const file = openSync(path, 'r')
+  try {
+    const { size } = fstatSync(file)
+    const bytes = Buffer.alloc(Math.min(size, most))
+    return bytes.subarray(0, readSync(file, bytes, 0, bytes.length, size - bytes.length))
+  } finally {
+    closeSync(file)
   }
 }
 

@@ -4,7 +4,8 @@ import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
-  closeSync, constants, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync,
+  appendFileSync, closeSync, constants, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync,
+  truncateSync, writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
@@ -138,6 +139,18 @@ test('a cancel holds when the workers server is killed within the grace, whether
     const { outcome, reason } = await run.outcome()
     assert.deepEqual([outcome, reason], ['cancelled', 'cancelled'])
   }
+})
+
+test('a run ends, however much its process said on stderr while nobody was there to cut it', async t => {
+  const app = await startApp(t)
+  const run = await app.start('polite')
+  await run.reader.until(({ entries }) => entries.length > 1)
+  await app.kill('workers')
+  truncateSync(join(app.runs, `${run.id}.stderr`), 5 * 2 ** 30) // a hole takes no room
+  appendFileSync(join(app.runs, `${run.id}.stderr`), '\nlast words\n')
+  process.kill(run.pid, 'SIGKILL')
+  await app.startWorkers()
+  assert.match((await run.outcome()).reason!, /last words$/)
 })
 
 test('what a run has left is ended by the next workers server, when there was none at its end', async t => {
