@@ -569,8 +569,12 @@ function startTask(id = ''): Spare {
     // terminal reaches the workers server alone, which then asks the runs to end.
     const stdio: StdioOptions = ['ignore', 'inherit', file, isLaunched ? 'ignore' : 'ipc']
     const child = spawn(command!, args, { detached: true, env, stdio })
-    child.on('error', () => {}) // startProcess and refill see to it; without a listener it would end this process
+    // It could not be forked, see startProcess and refill. Without a listener that would end this process.
+    child.on('error', () => rmSync(stderr, { force: true }))
     return { child, stderr, isReady: false }
+  } catch (error) {
+    rmSync(stderr)
+    throw error
   } finally {
     closeSync(file)
   }
