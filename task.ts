@@ -2,7 +2,7 @@
 // called; Task, the handle that a function reports through; then the process, from its first line to `done`.
 
 import { createHash } from 'node:crypto'
-import { existsSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
@@ -254,8 +254,32 @@ async function main(id: string | undefined) {
   // Trap, the slow joiner: a connection takes a moment, and what a PUB sends before is dropped without an error. A run
   // that begins at once would lose its first entries; here that is a gap before `next`, read from the log like any other.
   socket.connect(XSUB_ADDR)
+  if (!id) rehearse(socket) // the first entry comes 2 ms sooner for it
   process.send?.('ready', undefined, undefined, () => {}) // the server has gone: `disconnect` follows
   run(await openLog(await assigned), functions, socket)
+}
+
+/**
+ * What is done for the first time takes long: code is compiled, files are looked for. A spare goes the way of an entry
+ * once before it says that it is ready, with a log that no run can have, as no id has a point. Throws on a full disk.
+ */
+function rehearse(socket: Publisher) {
+  const log = new RunLog(`rehearsal.${process.pid}`, 'create')
+  try {
+    const publication = new Publication(log, socket)
+    const task = new Task(log.id, new AbortController().signal, 0, lines => {
+      log.append(lines)
+      publication.add(lines)
+    })
+    task.msg({ step: 0 })
+    task.progress(1, 2)
+    task.log('ready')
+    task.close()
+    log.last()
+  } finally {
+    log.close()
+    rmSync(logPath(log.id))
+  }
 }
 
 // What a task process says on stderr goes to a file, from which it is quoted if the process dies; and here to the

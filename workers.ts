@@ -278,8 +278,8 @@ function newRun(id: string, start: Start, started: number, child?: ChildProcess)
 
 /** The method and its arguments, for people: cut, and without uploads, whose names say nothing. */
 function titleOf({ method, args }: Start): string {
-  const title = `${method} ${JSON.stringify(args.filter((_, index) => !isUpload(method, index)))}`
-  return [...title.slice(0, 120)].slice(0, 60).join('')
+  const given = args.filter((_, index) => !isUpload(method, index)).map(value => JSON.stringify(value))
+  return [...`${method}(${given.join(', ')})`.slice(0, 120)].slice(0, 60).join('') // no half of a surrogate pair
 }
 
 function isUpload(method: string, index: number): boolean {

@@ -20,7 +20,7 @@
  * @typedef {{ id: string, next: number, entries: any[] }} Chunk */
 /** `next`: the position that it wants next; `waiting`: what has come and was not handed on yet.
  * @typedef {{ id: string, next: number, receive: Receive, refuse: (message: string) => void, tell: Options['tell'],
- *   waiting: any[], handing: Promise<void> | undefined }} Reader */
+ *   waiting: any[][], handing: Promise<void> | undefined }} Reader */
 /** @typedef {(way: 'in' | 'out', text: string, chunk?: Chunk & { position: number }) => void} Tap */
 
 const SHORTEST_PAUSE = 250 // milliseconds before the first new attempt
@@ -217,7 +217,7 @@ export class Connection {
 
   /** @param {{ start: string, next: number } | { ack: string, next: number } | { stop: string }} message */
   #send(message) {
-    if (this.#socket?.readyState !== WebSocket.OPEN) return // #welcome() says what still holds
+    if (this.#socket?.readyState !== 1) return // not open: #welcome() says what still holds
     const text = JSON.stringify(message)
     this.tap?.('out', text)
     this.#socket.send(text)
@@ -254,18 +254,19 @@ export class Connection {
 
   /** @param {Reader} reader @param {any[]} entries @param {number} next */
   #take(reader, entries, next) {
-    for (const entry of entries) reader.waiting.push(entry)
     reader.next = next
-    if (entries.length) reader.handing ??= this.#hand(reader)
-    return reader.handing
+    if (!entries.length) return
+    reader.waiting.push(entries)
+    return (reader.handing ??= this.#hand(reader))
   }
 
   /** One call at a time; whatever came during it is the next. @param {Reader} reader */
   async #hand(reader) {
     try {
       while (reader.waiting.length) {
-        const entries = reader.waiting.splice(0)
         const { next } = reader
+        const entries = reader.waiting.length === 1 ? reader.waiting[0] ?? [] : reader.waiting.flat()
+        reader.waiting = []
         await reader.receive(entries, next)
         this.#send({ ack: reader.id, next })
         if (entries.at(-1)?.type === 'done') this.#leave(reader)

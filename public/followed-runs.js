@@ -4,12 +4,14 @@ import { connection, onRejoin } from './connection.js'
 import { drawn, redraw } from './draw.js'
 import { Run } from './run-state.js'
 
+const MOST_UNDRAWN = 512 * 1024 // bytes of logs
 const OUT_OF_VIEW = 1024 * 1024 // bytes of log kept of a run that nobody looks at
 
 /** @type {Map<string, Run>} */
 export const runs = new Map()
 /** @type {Run | undefined} */
 export let inView
+let undrawn = 0
 /** @type {WeakMap<Run, () => void>} */
 const stops = new WeakMap()
 
@@ -19,15 +21,25 @@ export function openRun(id, call) {
   if (known) return known
   const run = new Run(id, call)
   runs.set(id, run)
-  stops.set(run, connection.follow(id, (entries, next) => {
-    run.receive(entries, next)
-    return drawn() // only then is it acknowledged: a page that cannot keep up is not drowned
-  }, { refuse: message => { run.refuse(message); redraw() } }))
+  stops.set(run, connection.follow(id, (entries, next) => receive(run, entries, next), { refuse }))
   return run
+
+  function refuse(/** @type {string} */ message) {
+    run.refuse(message)
+    redraw()
+  }
 }
 
-/** @param {Run | undefined} run */
-export function setInView(run) {
+/** What is not drawn yet is acknowledged only up to a bound: a page that cannot keep up is not drowned.
+ * @param {Run} run @param {import('./entries.js').Entry[]} entries @param {number} next */
+function receive(run, entries, next) {
+  undrawn += next - run.store.end
+  run.receive(entries, next)
+  const done = drawn().then(() => { undrawn = 0 })
+  return undrawn > MOST_UNDRAWN ? done : undefined
+}
+
+export function setInView(/** @type {Run | undefined} */ run) {
   const left = inView
   inView = run
   if (!left || left === run) return

@@ -30,7 +30,10 @@ calmPicture(() => {
   drawn = store
   drawnAt = performance.now()
   drawnCount = store.count
-  for (const { level, path } of paths) path.setAttribute('d', pathOf(store, level))
+  for (const { level, path } of paths) {
+    const drawing = pathOf(store, level)
+    if (path.getAttribute('d') !== drawing) path.setAttribute('d', drawing)
+  }
   const [warnings, errors] = paths.map(({ level }) => store.counts[level] ?? 0)
   const first = store.levels.subarray(0, store.count).indexOf(LEVELS.indexOf('error'))
   const place = first < 0 ? '' : `, the first error is entry ${count(first + 1)}`

@@ -23,7 +23,7 @@ export class LogStore {
   /** how many entries of each level */
   counts = LEVELS.map(() => 0)
   levels = new Uint8Array(1024)
-  /** which levels occur among so many entries: one bit for each level */
+  /** which of warning and error occur among so many entries: one bit for each level */
   marks = new Uint8Array(MOST_MARKS)
   markSize = 1
   /** @type {Chunk[]} */
@@ -31,8 +31,7 @@ export class LogStore {
   /** those with their entries, the longest unused first @type {Set<Chunk>} */
   held = new Set()
 
-  /** @param {string} id */
-  constructor(id) {
+  constructor(/** @type {string} */ id) {
     this.id = id
   }
 
@@ -73,8 +72,7 @@ export class LogStore {
     return this.get(n)
   }
 
-  /** @param {number} n */
-  chunkOf(n) {
+  chunkOf(/** @type {number} */ n) {
     let low = 0
     let high = this.chunks.length - 1
     while (low < high) {
@@ -90,8 +88,7 @@ export class LogStore {
     return (chunk.loading ??= this.#readAgain(chunk))
   }
 
-  /** @param {Chunk} chunk */
-  async #readAgain(chunk) {
+  async #readAgain(/** @type {Chunk} */ chunk) {
     try {
       chunk.entries = await readLog(this.id, chunk)
       this.kept += chunk.next - chunk.position
@@ -104,8 +101,7 @@ export class LogStore {
     redraw()
   }
 
-  /** @param {number} bytes */
-  keepTo(bytes) {
+  keepTo(/** @type {number} */ bytes) {
     for (const chunk of this.held) {
       if (this.kept <= bytes) return
       if (chunk === this.chunks.at(-1)) continue // it still grows
@@ -115,15 +111,13 @@ export class LogStore {
     }
   }
 
-  /** @param {Chunk | undefined} chunk */
-  #use(chunk) {
+  #use(/** @type {Chunk | undefined} */ chunk) {
     if (!chunk) return
     this.held.delete(chunk)
     this.held.add(chunk)
   }
 
-  /** @param {Entry[]} entries */
-  #index(entries) {
+  #index(/** @type {Entry[]} */ entries) {
     if (this.count + entries.length > this.levels.length) {
       const levels = new Uint8Array(2 * (this.count + entries.length))
       levels.set(this.levels)
@@ -134,19 +128,20 @@ export class LogStore {
       const level = levelOf(entry)
       this.levels[n++] = level
       this.counts[level] = (this.counts[level] ?? 0) + 1
-      if (n > MOST_MARKS * this.markSize) this.#joinMarks()
-      const mark = Math.floor((n - 1) / this.markSize)
-      this.marks[mark] = (this.marks[mark] ?? 0) | 1 << level
+      if (entry.type === 'warning' || entry.type === 'error') this.#mark(n - 1, level)
     }
   }
 
-  /** Two become one. */
-  #joinMarks() {
-    this.marks.forEach((mark, at) => {
-      this.marks[at] = 0
-      this.marks[at >> 1] = (this.marks[at >> 1] ?? 0) | mark
-    })
-    this.markSize *= 2
+  /** @param {number} n @param {number} level */
+  #mark(n, level) {
+    for (; n >= MOST_MARKS * this.markSize; this.markSize *= 2) { // two places become one
+      this.marks.forEach((mark, at) => {
+        this.marks[at] = 0
+        this.marks[at >> 1] = (this.marks[at >> 1] ?? 0) | mark
+      })
+    }
+    const place = Math.floor(n / this.markSize)
+    this.marks[place] = (this.marks[place] ?? 0) | 1 << level
   }
 }
 

@@ -73,9 +73,10 @@ export class Run {
   receive(entries, next) {
     let n = this.store.count
     for (const entry of entries) {
-      this.entryPace.add(entry.time, n)
-      learn[entry.type]?.(this, entry, n++)
+      if (entry.time !== this.lastTime) this.entryPace.add(entry.time, n) // many entries share a millisecond in a flood
       this.lastTime = entry.time
+      learn[entry.type]?.(this, entry, n)
+      n++
     }
     this.store.append(entries, next)
   }

@@ -6,7 +6,8 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import type { IncomingMessage } from 'node:http'
+import { request as httpRequest, type IncomingHttpHeaders, type IncomingMessage, type OutgoingHttpHeaders } from 'node:http'
+import { request as httpsRequest, type RequestOptions as HttpsOptions } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -343,6 +344,38 @@ export function onEvents(response: IncomingMessage, take: (part: EventPart) => v
 }
 
 type EventPart = { next: number; entries: Entry[]; isClosed: boolean }
+
+/** What opens a WebSocket. */
+export const UPGRADE = {
+  Connection: 'Upgrade', Upgrade: 'websocket', 'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Key': 'AAAAAAAAAAAAAAAAAAAAAA==',
+}
+
+export const port = ({ url }: App) => Number(new URL(url).port)
+
+/** The answer to a raw request, as it came. */
+export type RawAnswer = { about: string; status: number; headers: IncomingHttpHeaders; body: string }
+
+/** A request with headers as they are, `Host` and `Origin` too. */
+export function ask(
+  where: App | HttpsOptions, method: string, path: string, headers: OutgoingHttpHeaders = {}, body?: string | Buffer,
+): Promise<RawAnswer> {
+  const to = where instanceof App ? { host: '127.0.0.1', port: port(where) } : where
+  const request = where instanceof App ? httpRequest : httpsRequest
+  return new Promise((resolve, reject) => {
+    const about = `${method} ${path}`
+    const asked = request({ ...to, method, path, headers, agent: false })
+    asked.on('response', response => {
+      const { statusCode: status = 0, headers } = response
+      response.toArray().then(parts => resolve({ about, status, headers, body: String(Buffer.concat(parts)) }), reject)
+    })
+    asked.on('upgrade', ({ statusCode: status = 0, headers }, socket) => {
+      socket.destroy()
+      resolve({ about, status, headers, body: '' })
+    })
+    asked.on('error', reject)
+    asked.end(body)
+  })
+}
 
 /** For what no event tells: looks again and again. */
 export async function until(holds: () => unknown) {
