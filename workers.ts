@@ -6,7 +6,8 @@ import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import {
-  closeSync, existsSync, openSync, readdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync, writeFileSync,
+  closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync, readSync, renameSync, rmSync, statSync, utimesSync,
+  writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -429,7 +430,8 @@ function completeLog(run: Run, why: string): Done {
 
 /** Keeps the log of a run that has ended until enough others have, and for a while at least: for its last readers. */
 function keepRun(run: Run) {
-  ended.set(run.id, run)
+  // Without its arguments: of a thousand runs they may be a thousand times 1 MiB.
+  ended.set(run.id, { ...run, start: { ...run.start, args: [] }, child: undefined })
   setTimeout(attempt, AFTERLIFE, 'remove the oldest run', removeOldest)
 }
 
@@ -542,7 +544,7 @@ function endProcesses(isToEnd: (id: string) => boolean) {
 
   function isMarked(pid: number): boolean {
     try {
-      const environment = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0')
+      const environment = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0')
       const mark = environment.find(variable => variable.startsWith(`${RUN_MARK}=`))
       return mark !== undefined && environment.includes(`RUNS=${RUNS}`) && isToEnd(mark.slice(RUN_MARK.length + 1))
     } catch {
@@ -568,8 +570,12 @@ function startTask(id = ''): Spare {
     // terminal reaches the workers server alone, which then asks the runs to end.
     const stdio: StdioOptions = ['ignore', 'inherit', file, isLaunched ? 'ignore' : 'ipc']
     const child = spawn(command!, args, { detached: true, env, stdio })
-    child.on('error', () => {}) // startProcess and refill see to it; without a listener it would end this process
+    // It could not be forked, see startProcess and refill. Without a listener that would end this process.
+    child.on('error', () => rmSync(stderr, { force: true }))
     return { child, stderr, isReady: false }
+  } catch (error) {
+    rmSync(stderr)
+    throw error
   } finally {
     closeSync(file)
   }
@@ -579,7 +585,7 @@ function startTask(id = ''): Spare {
 function lastErrors(id: string): string {
   const path = stderrPath(id)
   if (!existsSync(path)) return ''
-  const lines = readFileSync(path, 'utf8').trimEnd().split('\n').slice(-LAST_LINES.lines)
+  const lines = String(readEnd(path, LAST_LINES.bytes)).trimEnd().split('\n').slice(-LAST_LINES.lines)
   return lines.join('\n').slice(-LAST_LINES.characters)
 }
 
@@ -587,8 +593,19 @@ function trimErrors() {
   for (const path of [...running.keys()].map(stderrPath)) {
     const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0
     if (size < 4 * LAST_LINES.bytes) continue
-    const end = readFileSync(path).subarray(-LAST_LINES.bytes)
-    writeFileSync(path, end) // it was opened to append: what comes next stands after this
+    writeFileSync(path, readEnd(path, LAST_LINES.bytes)) // it was opened to append: what comes next stands after this
+  }
+}
+
+// Not the whole file, which may be larger than what can be read at once: nobody trims it while there is no server.
+function readEnd(path: string, most: number): Buffer {
+  const file = openSync(path, 'r')
+  try {
+    const { size } = fstatSync(file)
+    const bytes = Buffer.alloc(Math.min(size, most))
+    return bytes.subarray(0, readSync(file, bytes, 0, bytes.length, size - bytes.length))
+  } finally {
+    closeSync(file)
   }
 }
 

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -275,6 +275,7 @@ suite('The workers server', { concurrency: 4 }, () => {
       assert.match(message, /cannot start a process: .*EMFILE/)
     }
     limits('1024')
+    assert.deepEqual(readdirSync(app.runs).filter(name => name.endsWith('.stderr')), [], 'nothing of them is left')
     assert.equal((await app.call('process', '', randomUUID(), '[1,1]'))[0], '')
   })
 

@@ -166,7 +166,7 @@ suite('Below a launcher', { concurrency: 3 }, () => {
     }
     assert.equal((await app.request('GET', '/health')).body.running, 0)
     assert.deepEqual((await app.request('GET', '/tasks')).body, [])
-    assert.deepEqual(readdirSync(app.runs).filter(name => name.endsWith('.ndjson')), [])
+    assert.deepEqual(readdirSync(app.runs).filter(name => /ndjson|stderr/.test(name)), [])
   })
 
   test('a launcher that fails, or starts nothing, is the end of the run, and says why', async t => {
