@@ -3,7 +3,7 @@
 
 import { amount, duration } from './words.js'
 
-/** @typedef {import('../protocol.ts').Entry} Entry */
+/** @typedef {import('../log.ts').Entry} Entry */
 /** @typedef {Record<string, unknown>} Fields */
 
 const LONGEST_LINE = 2000 // of a row in the log; the whole text is one click away

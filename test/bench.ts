@@ -176,7 +176,7 @@ const MEASUREMENTS: Record<string, () => Promise<Row[]>> = {
     return withApp({}, async app => {
       const megabytes = (pid: number) => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) / 1024
       const web = app.server.process.pid!
-      const spare = processesOf(app.runs).find(({ command }) => command.includes('tasks.ts'))!
+      const spare = processesOf(app.runs).find(({ command }) => command.includes('task.ts'))!
       const bare = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'], { env: bareEnvironment() })
       await sleep(500)
       const raw = megabytes(bare.pid!)

@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { test } from 'node:test'
-import { App, ROOT, startApp } from './app.ts'
+import { App, logOf, ROOT, startApp } from './app.ts'
 
 const CLIENT = join(import.meta.dirname, 'client.py')
 const python = ['/usr/bin/python3', 'python3'].find(path => spawnSync(path, ['-c', 'import zmq']).status === 0)
@@ -23,8 +23,6 @@ async function output(client: ChildProcess): Promise<string> {
   assert.equal(code, 0, complaint)
   return printed
 }
-
-const logOf = (app: App, id: string) => readFileSync(join(app.runs, `${id}.ndjson`), 'utf8')
 
 test('the README shows the client as it is', () => {
   const shown = /```python\n(.*?)```/s.exec(readFileSync(join(ROOT, 'README.md'), 'utf8'))?.[1]
