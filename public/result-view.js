@@ -1,7 +1,7 @@
 // What came out of a run, and what it found on the way. Warnings and errors that say where they were found are listed
 // beside the log; with the source in which that is, if it is known. functions.js has better words for some functions.
 
-import { calmPicture, element, make, partsOf, redraw, set, setText } from './draw.js'
+import { calmPicture, element, make, partsOf, redraw, set, setLink, setText } from './draw.js'
 import { cut, placeOf, toText } from './entries.js'
 import { inView } from './followed-runs.js'
 import { knownFunction } from './functions.js'
@@ -60,9 +60,7 @@ function drawFile() {
   const isProduced = name.startsWith(`${run.id}.`) // any other that it may have named cannot be had
   setText(file, known?.download ?? 'Download the file')
   set(file, 'hidden', !isProduced && !known?.download) // from the beginning, so that nothing moves when it can be used
-  file.toggleAttribute('data-off', !isProduced)
-  if (isProduced) file.href = `files/${encodeURIComponent(name)}`
-  else file.removeAttribute('href')
+  setLink(file, isProduced ? `files/${encodeURIComponent(name)}` : undefined)
 }
 
 // What went wrong stands where the result would, with its causes and where it happened.

@@ -713,3 +713,30 @@ test('any page can follow runs by follow.js: each entry once, all over one WebSo
   assert.deepEqual(seen, runs.map(({ id }) => lines(id).map(line => JSON.parse(line))))
   assert.equal(sockets.length, 1)
 })
+
+test('where the system sets the colours, what is pressed, chosen and current is told by lines', { skip }, async t => {
+  const run = await app.start('crash', ['on purpose', 5])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`, { forcedColors: 'active' })
+  await counts(page, '8 entries')
+  await page.click('.chip[data-level=msg]')
+  await page.press('#log-list', 'End')
+  const styleOf = (selector: string, property: string) =>
+    page.locator(selector).first().evaluate((found, property) => getComputedStyle(found).getPropertyValue(property), property)
+  assert.notEqual(await styleOf('.chip[aria-pressed=true]', 'border-top-width'), await styleOf('.chip[aria-pressed=false]', 'border-top-width'))
+  for (const chosen of ['#log-list .row[aria-selected=true]', '#runs a[aria-current]']) {
+    assert.equal(await styleOf(chosen, 'outline-style'), 'solid', chosen)
+  }
+  assert.equal(await styleOf('.bar', 'border-top-style'), 'solid')
+  assert.equal(await styleOf('#log-list .row[data-level=log]', 'border-left-width'), '0px', 'only problems have a mark')
+  assert.notEqual(await styleOf('#log-list .row[data-level=error]', 'border-left-width'), '0px')
+})
+
+test('the second window lists what the first one has started, with a title', { skip }, async t => {
+  const first = await open(t)
+  const second = await first.context().newPage()
+  await second.goto(app.url)
+  await sees(second, 'Connected')
+  const id = await start(first, 'process', { steps: 7, delay: 1 })
+  await second.locator(`#runs a[href*="${id}"] .name`, { hasText: /^process\(7, ?1\)$/ }).waitFor()
+})
