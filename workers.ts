@@ -6,8 +6,8 @@ import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import {
-  closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync, readSync, renameSync, rmSync, statSync, utimesSync,
-  writeFileSync,
+  closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync, readSync, renameSync, rmSync, statSync,
+  utimesSync, writeFileSync, writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -80,6 +80,7 @@ let stopping = 0 // since when, by a clock that nobody sets
 // ---- The program
 
 openRuns()
+claimRuns()
 printWithoutWaiting()
 const loadedVersion = version()
 const functions = await loadFunctions().catch(error =>
@@ -108,6 +109,19 @@ refill()
 void answerCalls()
 const names = [...functions.keys()].join(', ')
 console.log(`workers server ready: ${REP_ADDR}, process limit ${PROCESS_LIMIT}, remote functions ${names}`)
+
+/**
+ * Two servers on one folder would end each other's runs, whatever their addresses are. The one that has claimed it has
+ * this file open as long as it lives; its process id alone could be somebody else's by now.
+ */
+function claimRuns() {
+  const path = join(RUNS, 'workers.pid')
+  const pid = existsSync(path) ? Number(readFileSync(path, 'utf8')) : 0
+  if (hasOpen(pid, [path])) {
+    refuseToStart(`another workers server is running on ${RUNS}, process ${pid}: stop it, or set RUNS to another one`)
+  }
+  writeSync(openSync(path, 'w', 0o600), String(process.pid))
+}
 
 /**
  * From the tasks to the web server: XSUB and XPUB are SUB and PUB that pass on who subscribes to what, too, so that all
@@ -224,7 +238,7 @@ async function startRun(call: Call): Promise<number> {
   const { child, stderr } = await startProcess(id)
   const run = newRun(id, { method, args, callId, pid: child.pid!, timeLimit }, Date.now(), child)
   try {
-    renameSync(stderr, stderrPath(id)) // by which it is known from now on, see `belongs`
+    renameSync(stderr, stderrPath(id)) // by which it is known from now on, see `isAlive`
     beginLog(run)
   } catch (error) {
     child.kill('SIGKILL')
@@ -509,15 +523,16 @@ function adoptRun(id: string) {
 /** Whether the process of a run, or its launcher, lives. */
 function isAlive({ id, child, start: { pid } }: Run): boolean {
   if (child) return child.exitCode === null && child.signalCode === null
-  return Number.isSafeInteger(pid) && pid > 1 && belongs(pid, id)
+  return hasOpen(pid, [logPath(id), stderrPath(id)])
 }
 
 /**
- * Whether a process has the log of the run open, or what the run's process says on stderr. The id of a process, or of a
- * process group, says nothing: it may have come round again, and be somebody else's.
+ * Whether a process has one of these files open. Its id, or that of its group, says nothing about who it is: it may
+ * have come round again, and be somebody else's.
  */
-function belongs(pid: number, id: string): boolean {
-  const own = [logPath(id), stderrPath(id)].map(path => statSync(path, { throwIfNoEntry: false }))
+function hasOpen(pid: number, paths: string[]): boolean {
+  if (!Number.isSafeInteger(pid) || pid <= 1) return false
+  const own = paths.map(path => statSync(path, { throwIfNoEntry: false }))
   try {
     if (!readFileSync(`/proc/${pid}/cmdline`).length) return false // a zombie: its parent has died
     return readdirSync(`/proc/${pid}/fd`).some(file => {
