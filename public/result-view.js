@@ -63,32 +63,19 @@ function drawFile() {
   setLink(file, isProduced ? `files/${encodeURIComponent(name)}` : undefined)
 }
 
-// What went wrong stands where the result would, with its causes and where it happened.
+// What went wrong stands where the result would, with its causes and the place.
 function drawFailure() {
   const { done, error } = run
   const isFailed = done?.outcome === 'error' || done?.outcome === 'died'
   set(failure, 'hidden', !isFailed)
   setText(element('result-title', HTMLElement), isFailed ? 'What went wrong' : 'Result')
   if (!isFailed) return
-  const causes = causesOf(error?.['cause']).map(cause => `\nCaused by: ${cause}`)
-  const words = describeCause(error) || done.reason || 'It did not say what.'
-  setText(element('failure-words', HTMLElement), words + causes.join(''))
+  const { msg, code } = error ?? {} // its causes are in its message
+  const words = toText(msg) || done.reason || 'It did not say what.'
+  const isCoded = code !== undefined && !words.includes(toText(code))
+  setText(element('failure-words', HTMLElement), isCoded ? `${words} (${toText(code)})` : words)
   const stack = toText(error?.['stack']).split('\n').map(line => line.trim()).filter(line => line.startsWith('at '))
   setText(element('failure-stack', HTMLElement), stack.slice(0, STACK).join('\n'))
-}
-
-/** @param {unknown} cause @returns {string[]} */
-function causesOf(cause, depth = 0) {
-  if (cause === undefined || cause === null || depth > 5) return []
-  if (Array.isArray(cause)) return cause.slice(0, 5).flatMap(one => causesOf(one, depth + 1))
-  return [describeCause(cause), ...causesOf(Object(cause).cause, depth + 1)]
-}
-
-function describeCause(/** @type {unknown} */ cause) {
-  if (typeof cause !== 'object' || cause === null) return toText(cause)
-  const { msg, message, code } = /** @type {import('./functions.js').Fields} */ (cause)
-  const words = toText(msg ?? message) || toText(cause)
-  return code === undefined || words.includes(toText(code)) ? words : `${words} (${toText(code)})`
 }
 
 function drawWords() {
