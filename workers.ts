@@ -2,47 +2,36 @@
 // questions about runs. It keeps nothing that the logs do not hold, so it can be killed and started again in the middle
 // of everything. Look for: answerCalls (the REP side), startRun and finishRun (a run's life), adoptRun (after a crash).
 
-import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process'
-import { randomUUID } from 'node:crypto'
-import { once } from 'node:events'
+import type { ChildProcess } from 'node:child_process'
 import {
-  closeSync, existsSync, openSync, readdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync, writeFileSync,
+  existsSync, openSync, readdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync, writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import {
   INVALID_ID, isId, LF, logPath, packEntry, PositionError, readReason, removeNotes, RunLog, stderrPath, unpackEntry,
   withLog, writeReason, type Done, type Start, type State,
 } from './log.ts'
 import {
+  attempt, endProcesses, endSpares, hasOpen, isLaunched, keepSpares, lastErrors, sendSignal, startProcess, trimErrors,
+} from './processes.ts'
+import {
   bindSocket, busy, BusyError, clientOf, createSocket, isLocal, makeKeys, MAX_CHUNK, packChunk, packReply, rawResult,
   refused, RemoteError, removeSocket, RESERVED, result, serverOf, started, unpackCall, unpackEnvelope, type Call,
   type Reply,
 } from './protocol.ts'
 import {
-  FILES, KEEP_RUNS, LAUNCH, layBallast, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, REP_ADDR, RUNS,
-  SPARES, taskEnvironment, TASKS, TIME_LIMIT, UPLOADS, XPUB_ADDR, XSUB_ADDR,
+  FILES, KEEP_RUNS, layBallast, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, REP_ADDR, RUNS, TASKS,
+  TIME_LIMIT, UPLOADS, XPUB_ADDR, XSUB_ADDR,
 } from './settings.ts'
-import { checkArgs, loadFunctions, RUN_MARK, version, VERSION } from './task.ts'
+import { checkArgs, loadFunctions, version } from './task.ts'
 
-const isLaunched = LAUNCH.length > 0
 // In milliseconds:
 const GRACE = isLaunched ? 30_000 : 5000 // between asking a run to end, and killing it; an engine has one of its own
-const QUIET = 20 // without a launch before a spare is refilled: loading one would slow down a burst of launches
-const LONGEST_PAUSE = 30_000 // between two attempts to load a spare, when all of them crash
 const WATCH = 250 // between two looks at runs that cannot tell what they do
 const AFTERLIFE = 2500 // in which readers can still fetch the last lines of a run that is not kept; they ask every 2000
 const LAST_READS = 200 // in which readers can still fetch the last lines when the server stops
 const UPLOAD_AGE = 3600_000 // after which an upload that no run took, and nobody asked for, is removed
-const TASK_PROCESS = join(import.meta.dirname, 'task.ts')
-const LAST_LINES = { bytes: 64 * 2 ** 10, lines: 20, characters: 2000 } // of stderr: kept, and quoted
-
-// Node strips the types itself, from 22.18 on; else tsx does. Not `--import tsx`: that runs a second thread for
-// `import`, and takes 450 ms to load a task process, not 200.
-const stripsTypes = 'typescript' in process.features && Boolean(process.features.typescript)
-const TSX = ['--require', fileURLToPath(import.meta.resolve('tsx/cjs')), '--eval', 'require(process.argv[1])']
-const LOADER = stripsTypes ? [] : TSX
 
 /** A run, from its call until its log is removed. */
 type Run = {
@@ -64,21 +53,17 @@ type Run = {
   /** What its log says, once that is complete. */
   end?: State
 }
-/** A process that is kept ready, or will be in a moment. */
-type Spare = { child: ChildProcess; stderr: string; isReady: boolean }
 
 // A place is a process: a run stands in `running` from the check of the limit until its process has gone and its
 // log has its last line. The limit, the duplicate check and the clean stop are all this one Map.
 const running = new Map<string, Run>()
 const ended = new Map<string, Run>() // in the order of their ends
-const spares = new Set<Spare>() // at most one of them is not ready
-let pause = QUIET
-let refillTimer: NodeJS.Timeout | undefined
 let stopping = 0 // since when, by a clock that nobody sets
 
 // ---- The program
 
 openRuns()
+claimRuns()
 printWithoutWaiting()
 const loadedVersion = version()
 const functions = await loadFunctions().catch(error =>
@@ -101,12 +86,25 @@ adoptAll()
 endProcesses(id => !running.has(id))
 attempt('remove old uploads', sweepUploads)
 setInterval(attempt, UPLOAD_AGE / 6, 'remove old uploads', sweepUploads)
-setInterval(attempt, 1000, 'bound what tasks say on stderr', trimErrors)
+setInterval(attempt, 1000, 'bound what tasks say on stderr', () => trimErrors([...running.keys()]))
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, stop)
-refill()
+keepSpares(loadedVersion)
 void answerCalls()
 const names = [...functions.keys()].join(', ')
 console.log(`workers server ready: ${REP_ADDR}, process limit ${PROCESS_LIMIT}, remote functions ${names}`)
+
+/**
+ * Two servers on one folder would end each other's runs, whatever their addresses are. The one that has claimed it has
+ * this file open as long as it lives; its process id alone could be somebody else's by now.
+ */
+function claimRuns() {
+  const path = join(RUNS, 'workers.pid')
+  const pid = existsSync(path) ? Number(readFileSync(path, 'utf8')) : 0
+  if (hasOpen(pid, [path])) {
+    refuseToStart(`another workers server is running on ${RUNS}, process ${pid}: stop it, or set RUNS to another one`)
+  }
+  writeSync(openSync(path, 'w', 0o600), String(process.pid))
+}
 
 /**
  * From the tasks to the web server: XSUB and XPUB are SUB and PUB that pass on who subscribes to what, too, so that all
@@ -223,7 +221,7 @@ async function startRun(call: Call): Promise<number> {
   const { child, stderr } = await startProcess(id)
   const run = newRun(id, { method, args, callId, pid: child.pid!, timeLimit }, Date.now(), child)
   try {
-    renameSync(stderr, stderrPath(id)) // by which it is known from now on, see `belongs`
+    renameSync(stderr, stderrPath(id)) // by which it is known from now on, see `isAlive`
     beginLog(run)
   } catch (error) {
     child.kill('SIGKILL')
@@ -255,19 +253,6 @@ function checkCall(call: Call) {
   if (running.size < PROCESS_LIMIT) return
   for (const file of uploadsOf(call)) attempt('keep an upload', () => utimesSync(file, new Date(), new Date()))
   throw new BusyError(`the process limit of ${PROCESS_LIMIT} is reached`)
-}
-
-/** A spare, or a fresh process; no other call can have taken it, as one is answered after the other. */
-async function startProcess(id: string): Promise<Spare> {
-  try {
-    const spare = takeSpare() ?? startTask(id)
-    const { child } = spare
-    if (!child.pid) throw (await once(child, 'error'))[0] // no such binary, no descriptors: then there is no `exit`
-    return spare
-  } catch (error) {
-    const launcher = isLaunched ? ` by LAUNCH=${LAUNCH.join(' ')}` : ''
-    throw new RemoteError('failed', `cannot start a process${launcher}: ${(error as Error).message}`)
-  }
 }
 
 function newRun(id: string, start: Start, started: number, child?: ChildProcess): Run {
@@ -367,13 +352,6 @@ function signalRun(run: Run, signal: NodeJS.Signals) {
   if (isAlive(run)) sendSignal(signal === 'SIGKILL' && !isLaunched ? -pid : pid, signal)
 }
 
-/** A negative id means the process group. */
-function sendSignal(pid: number, signal: NodeJS.Signals) {
-  try {
-    process.kill(pid, signal)
-  } catch {} // nobody there any more
-}
-
 /** The end of every run: its log has its last line, nothing that it started is left, its place is free. */
 function finishRun(run: Run, why: string) {
   clearTimeout(run.timer)
@@ -429,7 +407,8 @@ function completeLog(run: Run, why: string): Done {
 
 /** Keeps the log of a run that has ended until enough others have, and for a while at least: for its last readers. */
 function keepRun(run: Run) {
-  ended.set(run.id, run)
+  // Without its arguments: of a thousand runs they may be a thousand times 1 MiB.
+  ended.set(run.id, { ...run, start: { ...run.start, args: [] }, child: undefined })
   setTimeout(attempt, AFTERLIFE, 'remove the oldest run', removeOldest)
 }
 
@@ -440,15 +419,6 @@ function removeOldest() {
   ended.delete(oldest.id)
   rmSync(logPath(oldest.id), { force: true })
   if (oldest.end?.file) rmSync(join(FILES, oldest.end.file), { force: true })
-}
-
-/** For what is no reason to end when it fails. */
-function attempt(what: string, act: () => void) {
-  try {
-    act()
-  } catch (error) {
-    console.error(`cannot ${what}: ${(error as Error).message}`)
-  }
 }
 
 /** The paths of a call's uploads. */
@@ -502,129 +472,10 @@ function adoptRun(id: string) {
   }
 }
 
-// ---- What belongs to a run
-
 /** Whether the process of a run, or its launcher, lives. */
 function isAlive({ id, child, start: { pid } }: Run): boolean {
   if (child) return child.exitCode === null && child.signalCode === null
-  return Number.isSafeInteger(pid) && pid > 1 && belongs(pid, id)
-}
-
-/**
- * Whether a process has the log of the run open, or what the run's process says on stderr. The id of a process, or of a
- * process group, says nothing: it may have come round again, and be somebody else's.
- */
-function belongs(pid: number, id: string): boolean {
-  const own = [logPath(id), stderrPath(id)].map(path => statSync(path, { throwIfNoEntry: false }))
-  try {
-    if (!readFileSync(`/proc/${pid}/cmdline`).length) return false // a zombie: its parent has died
-    return readdirSync(`/proc/${pid}/fd`).some(file => {
-      const open = statSync(`/proc/${pid}/fd/${file}`, { throwIfNoEntry: false }) // it may be closed by now
-      return open && own.some(path => path?.ino === open.ino && path.dev === open.dev)
-    })
-  } catch {
-    return false // no such process, or another user's
-  }
-}
-
-/**
- * Ends the processes whose environment has the mark of such a run: what its process has started, and left, in its own
- * process group or not. Again, until none is found: one may have started another meanwhile. (Those without the mark it
- * cannot see: `env -i`, sudo, containers, other machines.)
- */
-function endProcesses(isToEnd: (id: string) => boolean) {
-  for (let round = 0; round < 20; round++) {
-    const pids = readdirSync('/proc').filter(name => /^\d+$/.test(name)).map(Number)
-    const left = pids.filter(pid => pid !== process.pid && isMarked(pid))
-    if (!left.length) return
-    for (const pid of left) sendSignal(pid, 'SIGKILL')
-  }
-
-  function isMarked(pid: number): boolean {
-    try {
-      const environment = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0')
-      const mark = environment.find(variable => variable.startsWith(`${RUN_MARK}=`))
-      return mark !== undefined && environment.includes(`RUNS=${RUNS}`) && isToEnd(mark.slice(RUN_MARK.length + 1))
-    } catch {
-      return false // it has ended, or is another user's
-    }
-  }
-}
-
-// ---- Processes
-
-/**
- * Starts a task process. It gets the id of its run over IPC, when it has one; below a launcher there is no such
- * channel, and the id is its last argument.
- */
-function startTask(id = ''): Spare {
-  const [command, ...args] = [...LAUNCH, process.execPath, ...LOADER, TASK_PROCESS, ...isLaunched ? [id] : []]
-  const env = { ...taskEnvironment(), [VERSION]: loadedVersion, [RUN_MARK]: isLaunched ? id : undefined }
-  // A file and not a pipe: that would end with this server, and a task that says something then with it.
-  const stderr = join(RUNS, `task.${randomUUID()}.stderr`) // no run's id has a point
-  const file = openSync(stderr, 'ax', 0o600)
-  try {
-    // `detached`: a process group of its own: the run can be killed with all that it started, and a Ctrl-C in the
-    // terminal reaches the workers server alone, which then asks the runs to end.
-    const stdio: StdioOptions = ['ignore', 'inherit', file, isLaunched ? 'ignore' : 'ipc']
-    const child = spawn(command!, args, { detached: true, env, stdio })
-    child.on('error', () => {}) // startProcess and refill see to it; without a listener it would end this process
-    return { child, stderr, isReady: false }
-  } finally {
-    closeSync(file)
-  }
-}
-
-/** The last lines that the process of a run, or its launcher, has said on stderr. */
-function lastErrors(id: string): string {
-  const path = stderrPath(id)
-  if (!existsSync(path)) return ''
-  const lines = readFileSync(path, 'utf8').trimEnd().split('\n').slice(-LAST_LINES.lines)
-  return lines.join('\n').slice(-LAST_LINES.characters)
-}
-
-function trimErrors() {
-  for (const path of [...running.keys()].map(stderrPath)) {
-    const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0
-    if (size < 4 * LAST_LINES.bytes) continue
-    const end = readFileSync(path).subarray(-LAST_LINES.bytes)
-    writeFileSync(path, end) // it was opened to append: what comes next stands after this
-  }
-}
-
-/** One that is still loading will do: it is ready sooner than a new one, and two would slow each other down. */
-function takeSpare(): Spare | undefined {
-  refillSoon()
-  const [spare] = spares
-  if (!spare) return undefined
-  spares.delete(spare)
-  spare.child.removeAllListeners('exit').removeAllListeners('message')
-  return spare
-}
-
-// Refilled one at a time, and not in the middle of a burst of launches, which the loading would slow down.
-function refillSoon() {
-  clearTimeout(refillTimer)
-  refillTimer = setTimeout(attempt, pause, 'start a spare', refill)
-}
-
-function refill() {
-  const isLoading = [...spares].some(({ isReady }) => !isReady)
-  if (stopping || isLoading || spares.size >= SPARES) return
-  const spare = startTask()
-  const { child } = spare
-  spares.add(spare)
-  child.once('message', () => {
-    spare.isReady = true
-    pause = QUIET
-    attempt('start a spare', refill)
-  })
-  child.once(child.pid ? 'exit' : 'error', () => { // what could not be forked does not exit
-    spares.delete(spare)
-    rmSync(spare.stderr, { force: true })
-    pause = Math.min(2 * pause, LONGEST_PAUSE) // when all of them crash: a pause that grows, not a fork storm
-    refillSoon()
-  })
+  return hasOpen(pid, [logPath(id), stderrPath(id)])
 }
 
 // ---- Stop
@@ -634,7 +485,7 @@ function stop() {
   if (stopping && performance.now() - stopping > 250) running.forEach(run => signalRun(run, 'SIGKILL'))
   if (stopping) return
   stopping = performance.now()
-  for (const { child } of spares) child.kill('SIGKILL') // it has nothing to clean up
+  endSpares()
   running.forEach(run => cancelRun(run, 'the workers server was stopped'))
   leaveWhenIdle()
 }

@@ -111,6 +111,16 @@ export function set(target, property, value) {
 /** @param {Element} target @param {string} text */
 export const setText = (target, text) => set(target, 'textContent', text)
 
+/** A link that leads nowhere yet is no link: Enter would still follow it. @param {HTMLAnchorElement} link
+ * @param {string | undefined} href */
+export function setLink(link, href) {
+  if (link.getAttribute('href') === (href ?? null)) return
+  if (href === undefined) link.removeAttribute('href')
+  else link.href = href
+  link.role = href === undefined ? 'link' : null
+  link.ariaDisabled = href === undefined ? 'true' : null
+}
+
 /** The parts of a row, which are always the same.
  * @param {Element | undefined} row @returns {[Element, Element, Element, Element]} */
 export const partsOf = row => /** @type {any} */ (row?.children)

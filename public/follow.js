@@ -110,7 +110,7 @@ export class Connection {
     const reader = { id, next, receive, refuse, tell, waiting: [], handing: undefined }
     this.#readers.set(id, reader)
     // Trap: chunks for the reader before this one may be under way, and would be taken for the beginning. So this one
-    // gets a fresh socket; to all others that is a lost connection, from which they go on at their `next`.
+    // gets a fresh socket; to all others that is one more lost connection, from which they go on at their `next`.
     if (this.#left.has(id)) this.#openSocket()
     else this.#send({ start: id, next })
     if (this.#http) void this.#readOverHttp(reader, this.#http.signal)
@@ -354,9 +354,9 @@ export class Connection {
     try {
       const answer = await this.#fetch(path, { signal: AbortSignal.any([signal, AbortSignal.timeout(READ_TIME)]) })
       const { status, headers } = answer
-      const next = Number(headers.get('stream-next-offset'))
+      const next = Number(headers.get('stream-next-offset') ?? NaN)
       const isUpToDate = headers.has('stream-up-to-date')
-      if (!answer.ok) return { status, next, isUpToDate }
+      if (!answer.ok || Number.isNaN(next)) return { status, next, isUpToDate } // or what a proxy says in its place
       return { status, next, isUpToDate, entries: status === 204 ? [] : await answer.json() }
     } catch {
       return { status: 0, next: 0, isUpToDate: false }

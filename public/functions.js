@@ -31,7 +31,8 @@ import { count, counted } from './words.js'
 
 /** @type {[words: string, value: unknown][]} */
 const DELIMITERS = [
-  ['found from the first line', {}], ['comma', { delimiter: ',' }], ['semicolon', { delimiter: ';' }], ['tab', { delimiter: '\t' }],
+  ['found from the first line', {}],
+  ['comma', { delimiter: ',' }], ['semicolon', { delimiter: ';' }], ['tab', { delimiter: '\t' }],
 ]
 
 const SOURCE = `type Runner = { name: string, laps: number }

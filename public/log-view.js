@@ -1,7 +1,7 @@
 // The log of the run in view: which of its entries are shown (levels, search), the list of them, and the one that was
 // chosen, in full.
 
-import { calmPicture, element, make, partsOf, picture, redraw, set, setText } from './draw.js'
+import { calmPicture, element, make, partsOf, picture, redraw, set, setLink, setText } from './draw.js'
 import { contains, cut, describe, fullText, LEVELS, toText } from './entries.js'
 import { VirtualList } from './virtual-list.js'
 import { clock, count, counted } from './words.js'
@@ -76,9 +76,7 @@ function drawHead(/** @type {Run} */ run) {
   setText(element('log-count', HTMLElement), all === 0 ? '' : shownCount === all ? entries : part)
   const reading = run.read < 1 ? `Reading its log, ${Math.floor(run.read * 100)} %` : ''
   setText(element('log-note', HTMLElement), run.note || (run.ended ? reading : ''))
-  if (!run.start) download.removeAttribute('href') // or Enter would still follow it
-  else if (!download.href.includes(run.id)) download.href = `tasks/${run.id}/log.ndjson`
-  download.toggleAttribute('data-off', !run.start)
+  setLink(download, run.start ? `tasks/${run.id}/log.ndjson` : undefined)
   const empty = element('log-empty', HTMLElement)
   set(empty, 'hidden', shownCount > 0)
   setText(empty, all === 0 ? 'Nothing yet.' : scanned < all ? 'Searching …' : 'No entry matches.')

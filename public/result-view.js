@@ -1,7 +1,7 @@
 // What came out of a run, and what it found on the way. Warnings and errors that say where they were found are listed
 // beside the log; with the source in which that is, if it is known. functions.js has better words for some functions.
 
-import { calmPicture, element, make, partsOf, redraw, set, setText } from './draw.js'
+import { calmPicture, element, make, partsOf, redraw, set, setLink, setText } from './draw.js'
 import { cut, placeOf, toText } from './entries.js'
 import { inView } from './followed-runs.js'
 import { knownFunction } from './functions.js'
@@ -60,37 +60,22 @@ function drawFile() {
   const isProduced = name.startsWith(`${run.id}.`) // any other that it may have named cannot be had
   setText(file, known?.download ?? 'Download the file')
   set(file, 'hidden', !isProduced && !known?.download) // from the beginning, so that nothing moves when it can be used
-  file.toggleAttribute('data-off', !isProduced)
-  if (isProduced) file.href = `files/${encodeURIComponent(name)}`
-  else file.removeAttribute('href')
+  setLink(file, isProduced ? `files/${encodeURIComponent(name)}` : undefined)
 }
 
-// What went wrong stands where the result would, with its causes and where it happened.
+// What went wrong stands where the result would, with its causes and the place.
 function drawFailure() {
   const { done, error } = run
   const isFailed = done?.outcome === 'error' || done?.outcome === 'died'
   set(failure, 'hidden', !isFailed)
   setText(element('result-title', HTMLElement), isFailed ? 'What went wrong' : 'Result')
   if (!isFailed) return
-  const causes = causesOf(error?.['cause']).map(cause => `\nCaused by: ${cause}`)
-  const words = describeCause(error) || done.reason || 'It did not say what.'
-  setText(element('failure-words', HTMLElement), words + causes.join(''))
+  const { msg, code } = error ?? {} // its causes are in its message
+  const words = toText(msg) || done.reason || 'It did not say what.'
+  const isCoded = code !== undefined && !words.includes(toText(code))
+  setText(element('failure-words', HTMLElement), isCoded ? `${words} (${toText(code)})` : words)
   const stack = toText(error?.['stack']).split('\n').map(line => line.trim()).filter(line => line.startsWith('at '))
   setText(element('failure-stack', HTMLElement), stack.slice(0, STACK).join('\n'))
-}
-
-/** @param {unknown} cause @returns {string[]} */
-function causesOf(cause, depth = 0) {
-  if (cause === undefined || cause === null || depth > 5) return []
-  if (Array.isArray(cause)) return cause.slice(0, 5).flatMap(one => causesOf(one, depth + 1))
-  return [describeCause(cause), ...causesOf(Object(cause).cause, depth + 1)]
-}
-
-function describeCause(/** @type {unknown} */ cause) {
-  if (typeof cause !== 'object' || cause === null) return toText(cause)
-  const { msg, message, code } = /** @type {import('./functions.js').Fields} */ (cause)
-  const words = toText(msg ?? message) || toText(cause)
-  return code === undefined || words.includes(toText(code)) ? words : `${words} (${toText(code)})`
 }
 
 function drawWords() {

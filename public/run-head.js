@@ -28,7 +28,7 @@ const retry = element('retry', HTMLButtonElement)
 const other = element('other', HTMLAnchorElement)
 
 const canNotify = 'Notification' in window
-let isBlocked = canNotify && Notification.permission === 'denied' // asked seldom: the answer comes from another process
+let isBlocked = false // asked seldom: the answer comes from another process
 /** what is drawn: the one in view @type {Run} */
 let run
 let saidState = ''
@@ -153,12 +153,14 @@ wait.addEventListener('click', () => run.problem?.wait?.())
 retry.addEventListener('click', () => run.problem?.retry?.())
 notify.addEventListener('click', async () => {
   const asking = run
-  const permission = await Notification.requestPermission()
-  isBlocked = permission === 'denied'
-  asking.wantsNotice = !asking.wantsNotice && permission === 'granted'
+  asking.wantsNotice = !asking.wantsNotice && (await Notification.requestPermission()) === 'granted'
   redraw()
 })
 copies(element('share', HTMLButtonElement), () => location.href.replace(/&line=.*/, ''))
 
 // Elapsed time moves on while nothing arrives.
-setInterval(() => { if (inView && !inView.done) redraw() }, 500)
+setInterval(() => {
+  if (!inView || inView.done) return
+  isBlocked = canNotify && Notification.permission === 'denied'
+  redraw()
+}, 500)

@@ -6,7 +6,9 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { request as httpRequest, type IncomingHttpHeaders, type IncomingMessage, type OutgoingHttpHeaders } from 'node:http'
+import {
+  request as httpRequest, type IncomingHttpHeaders, type IncomingMessage, type OutgoingHttpHeaders,
+} from 'node:http'
 import { request as httpsRequest, type RequestOptions as HttpsOptions } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -62,7 +64,7 @@ export async function startProgram(command: string[], env: Record<string, string
  * which Node 20 reads at its start, for 70 ms a process.
  */
 export function bareEnvironment() {
-  const left = /^(HOST|PORT|RUNS|TASKS|LAUNCH|TOKEN|SPARES|PROCESS_LIMIT|TIME_LIMIT|KEEP_RUNS|MAX_.*|ALLOWED_.*|.*_ADDR|NODE_OPTIONS|NODE_TEST_CONTEXT|NODE_EXTRA_CA_CERTS)$/
+  const left = /^(HOST|PORT|RUNS|TASKS|TOKEN|SPARES|PROCESS_LIMIT|TIME_LIMIT|KEEP_RUNS|MAX_.*|ALLOWED_.*|LAUNCH|.*_ADDR|NODE_OPTIONS|NODE_TEST_CONTEXT|NODE_EXTRA_CA_CERTS)$/
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !left.test(name)))
 }
 
@@ -349,16 +351,17 @@ export function onEvents(response: IncomingMessage, take: (part: EventPart) => v
       const found = /^event: (data|control)\ndata:([^\n]*)$/.exec(event) ?? assert.fail(`not an event: ${event}`)
       const value = JSON.parse(found[2]!)
       if (found[1] === 'data') entries = value
-      else take({ next: Number(value.streamNextOffset), entries: entries.splice(0), isClosed: value.streamClosed === true })
+      else take({ next: Number(value.streamNextOffset), entries: entries.splice(0), isClosed: value.streamClosed })
     }
   })
 }
 
-type EventPart = { next: number; entries: Entry[]; isClosed: boolean }
+type EventPart = { next: number; entries: Entry[]; isClosed?: boolean }
 
 /** What opens a WebSocket. */
 export const UPGRADE = {
-  Connection: 'Upgrade', Upgrade: 'websocket', 'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Key': 'AAAAAAAAAAAAAAAAAAAAAA==',
+  Connection: 'Upgrade', Upgrade: 'websocket',
+  'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Key': 'AAAAAAAAAAAAAAAAAAAAAA==',
 }
 
 export const port = ({ url }: App) => Number(new URL(url).port)

@@ -53,7 +53,9 @@ export function startFirefox(): Promise<Browser> {
 }
 
 /** Opens an address as another person would: with storage, cookies and rights of its own, until the test ends. */
-export async function openPage(t: TestContext, browser: Browser, url: string, look: BrowserContextOptions = {}) {
+export async function openPage(
+  t: TestContext, browser: Browser, url: string, look: BrowserContextOptions = {},
+): Promise<Page> {
   // without motion, which costs much where the picture is made without a graphics card
   const context = await browser.newContext({ reducedMotion: 'reduce', ...look })
   context.setDefaultTimeout(PATIENCE)
@@ -115,5 +117,6 @@ export async function steps(page: Page): Promise<number[]> {
 /** What the console complains of: also what the page's policy blocked, and what could not be loaded. */
 export async function complaints(page: Page): Promise<string[]> {
   const messages = await page.consoleMessages({ filter: 'all' })
-  return messages.filter(message => message.type() === 'error').map(String)
+  return messages.filter(message => message.type() === 'error')
+    .map(message => `${message.text()} ${message.location().url}`)
 }

@@ -1,6 +1,6 @@
 // The whole program over machines: the web server on one, the workers server on another, tasks on the nodes of a Slurm.
-// slurm.sh makes the machines and starts the Slurm, for this file alone, which runs there once more. Where it cannot make
-// machines, both nodes are this one, and what needs a network is left out.
+// slurm.sh makes the machines and starts the Slurm, for this file alone, which runs there once more. Where it cannot
+// make machines, both nodes are this one, and what needs a network is left out.
 
 import assert from 'node:assert/strict'
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
@@ -9,9 +9,8 @@ import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from
 import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { after, afterEach, before, suite, test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { curveKeyPair, Request, Subscriber, XPublisher } from 'zeromq'
-import { App, ROOT, startServer, type Run } from './app.ts'
+import { App, ROOT, startServer, until, type Run } from './app.ts'
 
 const SLURM = join(import.meta.dirname, 'slurm.sh')
 const SLURM_RUN = join(import.meta.dirname, 'slurm-run')
@@ -54,7 +53,7 @@ else suite('On a cluster', () => {
   })
 
   /** Starts these runs at once, and waits until each has said something. */
-  async function start(...calls: [method: string, args?: unknown[], options?: { timeLimit: number }][]): Promise<Run[]> {
+  async function start(...calls: Parameters<App['start']>[]): Promise<Run[]> {
     const runs = await Promise.all(calls.map(call => app.start(...call)))
     for (const run of runs) await run.reader.until(({ entries }) => entries.length > 1)
     return runs
@@ -62,7 +61,7 @@ else suite('On a cluster', () => {
 
   /** Until no process of a run is left on a node, and Slurm says the same. */
   async function untilNodesAreFree() {
-    while (slurm('squeue', '--noheader') || jobsOnNodes(app.runs).length) await sleep(20)
+    await until(() => !slurm('squeue', '--noheader') && !jobsOnNodes(app.runs).length)
   }
 
   test('the README shows the script as it is', () => {
@@ -70,7 +69,7 @@ else suite('On a cluster', () => {
   })
 
   test('runs are on both nodes at once; one more than there are processors waits, and then runs', async () => {
-    const runs = await start(...Array.from({ length: 4 }, (): [string, string[]] => ['tick', ['first']]))
+    const runs = await start(...Array(4).fill(['tick', ['first']]))
     assert.deepEqual(runs.map(nodeOf).sort(), ['n1', 'n1', 'n2', 'n2'])
     const more = await app.start('tick', ['second'])
     await untilQueued(more)
@@ -119,7 +118,7 @@ else suite('On a cluster', () => {
     await app.kill('workers')
     process.kill(doomed.pid, 'SIGKILL')
     const size = steady.log().length
-    while (steady.log().length < size + 100) await sleep(20)
+    await until(() => steady.log().length > size + 100)
     await app.startWorkers()
     assert.equal((await doomed.outcome()).outcome, 'died')
     assert.equal((await polite.cancel()).status, 202)
@@ -129,7 +128,7 @@ else suite('On a cluster', () => {
     await untilNodesAreFree()
   })
 
-  test('a stranger on the network, with keys but not the public one of the server, gets nowhere', needsNetwork, async t => {
+  test('a stranger on the network, with keys but without that of the server, gets nowhere', needsNetwork, async t => {
     const [run] = await start(['tick', ['fifth']]) as [Run]
     const { publicKey: curvePublicKey, secretKey: curveSecretKey } = curveKeyPair()
     const curveServerKey = curveKeyPair().publicKey
@@ -139,9 +138,10 @@ else suite('On a cluster', () => {
       const [publisher, reader] = [new XPublisher(options), new Subscriber(options)]
       t.after(() => [caller, publisher, reader].forEach(socket => socket.close()))
       reader.subscribe()
-      for (const [socket, address] of [[caller, 'REP_ADDR'], [publisher, 'XSUB_ADDR'], [reader, 'XPUB_ADDR']] as const) {
+      const { REP_ADDR, XSUB_ADDR, XPUB_ADDR } = app.env
+      for (const [socket, address] of [[caller, REP_ADDR], [publisher, XSUB_ADDR], [reader, XPUB_ADDR]] as const) {
         const refused = refusal(socket)
-        socket.connect(app.env[address]!)
+        socket.connect(address!)
         await refused
       }
       await Promise.all([
@@ -170,8 +170,8 @@ else suite('On a cluster', () => {
     assert.equal(await (await fetch(`${url}tasks/${run.id}/log.ndjson`)).text(), run.log())
   })
 
-  test('a node is cut off: its runs die for that reason, for good; those on the other node go on', needsNetwork, async () => {
-    const runs = await start(...Array.from({ length: 4 }, (): [string, string[]] => ['tick', ['sixth']]))
+  test('a node is cut off: its runs die for that reason, for good; those on the other go on', needsNetwork, async () => {
+    const runs = await start(...Array(4).fill(['tick', ['sixth']]))
     const [others, lost] = ['n1', 'n2'].map(node => runs.filter(run => nodeOf(run) === node)) as [Run[], Run[]]
     execFileSync('ip', ['link', 'set', 'n2', 'down'])
     for (const run of lost) {
@@ -182,12 +182,12 @@ else suite('On a cluster', () => {
     const logs = lost.map(run => run.log())
     const assertNothingFollows = () => assert.deepEqual(lost.map(run => run.log()), logs)
     const isLost = (job: string) => lost.some(({ id }) => job === `longrun-${id}`)
-    while (jobsOnNodes(app.runs).some(isLost)) { // until the tasks see by their logs that they have been ended
+    await until(() => { // the tasks see by their logs that they have been ended
       assertNothingFollows()
-      await sleep(20)
-    }
+      return !jobsOnNodes(app.runs).some(isLost)
+    })
     execFileSync('ip', ['link', 'set', 'n2', 'up'])
-    while (slurm('sinfo', '--noheader', '--nodes=n2', '--format=%T') !== 'idle') await sleep(20)
+    await until(() => slurm('sinfo', '--noheader', '--nodes=n2', '--format=%T') === 'idle')
     const again = await start(['process', [3, 1]], ['process', [3, 1]])
     for (const run of again) assert.equal((await run.outcome()).outcome, 'ok')
     app.letGo('sixth')
@@ -211,10 +211,12 @@ function slurm(command: string, ...args: string[]): string {
   return execFileSync(command, args, { encoding: 'utf8' }).trim()
 }
 
+/** The node on which a run is. */
 const nodeOf = ({ id }: Run) => slurm('squeue', '--noheader', `--name=longrun-${id}`, '--format=%N')
 
-async function untilQueued({ id }: Run) {
-  while (slurm('squeue', '--noheader', `--name=longrun-${id}`, '--format=%T') !== 'PENDING') await sleep(20)
+/** Until Slurm knows of a run, and has no place for it. */
+function untilQueued({ id }: Run) {
+  return until(() => slurm('squeue', '--noheader', `--name=longrun-${id}`, '--format=%T') === 'PENDING')
 }
 
 /** The names of the jobs of which there are processes on a node. */

@@ -3,7 +3,11 @@
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, constants, existsSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync, closeSync, constants, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync,
+  truncateSync, writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import type { Note } from '../log.ts'
@@ -137,6 +141,18 @@ test('a cancel holds when the workers server is killed within the grace, whether
   }
 })
 
+test('a run ends, however much its process said on stderr while nobody was there to cut it', async t => {
+  const app = await startApp(t)
+  const run = await app.start('polite')
+  await run.reader.until(({ entries }) => entries.length > 1)
+  await app.kill('workers')
+  truncateSync(join(app.runs, `${run.id}.stderr`), 5 * 2 ** 30) // a hole takes no room
+  appendFileSync(join(app.runs, `${run.id}.stderr`), '\nlast words\n')
+  process.kill(run.pid, 'SIGKILL')
+  await app.startWorkers()
+  assert.match((await run.outcome()).reason!, /last words$/)
+})
+
 test('what a run has left is ended by the next workers server, when there was none at its end', async t => {
   const app = await startApp(t)
   const run = await app.start('daemons', ['wait'])
@@ -147,6 +163,13 @@ test('what a run has left is ended by the next workers server, when there was no
   await app.startWorkers()
   for (const pid of (entries[1]!.data as { pids: number[] }).pids) await gone(pid)
   assert.equal((await run.outcome()).outcome, 'died')
+})
+
+test('what a run has left goes with it, whatever the folder of the runs is called', async t => {
+  const app = await startApp(t, { RUNS: mkdtempSync(join(tmpdir(), 'longrun-läufe-')) })
+  const run = await app.start('daemons', ['return'])
+  await run.outcome()
+  for (const pid of (run.reader.entries[1]!.data as { pids: number[] }).pids) await gone(pid)
 })
 
 test('a process group whose leader has died is nobody that an old log can name', async t => {

@@ -5,14 +5,14 @@ import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Dealer } from 'zeromq'
-import { App, gone, processesOf, ROOT, startApp, startServer, type Run } from './app.ts'
+import { App, gone, processesOf, ROOT, startApp, startServer, tcpAddresses, type Run } from './app.ts'
 
 suite('A task', { concurrency: 4 }, () => {
   const app = new App({ PROCESS_LIMIT: '16', SPARES: '2', MAX_LOG: '30000000' })
@@ -275,6 +275,7 @@ suite('The workers server', { concurrency: 4 }, () => {
       assert.match(message, /cannot start a process: .*EMFILE/)
     }
     limits('1024')
+    assert.deepEqual(readdirSync(app.runs).filter(name => name.endsWith('.stderr')), [], 'nothing of them is left')
     assert.equal((await app.call('process', '', randomUUID(), '[1,1]'))[0], '')
   })
 
@@ -430,11 +431,25 @@ suite('The workers server', { concurrency: 4 }, () => {
 
   test('started twice: the second refuses with a clear message, the first is unharmed', async t => {
     const app = await startApp(t)
-    await assert.rejects(startServer('workers.ts', app.env), /another workers server is running on ipc:/)
+    const run = await app.start('tick', ['go'])
+    const other = mkdtempSync(join(tmpdir(), 'longrun-other-'))
+    t.after(() => rmSync(other, { recursive: true }))
+    const addresses = Object.fromEntries(['REP', 'XSUB', 'XPUB'].map(name => [`${name}_ADDR`, `ipc://${app.runs}/${name.toLowerCase()}.sock`]))
+    const refuses = async () => {
+      for (const env of [{}, tcpAddresses()]) {
+        await assert.rejects(startServer('workers.ts', { ...app.env, ...env }), new RegExp(`another workers server is running on ${app.runs}, process ${app.workers.process.pid}`))
+      }
+      await assert.rejects(startServer('workers.ts', { ...app.env, ...addresses, RUNS: other }), /another workers server is running on ipc:/)
+    }
+    await refuses()
     app.workers.process.kill('SIGSTOP') // even when it cannot answer
-    await assert.rejects(startServer('workers.ts', app.env), /another workers server is running on ipc:/)
+    await refuses()
     app.workers.process.kill('SIGCONT')
+    app.letGo('go')
+    assert.equal((await run.outcome()).outcome, 'ok')
     assert.equal((await (await app.start('process', [3, 1])).outcome()).outcome, 'ok')
+    for (const name of ['rep', 'xsub', 'xpub']) rmSync(join(app.runs, `${name}.sock`))
+    await assert.rejects(startServer('workers.ts', app.env), /another workers server is running on/)
   })
 
   test('starts normally over stale sockets, over torn, empty and foreign files, and with an old unfinished run', async t => {

@@ -1,14 +1,13 @@
-// Tasks below a launcher (LAUNCH), on this machine: `prlimit` and `nice`, which become the task, and a script that stands
-// for it, as one around the client of an engine does. A real engine: cluster.test.ts.
+// Tasks below a launcher (LAUNCH), on this machine: `prlimit` and `nice`, which become the task, and a script that
+// stands for it, as one around the client of an engine does. A real engine: cluster.test.ts.
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { getPriority, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { App, processesOf, startApp } from './app.ts'
+import { App, gone, processesOf, startApp, until } from './app.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'longrun-launch-'))
 after(() => rmSync(folder, { recursive: true }))
@@ -33,7 +32,7 @@ suite('Below a launcher', { concurrency: 3 }, () => {
       test('report live, from start to done, and know what they are given', async () => {
         const run = await app.start('tick', ['go'])
         await run.reader.until(({ entries }) => entries.length > 3)
-        assert.deepEqual((run.reader.entries[0]!.data as { pid: number }).pid, run.pid)
+        assert.equal((run.reader.entries[0]!.data as { pid: number }).pid, run.pid)
         app.letGo('go')
         assert.equal((await run.outcome()).outcome, 'ok')
         const echo = await app.start('takes', ['a "b" $c *', 9, -0.5, false])
@@ -64,7 +63,8 @@ suite('Below a launcher', { concurrency: 3 }, () => {
       test('leave no process that they have started', async () => {
         for (const how of ['return', 'wait']) {
           const run = await app.start('parent', [how])
-          const { pids } = (await run.reader.until(({ entries }) => entries.length > 1)).entries[1]!.data as { pids: number[] }
+          const { entries } = await run.reader.until(({ entries }) => entries.length > 1)
+          const { pids } = entries[1]!.data as { pids: number[] }
           if (how === 'wait') process.kill(run.pid, 'SIGKILL')
           await run.outcome()
           for (const pid of pids) await gone(pid)
@@ -80,7 +80,7 @@ suite('Below a launcher', { concurrency: 3 }, () => {
         assert.deepEqual((await run.types()).slice(-2), ['error', 'done'])
         app.letGo('later')
         assert.equal((await other.outcome()).outcome, 'ok')
-        while (processesOf(app.runs).some(({ command }) => command.includes(run.id))) await sleep(10)
+        await until(() => !processesOf(app.runs).some(({ command }) => command.includes(run.id)))
       })
     })
   }
@@ -126,7 +126,7 @@ suite('Below a launcher', { concurrency: 3 }, () => {
   })
 
   for (const LAUNCH of ['nice -n 10', STANDING]) {
-    test(`the workers server is killed and started again: the runs by ${LAUNCH.split('/').at(-1)} are its own`, async t => {
+    test(`the workers server is killed and started again: runs by ${LAUNCH.split('/').at(-1)} are its own`, async t => {
       const app = await startApp(t, { LAUNCH, PROCESS_LIMIT: '4' })
       const steady = await app.start('tick', ['go'], { callId: 'steady' })
       const limited = await app.start('polite', [], { timeLimit: 5 })
@@ -136,7 +136,7 @@ suite('Below a launcher', { concurrency: 3 }, () => {
       await app.kill('workers')
       process.kill(doomed.pid, 'SIGKILL')
       const size = steady.log().length
-      while (steady.log().length < size + 100) await sleep(10)
+      await until(() => steady.log().length > size + 100)
       await app.startWorkers()
       assert.equal((await doomed.outcome()).outcome, 'died')
       assert.match((await app.call('process', 'steady', randomUUID(), '[]'))[1], /already running/)
@@ -166,16 +166,17 @@ suite('Below a launcher', { concurrency: 3 }, () => {
     }
     assert.equal((await app.request('GET', '/health')).body.running, 0)
     assert.deepEqual((await app.request('GET', '/tasks')).body, [])
-    assert.deepEqual(readdirSync(app.runs).filter(name => name.endsWith('.ndjson')), [])
+    assert.deepEqual(readdirSync(app.runs).filter(name => /ndjson|stderr/.test(name)), [])
   })
 
   test('a launcher that fails, or starts nothing, is the end of the run, and says why', async t => {
-    for (const [text, outcome] of [['echo no account >&2; exit 3', /exit code 3/], ['echo no account >&2', /exit code 0/]] as const) {
-      const app = await startApp(t, { LAUNCH: script('failing', text), PROCESS_LIMIT: '1' })
+    for (const code of [0, 3]) {
+      const LAUNCH = script('failing', `echo no account >&2; exit ${code}`)
+      const app = await startApp(t, { LAUNCH, PROCESS_LIMIT: '1' })
       const run = await app.start('process', [1, 1])
       const done = await run.outcome()
       assert.equal(done.outcome, 'died')
-      assert.match(done.reason!, outcome)
+      assert.match(done.reason!, new RegExp(`exit code ${code}`))
       assert.match(JSON.stringify(run.reader.entries.at(-2)), /no account/)
       assert.deepEqual(await run.types(), ['start', 'error', 'done'])
       await untilIdle(app)
@@ -198,12 +199,5 @@ function script(name: string, text: string): string {
 
 /** Until every place is free. */
 async function untilIdle(app: App) {
-  while ((await app.request('GET', '/health')).body.running) await sleep(10)
-}
-
-/** Until a process has gone. A zombie has gone: it has no command line. */
-async function gone(pid: number) {
-  try {
-    while (readFileSync(`/proc/${pid}/cmdline`).length) await sleep(10)
-  } catch {} // no such process
+  await until(async () => (await app.request('GET', '/health')).body.running === 0)
 }

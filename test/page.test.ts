@@ -44,6 +44,13 @@ async function open(t: TestContext, path = '/', look: BrowserContextOptions = {}
 const text = (page: Page, selector: string) => page.locator(selector).innerText()
 const rows = (page: Page, list: string) => page.locator(`${list} .row:not([hidden])`).allTextContents()
 const lines = (id: string) => readFileSync(join(app.runs, `${id}.ndjson`), 'utf8').trimEnd().split('\n')
+/** What the foot of the log says when all of a run has arrived: progress has its bar, and is left out of the log. */
+function whole(id: string) {
+  const all = lines(id)
+  const shown = all.filter(line => !line.startsWith('{"type":"progress"'))
+  const [n, of] = [shown.length.toLocaleString('en'), all.length.toLocaleString('en')]
+  return n === of ? `${n} entries` : `${n} of ${of} entries`
+}
 const upTo = (n: number) => Array.from({ length: n }, (_, step) => step)
 
 /** What the file is that the page offers. */
@@ -141,7 +148,7 @@ test('reloading in the middle, or opening the address elsewhere, shows the whole
   await Promise.all([state(page, 'ok'), state(other, 'ok')])
   for (const reader of [page, other]) {
     assert.deepEqual(await steps(reader), upTo(60))
-    await counts(reader, '62 entries')
+    await counts(reader, whole(id))
   }
   assert.equal(await page.locator('#runs .name').first().innerText(), 'process(60, 30)', 'the list names it')
   await other.locator(`#runs a[href*="${elsewhere.id}"]`).waitFor()
@@ -240,7 +247,7 @@ test('the connection is lost and comes back: the log goes on, nothing is missing
   await sees(page, 'nothing is missing')
   await state(page, 'ok')
   assert.deepEqual(await steps(page), upTo(150))
-  await counts(page, `${lines(id).length} entries`)
+  await counts(page, whole(id))
 })
 
 test('when the workers server does not answer, the page says so, and nothing is started later', { skip }, async t => {
@@ -257,7 +264,7 @@ test('when the workers server does not answer, the page says so, and nothing is 
   await page.click('#retry')
   await state(page, 'ok')
   await page.click(`#runs a[href*="${id}"]`)
-  await counts(page, '202 entries')
+  await counts(page, whole(id))
   assert.deepEqual(await steps(page), upTo(200))
 })
 
@@ -403,7 +410,7 @@ test('in a background tab the run goes on: title, and a notification if it was a
   assert.deepEqual(await notices.jsonValue(), ['tick("noticed"): Finished'])
   await turn(false)
   await state(page, 'ok')
-  await counts(page, `${lines(id).length} entries`)
+  await counts(page, whole(id))
 })
 
 test('under the hood, the path lights up, and the frames can be read', { skip }, async t => {
@@ -549,13 +556,15 @@ test('in no state and no look does axe-core find a barrier', { skip }, async t =
 // ---- At a glance
 
 test('whatever a task reports, in any field, is one odd row, and the rest is shown as ever', { skip }, async t => {
-  const odd: unknown[] = [{ toString: 'x' }, null, [[]], { msg: { msg: null } }, -1, '', true, '\u202e', { length: 1e9 }]
+  const odd: unknown[] = [
+    { toString: 'x' }, null, [[]], { msg: { msg: null } }, -1, '', true, '\u202e', { length: 1e9 },
+  ]
   const entries = odd.flatMap(what => [
-    ['warning', what, { line: what, column: what, code: what, file: what }], ['error', what], ['log', what], ['msg', what],
-    ['progress', what, what, what],
+    ['warning', what, { line: what, column: what, code: what, file: what }],
+    ['error', what], ['log', what], ['msg', what], ['progress', what, what, what],
   ])
-  const progress = [[-5, 10], [20, 10], ['7', 10], [1, 0], [1, -1], [null, null], [3, 4, 'steps']].map(told => ['progress', ...told])
-  const run = await app.start('reports', [{ ...entries, ...Object.fromEntries(progress.map((told, at) => [`p${at}`, told])) }])
+  const progress = [[-5, 10], [20, 10], ['7', 10], [1, 0], [1, -1], [null, null], [3, 4, 'steps']]
+  const run = await app.start('reports', [{ ...[...entries, ...progress.map(told => ['progress', ...told])] }])
   await run.outcome()
   const page = await open(t, `/?run=${run.id}`)
   await state(page, 'ok')
@@ -566,8 +575,9 @@ test('whatever a task reports, in any field, is one odd row, and the rest is sho
 })
 
 test('progress that cannot be is never shown as more than all, or less than nothing', { skip }, async t => {
-  for (const [told, percent] of [[[-5, 10], '0 %'], [[20, 10], '100 %'], [[5, 10], '50 %'], [['7', 10], '4']] as const) {
-    const run = await app.start('reports', [{ one: ['progress', ...told], two: ['throw'] }]) // ends with an error
+  const told = [[[-5, 10], '0 %'], [[20, 10], '100 %'], [[5, 10], '50 %'], [['7', 10], '4']] as const
+  for (const [progress, percent] of told) {
+    const run = await app.start('reports', [{ one: ['progress', ...progress], two: ['throw'] }]) // ends with an error
     await run.outcome()
     const page = await open(t, `/?run=${run.id}`)
     await has(page, '#percent', new RegExp(`^${percent}$`)) // what is no number is no progress: the entries are counted
@@ -631,7 +641,9 @@ test('Ctrl-F finds all that an entry contains, and steps through the hits', { sk
 })
 
 test('colours and overwriting of the command line are not shown raw', { skip }, async t => {
-  const run = await app.start('reports', [{ a: ['log', '\x1b[1;31mred\x1b[0m'], b: ['msg', ' 10 %\r 20 %\r\n'], c: ['log', 'a\r\nb'] }])
+  const run = await app.start('reports', [{
+    a: ['log', '\x1b[1;31mred\x1b[0m'], b: ['msg', ' 10 %\r 20 %\r\n'], c: ['log', 'a\r\nb'],
+  }])
   await run.outcome()
   const page = await open(t, `/?run=${run.id}`)
   await counts(page, '5 entries')
@@ -640,8 +652,8 @@ test('colours and overwriting of the command line are not shown raw', { skip }, 
 })
 
 test('one error among very many entries is seen beside the log, and a click goes there', { skip }, async t => {
-  const many = (n: number) => Object.fromEntries(upTo(n).map(at => [`w${at}`, ['warning', 'w']]))
-  const run = await app.start('reports', [{ ...many(5000), e: ['error', 'the one'], ...Object.fromEntries(Object.entries(many(3000)).map(([key, entry]) => [`x${key}`, entry])) }])
+  const entries = upTo(8001).map(at => (at === 5000 ? ['error', 'the one'] : ['warning', 'one of many']))
+  const run = await app.start('reports', [{ ...entries }])
   await run.outcome()
   const page = await open(t, `/?run=${run.id}`)
   const words = '1 error and 8,000 warnings along the log, the first error is entry 5,002'
@@ -660,8 +672,8 @@ test('what cannot be sent is said at the field; what is left blank has its defau
   await page.fill('form[data-method=takes] [name=number]', '1')
   await page.fill('form[data-method=takes] [name=object]', '{ not JSON')
   await page.click('form[data-method=takes] button.primary')
-  const message = await page.locator('form[data-method=takes] [name=object]').evaluate(field => (field as HTMLTextAreaElement).validationMessage)
-  assert.match(message, /^Not JSON/)
+  const field = page.locator('form[data-method=takes] [name=object]')
+  assert.match(await field.evaluate(field => (field as HTMLTextAreaElement).validationMessage), /^Not JSON/)
   await start(page, 'takes', { object: '' })
   await state(page, 'ok')
   assert.deepEqual(JSON.parse(await text(page, '#result-text')), ['s', 3, 1, false, {}])
@@ -679,7 +691,12 @@ test('a copy that is not the whole log says how much it is', { skip }, async t =
 test('where no WebSocket gets through, the page follows over HTTP, and says so', { skip }, async t => {
   const page = await open(t)
   await page.addInitScript(() => {
-    Object.assign(globalThis, { WebSocket: class { constructor() { setTimeout(() => (this as unknown as WebSocket).onclose?.(new CloseEvent('close'))) } close() {} } })
+    class WebSocket {
+      onclose?: () => void
+      constructor() { setTimeout(() => this.onclose?.()) }
+      close() {}
+    }
+    Object.assign(globalThis, { WebSocket })
   })
   await page.reload()
   await sees(page, 'Connected, without WebSocket')
@@ -691,7 +708,7 @@ test('where no WebSocket gets through, the page follows over HTTP, and says so',
   await sees(page, 'nothing is missing')
   await state(page, 'ok')
   assert.deepEqual(await steps(page), upTo(100))
-  await counts(page, `${lines(id).length} entries`)
+  await counts(page, whole(id))
 })
 
 test('any page can follow runs by follow.js: each entry once, all over one WebSocket', { skip }, async t => {
@@ -712,4 +729,32 @@ test('any page can follow runs by follow.js: each entry once, all over one WebSo
   }, runs.map(({ id }) => id))
   assert.deepEqual(seen, runs.map(({ id }) => lines(id).map(line => JSON.parse(line))))
   assert.equal(sockets.length, 1)
+})
+
+test('where the system sets the colours, what is pressed, chosen and current is told by lines', { skip }, async t => {
+  const run = await app.start('crash', ['on purpose', 5])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`, { forcedColors: 'active' })
+  await counts(page, '8 entries')
+  await page.click('.chip[data-level=msg]')
+  await page.press('#log-list', 'End')
+  const styleOf = (selector: string, property: string) => page.locator(selector).first()
+    .evaluate((found, property) => getComputedStyle(found).getPropertyValue(property), property)
+  const widthOf = (pressed: boolean) => styleOf(`.chip[aria-pressed=${pressed}]`, 'border-top-width')
+  assert.notEqual(await widthOf(true), await widthOf(false))
+  for (const chosen of ['#log-list .row[aria-selected=true]', '#runs a[aria-current]']) {
+    assert.equal(await styleOf(chosen, 'outline-style'), 'solid', chosen)
+  }
+  assert.equal(await styleOf('.bar', 'border-top-style'), 'solid')
+  assert.equal(await styleOf('#log-list .row[data-level=log]', 'border-left-width'), '0px', 'only problems have a mark')
+  assert.notEqual(await styleOf('#log-list .row[data-level=error]', 'border-left-width'), '0px')
+})
+
+test('the second window lists what the first one has started, with a title', { skip }, async t => {
+  const first = await open(t)
+  const second = await first.context().newPage()
+  await second.goto(app.url)
+  await sees(second, 'Connected')
+  const id = await start(first, 'process', { steps: 7, delay: 1 })
+  await second.locator(`#runs a[href*="${id}"] .name`, { hasText: /^process\(7, ?1\)$/ }).waitFor()
 })

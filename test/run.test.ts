@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Entry } from '../log.ts'
+import { packEntry, type Entry } from '../log.ts'
 import { App, ROOT, startApp } from './app.ts'
 
 suite('A run', () => {
@@ -236,6 +236,20 @@ test('of finished runs, the oldest go first, with what they produced', async t =
   while (left() > 4) await sleep(20) // a log, and a file, of two runs: readers have had the time to fetch the end
   const statuses = await Promise.all(produced.map(async name => (await app.request('GET', `/files/${name}`)).status))
   assert.deepEqual(statuses, [404, 404, 200, 200])
+})
+
+test('finished runs take no memory for what they were called with', async t => {
+  const app = new App({ SPARES: '0', NODE_OPTIONS: '--max-old-space-size=100' })
+  t.after(() => app.end())
+  await app.startWorkers()
+  await app.kill('workers')
+  for (let at = 0; at < 200; at++) {
+    const text = String.fromCharCode(97 + at % 26).repeat(1_000_000)
+    const start = packEntry('start', { method: 'process', args: [text], callId: '', pid: 0, timeLimit: 0 })
+    writeFileSync(join(app.runs, `old${at}.ndjson`), start + packEntry('done', { outcome: 'ok', seconds: 1 }), { mode: 0o600 })
+  }
+  await app.startWorkers()
+  assert.equal(JSON.parse((await app.call('list', '', '', '[]'))[1]).length, 200)
 })
 
 test('a run that is not to be kept has its end all the same', async t => {

@@ -369,7 +369,7 @@ class Events {
     assert.equal(response.statusCode, 200)
     this.response = response
     onEvents(response, ({ next, entries, isClosed }) => {
-      this.isClosed = isClosed
+      this.isClosed = isClosed === true
       if (entries.length) this.reader.receive(JSON.stringify({ id: this.reader.id, next, entries }))
     })
   }

@@ -3,8 +3,8 @@
 #
 #     test/slurm.sh srun --nodes=2 hostname
 #
-# As root, these are machines. Each node has a network and processes of its own, ctl, where slurmctld runs, a network; the
-# command runs where their cables meet, and sees their processes in /run/proc only:
+# As root, these are machines. Each node has a network and processes of its own, ctl, where slurmctld runs, a network;
+# the command runs where their cables meet, and sees their processes in /run/proc only:
 #
 #     10.77.0.1 command ─ bridge ┬─ ctl 10.77.0.3          a shared folder: TMPDIR
 #                                ├─ n1  10.77.0.11         to cut a cable: ip link set n1 down

@@ -35,7 +35,8 @@ suite('The log of a run is a stream', { concurrency: true, timeout: 300_000 }, (
     app.request('GET', `/tasks/${run.id}/log${query}`, undefined, headers)
   const entriesOf = (run: Run): Entry[] => run.log().trim().split('\n').map(line => JSON.parse(line))
   const offset = (position: number) => String(position).padStart(16, '0')
-  const sayings = ({ headers }: Answer) => ['next-offset', 'up-to-date', 'closed'].map(name => headers.get(`stream-${name}`))
+  const sayings = ({ headers }: Answer) =>
+    ['next-offset', 'up-to-date', 'closed'].map(name => headers.get(`stream-${name}`))
 
   suite('read to catch up', { concurrency: true }, () => {
     test('from its beginning: an array of entries, by -1, by 0, and without an offset', async () => {
@@ -72,7 +73,7 @@ suite('The log of a run is a stream', { concurrency: true, timeout: 300_000 }, (
       assert.deepEqual(sayings(await read(quiet)), [offset(quiet.log().length), 'true', null])
     })
 
-    test('in parts when it is long: each offset is larger than the last as text, and only the last part is the end', async () => {
+    test('in parts when it is long: offsets grow as text, and only the last part is the end', async () => {
       const run = await app.start('flood', [30_000])
       await run.outcome()
       const entries: Entry[] = []
@@ -91,10 +92,11 @@ suite('The log of a run is a stream', { concurrency: true, timeout: 300_000 }, (
       assert.deepEqual(entries, entriesOf(run))
     })
 
-    test('not at all by what is no offset, where no line begins, and beyond the end of a run that has ended', async () => {
+    test('not at all by what is no offset, where no line begins, and beyond the end when it is final', async () => {
       const wrong = [
-        '', '0,1', '0%201', '-2', '-0', '+0', '1.0', '1e2', '0x0', 'NaN', 'Now', 'tail', '9007199254740993', '0'.repeat(17), '%00', '0&offset=0',
-        'now&offset=now', '-1&offset=-1', '1', String(size - 1), String(size + 1), '9007199254740991',
+        '', '0,1', '0%201', '-2', '-0', '+0', '1.0', '1e2', '0x0', 'NaN', 'Now', 'tail', '9007199254740993', '%00',
+        '0'.repeat(17), '0&offset=0', 'now&offset=now', '-1&offset=-1', '1', String(size - 1), String(size + 1),
+        '9007199254740991',
       ]
       for (const given of wrong) {
         for (const live of ['', '&live=long-poll', '&live=sse']) {
@@ -246,6 +248,7 @@ suite('The log of a run is a stream', { concurrency: true, timeout: 300_000 }, (
       events.filter(({ type }) => type === 'control').map(({ data }) => data as Control)
     const data = ({ events }: Awaited<ReturnType<typeof eventsOf>>): Entry[] =>
       events.filter(({ type }) => type === 'data').flatMap(({ data }) => data)
+    const closing = (end: number): Control => ({ streamNextOffset: offset(end), upToDate: true, streamClosed: true })
 
     test('comes whole, each part followed by its offset, and ends with the run', async () => {
       const run = await app.start('process', [20, 20])
@@ -257,7 +260,7 @@ suite('The log of a run is a stream', { concurrency: true, timeout: 300_000 }, (
       all.events.forEach(({ type }, at) => type === 'data' && assert.equal(all.events[at + 1]!.type, 'control'))
       const offsets = controls(all).map(({ streamNextOffset }) => streamNextOffset)
       assert.deepEqual(offsets, offsets.toSorted())
-      assert.deepEqual(controls(all).at(-1), { streamNextOffset: offset(run.log().length), upToDate: true, streamClosed: true })
+      assert.deepEqual(controls(all).at(-1), closing(run.log().length))
       for (const { streamCursor, streamClosed } of controls(all)) assert.ok(streamClosed || /^\d+$/.test(streamCursor!))
     })
 
@@ -266,14 +269,15 @@ suite('The log of a run is a stream', { concurrency: true, timeout: 300_000 }, (
       assert.deepEqual(data(whole), entriesOf(ended))
       for (const given of [offset(size), 'now']) {
         const { events } = await eventsOf(ended, given)
-        assert.deepEqual(events, [{ type: 'control', data: { streamNextOffset: offset(size), upToDate: true, streamClosed: true } }])
+        assert.deepEqual(events, [{ type: 'control', data: closing(size) }])
       }
     })
 
-    test('says at once that it is up to date when nothing is new, and has a cursor beyond the one that is known', async () => {
+    test('says at once that nothing is new, and has a cursor beyond the one that is known', async () => {
       for (const given of ['-1', 'now', offset(quiet.log().length)]) {
         const { streamNextOffset, upToDate, streamClosed } = (await firstControl(given))
-        assert.deepEqual([streamNextOffset, upToDate, streamClosed], [offset(quiet.log().length), true, undefined], given)
+        const end = offset(quiet.log().length)
+        assert.deepEqual([streamNextOffset, upToDate, streamClosed], [end, true, undefined], given)
       }
       const { streamCursor } = await firstControl('-1')
       assert.ok(Number((await firstControl(`-1&cursor=${streamCursor}`)).streamCursor) > Number(streamCursor))
@@ -406,7 +410,7 @@ suite('A client that knows Durable Streams, and nothing of ours,', { concurrency
     })
   }
 
-  test('is told when the workers server does not answer, at the start; in the middle, a stream goes on when it is back', async t => {
+  test('is told when the workers server does not answer; a stream that has begun goes on when it is back', async t => {
     const app = await startApp(t)
     const run = await app.start('process', [200, 20])
     const response = await open(app, run.id, '?offset=-1&live=sse')
@@ -414,7 +418,7 @@ suite('A client that knows Durable Streams, and nothing of ours,', { concurrency
     let isClosed = false
     onEvents(response, part => {
       entries.push(...part.entries)
-      isClosed = part.isClosed
+      isClosed = part.isClosed === true
     })
     await until(() => entries.length > 10)
     await app.kill('workers')

@@ -17,7 +17,7 @@ import { WebSocket } from 'ws'
 import { Dealer, Publisher, Subscriber } from 'zeromq'
 import { unpackEntry, type Entry } from '../log.ts'
 import { packChunk } from '../protocol.ts'
-import { App, processesOf, Reader } from './app.ts'
+import { App, onEvents, processesOf, Reader } from './app.ts'
 
 export type Options = {
   seconds: number
@@ -244,32 +244,16 @@ class Page extends Client {
 }
 
 class Stream extends Client {
-  #entries: Entry[] = [] // whose position comes after them
-
   async connect() {
     const [follower] = this.followers as [Follower]
     const asked = get(`${this.app.url}/tasks/${follower.id}/log?offset=${follower.next}&live=sse`, { agent: false })
     const [response] = await once(asked, 'response') as [IncomingMessage]
     const closed = once(response, 'close')
-    response.on('error', () => {}) // cut off
-    if (response.statusCode !== 200) response.destroy() // it has not begun
-    let text = ''
-    response.setEncoding('utf8').on('data', (part: string) => {
-      const events = (text + part).split('\n\n')
-      text = events.pop()!
-      for (const event of events) this.#take(event, follower)
+    onEvents(response, ({ next, entries }) => {
+      if (entries.length) follower.receive(JSON.stringify({ id: follower.id, next, entries }))
     })
+    if (response.statusCode !== 200) response.destroy() // it has not begun
     return { stall: () => response.pause(), goOn: () => response.resume(), drop: () => response.destroy(), closed }
-  }
-
-  #take(event: string, follower: Follower) {
-    const [, type, data = ''] = /^event: (data|control)\ndata:(.*)$/.exec(event) ?? []
-    if (type === 'data') this.#entries = JSON.parse(data)
-    else if (type !== 'control') return event === ':' || follower.errors.push(`not an event: ${event.slice(0, 200)}`)
-    else if (this.#entries.length) {
-      const next = Number(JSON.parse(data).streamNextOffset)
-      follower.receive(JSON.stringify({ id: follower.id, next, entries: this.#entries.splice(0) }))
-    }
   }
 }
 
