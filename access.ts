@@ -3,13 +3,19 @@
 // web application that may see one run, by its key. Look for: admit.
 
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
-import type { IncomingHttpHeaders } from 'node:http'
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import { isIP } from 'node:net'
 import { networkInterfaces } from 'node:os'
+import { isId } from './log.ts'
 import { ALLOWED_HOSTS, ALLOWED_ORIGINS, HOST, TOKEN } from './settings.ts'
 
 /** What a request says of itself. The path as it came: never decoded or resolved, so none can lead elsewhere. */
 export type Asked = { path: string; query: URLSearchParams; headers: IncomingHttpHeaders }
+
+export function unpackAsked({ url = '', headers }: IncomingMessage): Asked {
+  const [path = '', search] = url.split('?', 2)
+  return { path, query: new URLSearchParams(search), headers }
+}
 
 /** An answer other than success: the message is for the user. */
 export class HttpError extends Error {
@@ -118,6 +124,15 @@ function cookieFor({ path, query, headers }: Asked): string | undefined {
   return `longrun=${TOKEN}; HttpOnly; SameSite=Strict${secure}`
 }
 
+/** A page that asks a person for the token, made of a form, and takes the run of the address along. */
+export function tokenForm({ path, query }: Asked, form: string): string {
+  const run = query.get('run')
+  const field = isId(run) ? `<input type="hidden" name="run" value="${run}">` : ''
+  const wrong = path === '/' && query.has('token') ? '<p role="alert">This is not the token of this server.</p>' : ''
+  const up = '../'.repeat(path.split('/').length - 2) || './' // from this path to the page
+  return form.replace('action="./"', `action="${up}"`).replace('</form>', `${field}${wrong}</form>`)
+}
+
 // ---- The key of a run
 
 /** The file that pages of all origins may have: it follows runs. */
@@ -140,7 +155,19 @@ function isShared(asked: Asked): boolean {
   return runOf(asked) !== undefined && ALLOWED_ORIGINS.includes(asked.headers.origin ?? '')
 }
 
-// ---- Pages of other origins (CORS)
+// ---- What a browser may do with an answer
+
+/** Of every answer. */
+export const HEADERS = {
+  'Content-Security-Policy': "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    + "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+  'X-Content-Type-Options': 'nosniff',
+  'X-Frame-Options': 'DENY',
+  'Referrer-Policy': 'no-referrer',
+  'Cross-Origin-Resource-Policy': 'same-origin',
+  'Cache-Control': 'no-store',
+  Vary: 'Origin',
+}
 
 /** What a script of another origin may read of an answer. */
 const EXPOSED = 'Stream-Next-Offset, Stream-Up-To-Date, Stream-Closed, Stream-Cursor, ETag, Content-Range, '

@@ -29,6 +29,26 @@ function join(chunks: Chunk[]): Chunk {
   return chunks.length === 1 ? first! : { ...first!, lines: Buffer.concat(chunks.map(({ lines }) => lines)) }
 }
 
+/**
+ * Makes something of a chunk that all its readers share, so once: its lines as the elements of a JSON array, between
+ * two texts. No entry is parsed for it: line breaks are turned into commas.
+ */
+export function oncePerChunk(around: (chunk: Chunk) => [head: string, foot: string]): (chunk: Chunk) => Buffer {
+  const made = new WeakMap<Chunk, Buffer>()
+  return chunk => {
+    const bytes = made.get(chunk) ?? wrap(chunk.lines.subarray(0, -1), ...around(chunk))
+    made.set(chunk, bytes)
+    return bytes
+  }
+}
+
+function wrap(lines: Buffer, head: string, foot: string): Buffer {
+  const bytes = Buffer.concat([Buffer.from(head), lines, Buffer.from(foot)])
+  const elements = bytes.subarray(head.length, head.length + lines.length)
+  for (let at = elements.indexOf(LF); at >= 0; at = elements.indexOf(LF, at + 1)) elements[at] = 44
+  return bytes
+}
+
 // ---- A reader
 
 /** Where the chunks of a reader go: all that it knows of its client. */
@@ -194,10 +214,7 @@ export class Readers {
     this.#source.unsubscribe(reader.id)
   }
 
-  /**
-   * A chunk that was published. All that arrives in one turn of the event loop is joined to one: so the more there is
-   * to do, the less each entry costs.
-   */
+  /** Takes what was published. All of one turn of the event loop is joined: the more there is, the less each costs. */
   receive(chunk: Chunk) {
     // Trap, prefix topics: who subscribes to "first" gets "first2", too. So the whole id is compared.
     const run = this.#runs.get(chunk.id)

@@ -1,6 +1,5 @@
-// The web server, the way to the page: HTTP, the WebSocket, and the logs as Durable Streams. It knows no remote
-// function and reads no entry; it keeps nothing that matters, so it can be killed at any time. Look for: ROUTES;
-// sendLog, by which outside programs follow a run; serveSocket, by which the page does.
+// The web server, the way to the page: HTTP and the WebSocket. It knows no remote function and reads no entry; it keeps
+// nothing that matters, so it can be killed at any time. Look for: ROUTES; serveSocket, by which a page follows runs.
 
 import { isUtf8 } from 'node:buffer'
 import { randomUUID } from 'node:crypto'
@@ -17,17 +16,19 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocketServer, type WebSocket } from 'ws'
 import { Subscriber } from 'zeromq'
 import {
-  admit, corsHeaders, HttpError, isLoopback, keyOf, ownHosts, preflightHeaders, sha256, type Asked, type Pass,
+  admit, corsHeaders, HEADERS, HttpError, isLoopback, keyOf, ownHosts, preflightHeaders, sha256, tokenForm, unpackAsked,
+  type Pass,
 } from './access.ts'
-import { INVALID_ID, isFile, isId, LF } from './log.ts'
+import { INVALID_ID, isFile, isId } from './log.ts'
 import {
   BusyError, callRemote, clientOf, createSocket, isLocal, MAX_ARGS, parseJson, RemoteError, RESERVED, serverKey,
-  TimeoutError, unpackChunk, type Call, type Chunk,
+  TimeoutError, unpackChunk, type Call,
 } from './protocol.ts'
-import { endOf, Readers, type Reader, type Sink, type Size } from './readers.ts'
+import { endOf, oncePerChunk, Readers, type Reader, type Sink, type Size } from './readers.ts'
 import {
   FILES, HOST, MAX_UPLOAD, openRuns, PORT, printWithoutWaiting, refuseToStart, REP_ADDR, TOKEN, UPLOADS, XPUB_ADDR,
 } from './settings.ts'
+import { isKnown, sendLog } from './streams.ts'
 
 const BEAT = 5000 // ms between two heartbeats
 const WAITING = 4 * 2 ** 20 // bytes that may wait for one WebSocket, of all the runs that it follows
@@ -35,7 +36,6 @@ const MAX_FOLLOWS = 1000 // runs that one socket may follow
 const MAX_CONNECTIONS = 5000
 const MAX_STAT = 10_000 // ids in one question for sizes: what fits into the arguments of a call
 const BODY_TIME = 10_000 // ms for the body of a call
-const POLL_TIME = 20_000 // ms that a long-poll waits
 const STALLED = 30_000 // ms without a byte after which a request or a response is given up
 const LINGER = 3000 // ms in which the rest of a refused request is still read
 const KEY_TIME = 10_000 // ms in which the public key of the workers server must be there
@@ -136,27 +136,8 @@ function tellPages(isAnswering: boolean) {
   sockets.clients.forEach(socket => socket.send(JSON.stringify({ workers: isAnswering })))
 }
 
-// What is sent of a chunk is made once, for all readers. No entry is parsed on its way: the lines become the elements
-// of a JSON array by turning line breaks into commas.
+/** What a page gets over its WebSocket. */
 const frameOf = oncePerChunk(chunk => [`{"id":"${chunk.id}","next":${endOf(chunk)},"entries":[`, ']}'])
-const eventOf = oncePerChunk(() => ['event: data\ndata:[', ']\n\n'])
-const arrayOf = oncePerChunk(() => ['[', ']'])
-
-function oncePerChunk(around: (chunk: Chunk) => [head: string, foot: string]): (chunk: Chunk) => Buffer {
-  const made = new WeakMap<Chunk, Buffer>()
-  return chunk => {
-    const bytes = made.get(chunk) ?? wrap(chunk.lines.subarray(0, -1), ...around(chunk))
-    made.set(chunk, bytes)
-    return bytes
-  }
-}
-
-function wrap(lines: Buffer, head: string, foot: string): Buffer {
-  const text = Buffer.concat([Buffer.from(head), lines, Buffer.from(foot)])
-  const elements = text.subarray(head.length, head.length + lines.length)
-  for (let at = elements.indexOf(LF); at >= 0; at = elements.indexOf(LF, at + 1)) elements[at] = 44
-  return text
-}
 
 // ---- HTTP
 
@@ -169,7 +150,7 @@ const ROUTES: [method: string, path: RegExp, handler: Handler][] = [
   ['GET', /^\/tasks$/, async ({ response }) => respondJson(response, 200, await callRemote({ method: 'list' }))],
   ['POST', /^\/tasks$/, startTask],
   ['DELETE', /^\/tasks\/([\w-]{1,64})$/, cancelTask],
-  ['GET', /^\/tasks\/([\w-]{1,64})\/log$/, sendLog],
+  ['GET', /^\/tasks\/([\w-]{1,64})\/log$/, visit => sendLog(readers, visit)],
   ['GET', /^\/tasks\/([\w-]{1,64})\/log\.ndjson$/, downloadLog],
   ['POST', /^\/files$/, receiveFile],
   ['GET', /^\/files\/([\w.-]{1,75})$/, sendFile],
@@ -177,27 +158,10 @@ const ROUTES: [method: string, path: RegExp, handler: Handler][] = [
   ['GET', /^\/([\w-]+\.\w+|)$/, sendPage],
 ]
 
-const HEADERS = {
-  'Content-Security-Policy': "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    + "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-  'X-Content-Type-Options': 'nosniff',
-  'X-Frame-Options': 'DENY',
-  'Referrer-Policy': 'no-referrer',
-  'Cross-Origin-Resource-Policy': 'same-origin',
-  'Cache-Control': 'no-store',
-  Vary: 'Origin',
-}
-
 const hosts = () => ownHosts((server.address() as AddressInfo).port)
 
-/** The path is compared and matched as it came, never decoded or resolved: there is none that could lead elsewhere. */
-function unpackTarget({ url = '', headers }: IncomingMessage): Asked {
-  const [path = '', search] = url.split('?', 2)
-  return { path, query: new URLSearchParams(search), headers }
-}
-
 async function respond(request: IncomingMessage, response: ServerResponse) {
-  const asked = unpackTarget(request)
+  const asked = unpackAsked(request)
   const { path, query } = asked
   response.setHeaders(new Map(Object.entries({ ...HEADERS, ...corsHeaders(asked) })))
   const preflight = request.method === 'OPTIONS' && preflightHeaders(asked)
@@ -361,17 +325,7 @@ function respondError(response: ServerResponse, error: unknown) {
   // A click on a link in another site carries no strict cookie; loaded again, it is a request of our own page.
   if (request.headers['sec-fetch-site'] === 'cross-site') headers.Refresh = '0'
   response.writeHead(status, { 'Content-Type': 'text/html; charset=utf-8', ...headers })
-  response.end(tokenForm(unpackTarget(request)))
-}
-
-/** Asks a person for the token, and takes the run of the address along. */
-function tokenForm({ path, query }: Asked): string {
-  const run = query.get('run')
-  const field = isId(run) ? `<input type="hidden" name="run" value="${run}">` : ''
-  const wrong = path === '/' && query.has('token') ? '<p role="alert">This is not the token of this server.</p>' : ''
-  const up = '../'.repeat(path.split('/').length - 2) || './' // from this path to the page
-  const form = String(files.get('token.html')?.body)
-  return form.replace('action="./"', `action="${up}"`).replace('</form>', `${field}${wrong}</form>`)
+  response.end(tokenForm(unpackAsked(request), String(files.get('token.html')?.body)))
 }
 
 const STATUS = { unknown: 404, conflict: 409, failed: 500, invalid: 400 }
@@ -411,135 +365,12 @@ async function sendPage({ request, response, name }: Visit) {
   response.end(isCurrent ? undefined : body)
 }
 
-/** Whether the client has what has this tag. Compared as weak ones: a proxy that compresses makes them so. */
-function isKnown(request: IncomingMessage, tag: string): boolean {
-  return (request.headers['if-none-match'] ?? '').split(',').some(known => known.trim().replace(/^W\//, '') === tag)
-}
-
-// ---- A run's log as a Durable Stream: the read half of PROTOCOL.md, version 1.0, of durable-streams/durable-streams
-
-/** A part of a log, and how long the log is by now. */
-type Part = Size & { chunk: Chunk }
-
-const offsetOf = (position: number) => String(position).padStart(16, '0') // all as long: they sort as text
-const isUpToDate = ({ chunk, size }: Part) => endOf(chunk) >= size
-const isClosed = ({ chunk, size, done }: Part) => done && endOf(chunk) === size
-
-async function sendLog({ request, response, name: id, query }: Visit) {
-  const { offset, live } = request.method === 'HEAD' ? { offset: 'now' as const, live: null } : unpackRead(query)
-  let part = offset === 'now' ? await readTail(id) : await readPart(id, offset)
-  if (live === 'sse') return streamLog(response, part, nextCursor(query))
-  if (live === 'long-poll' && !part.chunk.lines.length && !isClosed(part)) {
-    await somethingNew(part.chunk, response)
-    part = await readPart(id, part.chunk.position)
-  }
-  const { chunk } = part
-  response.setHeader('Stream-Next-Offset', offsetOf(endOf(chunk)))
-  if (isUpToDate(part)) response.setHeader('Stream-Up-To-Date', 'true')
-  if (isClosed(part)) response.setHeader('Stream-Closed', 'true')
-  if (live) response.setHeader('Stream-Cursor', nextCursor(query))
-  const tag = `"${chunk.position}-${endOf(chunk)}${isClosed(part) ? '-closed' : ''}"`
-  if (offset !== 'now') response.setHeader('ETag', tag)
-  const isCatchUp = offset !== 'now' && !live
-  if (isCatchUp) response.setHeader('Cache-Control', 'private, no-cache')
-  if (isCatchUp && isKnown(request, tag)) return void response.writeHead(304).end()
-  if (live && !chunk.lines.length) return void response.writeHead(204).end()
-  respondJson(response, 200, arrayOf(chunk))
-}
-
-/** What a client wants to read: from which position on, and whether it waits for more. */
-function unpackRead(query: URLSearchParams): { offset: number | 'now'; live: string | null } {
-  const live = query.get('live')
-  const [offset = '-1', ...others] = query.getAll('offset')
-  if (live !== null && live !== 'sse' && live !== 'long-poll') throw new HttpError(400, 'live is long-poll or sse')
-  if (live !== null && !query.has('offset')) throw new HttpError(400, 'live needs an offset')
-  if (offset === 'now' && !others.length) return { offset, live }
-  const position = offset === '-1' ? 0 : Number(offset)
-  if (!/^(-1|\d{1,16})$/.test(offset) || !Number.isSafeInteger(position) || others.length) {
-    throw new HttpError(400, 'offset is one number of up to 16 digits, a position in bytes, or -1, or now')
-  }
-  return { offset: position, live }
-}
-
-// Trap: the size is asked for after the read. One from before is too small while the run writes: a part of the log that
-// goes beyond it would look as if it was all.
-async function readPart(id: string, position: number): Promise<Part> {
-  const chunk = await readers.read(id, position)
-  return { chunk, ...await sizeOf(id) }
-}
-
-async function readTail(id: string): Promise<Part> {
-  const size = await sizeOf(id)
-  return { chunk: { id, position: size.size, lines: Buffer.alloc(0) }, ...size }
-}
-
-async function sizeOf(id: string): Promise<Size> {
-  const size = await readers.size(id)
-  if (!size) throw new HttpError(404, `unknown run ${id}`)
-  return size
-}
-
-/** Until a log goes on, or ends, or for POLL_TIME, or until the client has gone. */
-async function somethingNew({ id, position }: Chunk, response: ServerResponse) {
-  if (response.destroyed) return // its 'close' will not come any more
-  let reader: Reader | undefined
-  let timer: NodeJS.Timeout | undefined
-  await new Promise<void>(resolve => {
-    const wake = () => resolve()
-    reader = readers.follow(id, position, { send: wake, finish: wake, refuse: wake, isFull: () => false })
-    timer = setTimeout(resolve, POLL_TIME)
-    response.once('close', resolve)
-  })
-  clearTimeout(timer)
-  readers.unfollow(reader!)
-}
-
-/** Server-Sent Events, by the same readers as the WebSocket's; what the connection takes counts as acknowledged. */
-function streamLog(response: ServerResponse, part: Part, cursor: string) {
-  if (response.destroyed) return // its 'close' will not come any more
-  // The body ends with its connection. Trap: a client takes a broken chunk (of HTTP) for an error, and gives up; after
-  // an end it comes again, with its last offset.
-  response.useChunkedEncodingByDefault = false
-  const type = { 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-cache', 'X-Accel-Buffering': 'no' }
-  response.writeHead(200, type)
-  const control = (position: number, state: object) =>
-    `event: control\ndata:${JSON.stringify({ streamNextOffset: offsetOf(position), ...state })}\n\n`
-  const closing = (position: number) => control(position, { upToDate: true, streamClosed: true })
-  const write = (chunk: Chunk, upToDate: boolean) => {
-    if (chunk.lines.length) response.write(eventOf(chunk))
-    return response.write(control(endOf(chunk), { streamCursor: cursor, upToDate: upToDate || undefined }))
-  }
-  if (isClosed(part)) {
-    if (part.chunk.lines.length) response.write(eventOf(part.chunk))
-    return void response.end(closing(part.size))
-  }
-  write(part.chunk, isUpToDate(part))
-  const reader = readers.follow(part.chunk.id, endOf(part.chunk), {
-    send: chunk => { if (write(chunk, reader.isUpToDate)) reader.acknowledge(endOf(chunk)) },
-    isFull: () => false,
-    finish: () => response.end(closing(reader.next)),
-    refuse: () => response.end(), // it is told why when it comes again
-  })
-  response.once('close', () => readers.unfollow(reader))
-  response.on('drain', () => reader.acknowledge(reader.next))
-  // Nothing was sent for so long: a heartbeat; or what was sent is not taken: the client has gone without a word.
-  response.setTimeout(2 * BEAT, () => response.writableLength ? response.destroy() : response.write(':\n\n'))
-}
-
-/** Grows with time, and beyond the one that a client has: so that no cache on the way repeats an answer for ever. */
-function nextCursor(query: URLSearchParams): string {
-  const interval = Math.floor((Date.now() - Date.UTC(2024, 9, 9)) / 20_000)
-  const given = query.get('cursor') ?? ''
-  const last = /^\d{1,15}$/.test(given) ? Number(given) : 0
-  return String(last < interval ? interval : last + 1 + Math.floor(180 * Math.random()))
-}
-
 // ---- WebSocket
 
 function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
   socket.on('error', () => {}) // a reset at this moment would end the process
   try {
-    const asked = unpackTarget(request)
+    const asked = unpackAsked(request)
     if (asked.path !== '/log') throw new HttpError(404, 'the WebSocket is at /log')
     const pass = admit(asked, hosts())
     if (pass instanceof HttpError) throw pass

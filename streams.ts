@@ -1,0 +1,153 @@
+// A run's log as outside programs read it: the read half of the Durable Streams protocol (PROTOCOL.md, version 1.0, in
+// durable-streams/durable-streams), in which a position is an offset, and a log whose run has ended is a closed stream.
+// Its words are those of this file alone. Look for: sendLog; streamLog, for who wants Server-Sent Events.
+
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { HttpError } from './access.ts'
+import type { Chunk } from './protocol.ts'
+import { endOf, oncePerChunk, type Reader, type Readers, type Size } from './readers.ts'
+
+const POLL_TIME = 20_000 // ms that a long-poll waits
+const QUIET = 10_000 // ms after which a heartbeat goes out, or a client that takes nothing is given up
+
+/** A part of a log, and how long the log is by now. */
+type Part = Size & { chunk: Chunk }
+
+const offsetOf = (position: number) => String(position).padStart(16, '0') // all as long: they sort as text
+const isUpToDate = ({ chunk, size }: Part) => endOf(chunk) >= size
+const isClosed = ({ chunk, size, done }: Part) => done && endOf(chunk) === size
+const arrayOf = oncePerChunk(() => ['[', ']'])
+const eventOf = oncePerChunk(() => ['event: data\ndata:[', ']\n\n'])
+
+type Read = { request: IncomingMessage; response: ServerResponse; name: string; query: URLSearchParams }
+
+/**
+ * Answers a read of the log of the run that has this name. Throws an HttpError, a RemoteError or a TimeoutError, before
+ * anything is sent.
+ */
+export async function sendLog(readers: Readers, { request, response, name: id, query }: Read) {
+  const { offset, live } = request.method === 'HEAD' ? { offset: 'now' as const, live: null } : unpackRead(query)
+  let part = offset === 'now' ? await readTail(readers, id) : await readPart(readers, id, offset)
+  if (live === 'sse') return streamLog(readers, part, nextCursor(query), response)
+  if (live === 'long-poll' && !part.chunk.lines.length && !isClosed(part)) {
+    await somethingNew(readers, part.chunk, response)
+    part = await readPart(readers, id, part.chunk.position)
+  }
+  const { chunk } = part
+  response.setHeader('Stream-Next-Offset', offsetOf(endOf(chunk)))
+  if (isUpToDate(part)) response.setHeader('Stream-Up-To-Date', 'true')
+  if (isClosed(part)) response.setHeader('Stream-Closed', 'true')
+  if (live) response.setHeader('Stream-Cursor', nextCursor(query))
+  const tag = `"${chunk.position}-${endOf(chunk)}${isClosed(part) ? '-closed' : ''}"`
+  if (offset !== 'now') response.setHeader('ETag', tag)
+  const isCatchUp = offset !== 'now' && !live
+  if (isCatchUp) response.setHeader('Cache-Control', 'private, no-cache')
+  if (isCatchUp && isKnown(request, tag)) return void response.writeHead(304).end()
+  if (live && !chunk.lines.length) return void response.writeHead(204).end()
+  const json = arrayOf(chunk)
+  response.writeHead(200, { 'Content-Type': 'application/json', 'Content-Length': json.length }).end(json)
+}
+
+// ---- What is asked for
+
+/** What a client wants to read: from which position on, and whether it waits for more. */
+function unpackRead(query: URLSearchParams): { offset: number | 'now'; live: string | null } {
+  const live = query.get('live')
+  const [offset = '-1', ...others] = query.getAll('offset')
+  if (live !== null && live !== 'sse' && live !== 'long-poll') throw new HttpError(400, 'live is long-poll or sse')
+  if (live !== null && !query.has('offset')) throw new HttpError(400, 'live needs an offset')
+  if (offset === 'now' && !others.length) return { offset, live }
+  const position = offset === '-1' ? 0 : Number(offset)
+  if (!/^(-1|\d{1,16})$/.test(offset) || !Number.isSafeInteger(position) || others.length) {
+    throw new HttpError(400, 'offset is one number of up to 16 digits, a position in bytes, or -1, or now')
+  }
+  return { offset: position, live }
+}
+
+/** Grows with time, and beyond the one that a client has: so that no cache on the way repeats an answer for ever. */
+function nextCursor(query: URLSearchParams): string {
+  const interval = Math.floor((Date.now() - Date.UTC(2024, 9, 9)) / 20_000)
+  const given = query.get('cursor') ?? ''
+  const last = /^\d{1,15}$/.test(given) ? Number(given) : 0
+  return String(last < interval ? interval : last + 1 + Math.floor(180 * Math.random()))
+}
+
+/** Whether a client has what has this tag. Compared as weak ones: a proxy that compresses makes them so. */
+export function isKnown(request: IncomingMessage, tag: string): boolean {
+  const known = (request.headers['if-none-match'] ?? '').split(',')
+  return known.some(given => given.trim().replace(/^W\//, '') === tag)
+}
+
+// ---- What there is
+
+// Trap: the size is asked for after the read. One from before is too small while the run writes: a part of the log that
+// goes beyond it would look as if it was all.
+async function readPart(readers: Readers, id: string, position: number): Promise<Part> {
+  const chunk = await readers.read(id, position)
+  return { chunk, ...await sizeOf(readers, id) }
+}
+
+async function readTail(readers: Readers, id: string): Promise<Part> {
+  const size = await sizeOf(readers, id)
+  return { chunk: { id, position: size.size, lines: Buffer.alloc(0) }, ...size }
+}
+
+async function sizeOf(readers: Readers, id: string): Promise<Size> {
+  const size = await readers.size(id)
+  if (!size) throw new HttpError(404, `unknown run ${id}`)
+  return size
+}
+
+/** Until a log goes on, or ends, or for POLL_TIME, or until the client has gone. */
+async function somethingNew(readers: Readers, { id, position }: Chunk, response: ServerResponse) {
+  if (response.destroyed) return // its 'close' will not come any more
+  let reader: Reader | undefined
+  let timer: NodeJS.Timeout | undefined
+  await new Promise<void>(resolve => {
+    const wake = () => resolve()
+    reader = readers.follow(id, position, { send: wake, finish: wake, refuse: wake, isFull: () => false })
+    timer = setTimeout(resolve, POLL_TIME)
+    response.once('close', resolve)
+  })
+  clearTimeout(timer)
+  readers.unfollow(reader!)
+}
+
+// ---- Server-Sent Events
+
+/** Goes on after a part, by the same readers as the WebSocket's; what the connection takes counts as acknowledged. */
+function streamLog(readers: Readers, part: Part, streamCursor: string, response: ServerResponse) {
+  if (response.destroyed) return // its 'close' will not come any more
+  // The body ends with its connection. Trap: a client takes a broken chunk (of HTTP) for an error, and gives up; after
+  // an end it comes again, with its last offset.
+  response.useChunkedEncodingByDefault = false
+  const type = { 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-cache', 'X-Accel-Buffering': 'no' }
+  response.writeHead(200, type)
+  function send(chunk: Chunk, state: object): boolean {
+    if (chunk.lines.length) response.write(eventOf(chunk))
+    return response.write(controlEvent(endOf(chunk), state))
+  }
+  const stateOf = (isUpToDate: boolean) => isUpToDate ? { streamCursor, upToDate: true } : { streamCursor }
+  send(part.chunk, isClosed(part) ? CLOSED : stateOf(isUpToDate(part)))
+  if (isClosed(part)) return void response.end()
+
+  const reader = readers.follow(part.chunk.id, endOf(part.chunk), {
+    send(chunk) {
+      if (send(chunk, stateOf(reader.isUpToDate))) reader.acknowledge(endOf(chunk))
+    },
+    isFull: () => false,
+    finish: () => response.end(controlEvent(reader.next, CLOSED)),
+    refuse: () => response.end(), // it is told why when it comes again
+  })
+  response.once('close', () => readers.unfollow(reader))
+  response.on('drain', () => reader.acknowledge(reader.next))
+  // Nothing was sent for so long: a heartbeat; or what was sent is not taken: the client has gone without a word.
+  response.setTimeout(QUIET, () => response.writableLength ? response.destroy() : response.write(':\n\n'))
+}
+
+const CLOSED = { upToDate: true, streamClosed: true }
+
+/** Follows the entries of each part: where to go on, and whether that is the end. */
+function controlEvent(position: number, state: object): string {
+  return `event: control\ndata:${JSON.stringify({ streamNextOffset: offsetOf(position), ...state })}\n\n`
+}
