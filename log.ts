@@ -12,21 +12,17 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { inspect } from 'node:util'
-import { RUNS } from './settings.ts'
+import { BALLAST, RUNS } from './settings.ts'
 
 // ---- Names
 
-const ID = /^[A-Za-z0-9_-]{1,64}$/
-
 /** Whether a text can name a run: safe as a file name, a topic and a part of an address. */
-export const isId = (text: unknown): text is string => typeof text === 'string' && ID.test(text)
+export const isId = (text: unknown): text is string => typeof text === 'string' && /^[A-Za-z0-9_-]{1,64}$/.test(text)
 /** What to say of an id that cannot. */
 export const INVALID_ID = 'invalid id: 1 to 64 of A-Z a-z 0-9 _ - are allowed'
-
-const FILE = /^[A-Za-z0-9_-]{1,64}\.(?!part$)[a-z0-9]{1,10}$/
-
 /** Whether a text can name a file that a run produced. What ends in `.part` is not finished. */
-export const isFile = (text: unknown): text is string => typeof text === 'string' && FILE.test(text)
+export const isFile = (text: unknown): text is string =>
+  typeof text === 'string' && /^[A-Za-z0-9_-]{1,64}\.(?!part$)[a-z0-9]{1,10}$/.test(text)
 
 /** Path of the log of a run. */
 export const logPath = (id: string) => join(RUNS, `${id}.ndjson`)
@@ -51,10 +47,11 @@ export type Note = { msg: string; line?: number; column?: number; file?: string;
 export type Outcome = 'ok' | 'error' | 'cancelled' | 'died'
 /** Always the last line, exactly once. */
 export type Done = { outcome: Outcome; result?: unknown; reason?: string; seconds: number }
+/** What a log says of its run: its size in bytes; how the run ended, and what it produced, in FILES, once it has. */
+export type State = { size: number; outcome?: Outcome; seconds?: number; file?: string }
 
 /** The byte that ends a line, and with it an entry. */
 export const LF = 10
-
 /** An entry of more characters is refused where it is made: one line must fit into every reader's memory. */
 export const MAX_ENTRY = 16 * 2 ** 20
 
@@ -125,8 +122,7 @@ export function describeError(thrown: unknown, depth = 0): Note {
   const causes = depth < DEEPEST ? [cause ?? [], Array.isArray(errors) ? errors.slice(0, 10) : []].flat() : []
   const notes = causes.map(cause => describeError(cause, depth + 1))
   const why = notes.map(({ msg }) => msg).filter(msg => !message.includes(msg)).join('; ')
-  const own = String(message || code || name)
-  const msg = (why ? `${own}: ${why}` : own).slice(0, LAST_WORDS)
+  const msg = [String(message || code || name), why].filter(Boolean).join(': ').slice(0, LAST_WORDS)
   const hasCause = cause !== undefined && cause !== null
   return given({
     msg,
@@ -138,9 +134,6 @@ export function describeError(thrown: unknown, depth = 0): Note {
 }
 
 // ---- The log of a run
-
-/** A file that only takes up room: it is removed to make some for the last lines of runs on a full disk. */
-export const BALLAST = join(RUNS, 'ballast')
 
 const STEP = 64 * 2 ** 10 // bytes that are read at once to find the beginning of a line
 
@@ -158,9 +151,8 @@ export class RunLog {
 
   /** Throws when there is a log already that is to be created, or none that is to be opened, or the disk is full. */
   constructor(id: string, how: 'create' | 'open') {
-    const { O_CREAT, O_EXCL } = constants
     this.id = id
-    this.#fd = openLog(logPath(id), how === 'create' ? O_CREAT | O_EXCL : 0)
+    this.#fd = openLog(logPath(id), how === 'create' ? constants.O_CREAT | constants.O_EXCL : 0)
     this.size = fstatSync(this.#fd).size
   }
 
@@ -198,6 +190,17 @@ export class RunLog {
     return end > 0 ? unpackEntry(String(this.read(this.#lineStart(end - 1), end))) : undefined
   }
 
+  /** What it says of its run by now. */
+  state(): State {
+    const last = this.last()
+    if (last?.type !== 'done') return { size: this.size }
+    const { outcome, seconds, result } = last.data
+    const named = typeof result === 'object' && result !== null && 'file' in result ? result.file : undefined
+    // A result can say anything: only what is named after the run goes with it.
+    const file = isFile(named) && named.startsWith(`${this.id}.`) ? named : undefined
+    return { size: this.size, outcome, seconds, file }
+  }
+
   /** Cuts off a torn last line. Only when its process has died: a live one may be writing that line. */
   cut() { ftruncateSync(this.#fd, this.size = this.#lineStart(this.size)) }
 
@@ -229,11 +232,11 @@ export class RunLog {
       copyFileSync(logPath(this.id), copy)
       const fd = openLog(copy)
       renameSync(copy, logPath(this.id))
-      const old = this.#fd
-      this.#fd = fd
       this.size = fstatSync(fd).size
-      this.append(readFrom(old, this.size)) // what came while it was copied
-      closeSync(old)
+      const late = this.read(this.size, fstatSync(this.#fd).size) // what came while it was copied
+      closeSync(this.#fd)
+      this.#fd = fd
+      this.append(late)
     } finally {
       rmSync(copy, { force: true })
     }
@@ -262,9 +265,14 @@ function openLog(path: string, how = 0): number {
   return openSync(path, constants.O_RDWR | constants.O_APPEND | constants.O_NOFOLLOW | how, 0o600)
 }
 
-function readFrom(fd: number, from: number): Buffer {
-  const bytes = Buffer.alloc(fstatSync(fd).size - from)
-  return bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, from))
+/** Opens the log of a run for as long as `act` takes. Throws ENOENT when there is none. */
+export function withLog<T>(id: string, act: (log: RunLog) => T): T {
+  const log = new RunLog(id, 'open')
+  try {
+    return act(log)
+  } finally {
+    log.close()
+  }
 }
 
 // ---- Why a run is to end
@@ -274,11 +282,7 @@ function readFrom(fd: number, from: number): Buffer {
  * this one or the next, takes the reason from there. The first reason counts. Throws ENOSPC and the like.
  */
 export function writeReason(id: string, reason: string) {
-  try {
-    writeFileSync(stopPath(id), reason, { flag: 'wx', mode: 0o600 })
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
-  }
+  if (!readReason(id)) writeFileSync(stopPath(id), reason, { mode: 0o600 })
 }
 
 /** The reason that was written down; undefined when the run was not asked to end. */

@@ -1,7 +1,9 @@
 // What the program finds outside of itself: the environment variables that it can be set by, the folder of its runs,
 // and a terminal that may not listen. A bad value ends the process with a sentence that says what would be right.
 
-import { constants, fstatSync, lstatSync, mkdirSync, openSync, writeSync } from 'node:fs'
+import {
+  constants, existsSync, fstatSync, lstatSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync,
+} from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join, resolve } from 'node:path'
 
@@ -79,6 +81,13 @@ function origins(): string[] {
   return given
 }
 
+/** What a task needs, and no secrets of the servers: TOKEN stays here. TASK_… is for the remote functions. */
+export function taskEnvironment(): NodeJS.ProcessEnv {
+  const wanted = /^(PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|NODE_.*|TSX_.*|TASKS|MAX_LOG|(REP|XSUB|XPUB)_ADDR|TASK_.*)$/
+  const given = Object.entries(process.env).filter(([name]) => wanted.test(name))
+  return { ...Object.fromEntries(given), RUNS }
+}
+
 function list(name: string): string[] {
   return (process.env[name] ?? '').split(/[\s,]+/).filter(Boolean)
 }
@@ -105,6 +114,18 @@ export function openRuns() {
     const mend = 'set RUNS to a folder of yours that nothing else uses, of mode 700'
     if (found.uid !== process.getuid?.()) refuseToStart(`${folder} belongs to another user: ${mend}`)
     if (found.mode & 0o077) refuseToStart(`${folder} is open to other users: ${mend}`)
+  }
+}
+
+/** A file that only takes up room: it is removed to make some for the last lines of runs on a full disk. */
+export const BALLAST = join(RUNS, 'ballast')
+
+/** Puts the ballast there, unless it is, or there is no room for it. */
+export function layBallast() {
+  try {
+    if (!existsSync(BALLAST)) writeFileSync(BALLAST, Buffer.alloc(2 ** 16, ' '))
+  } catch {
+    rmSync(BALLAST, { force: true }) // the disk is full: half a ballast would never be laid again
   }
 }
 

@@ -12,21 +12,23 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import {
-  BALLAST, INVALID_ID, isFile, isId, logPath, packEntry, PositionError, readReason, removeNotes, RunLog, stderrPath,
-  unpackEntry, writeReason, type Done, type Entry, type Outcome, type Start,
+  INVALID_ID, isId, LF, logPath, packEntry, PositionError, readReason, removeNotes, RunLog, stderrPath, unpackEntry,
+  withLog, writeReason, type Done, type Start, type State,
 } from './log.ts'
 import {
-  bindSocket, busy, BusyError, clientOf, createSocket, isLocal, makeKeys, MAX_CHUNK, packChunk, packReply, rawResult, refused,
-  RemoteError, removeSocket, RESERVED, result, serverOf, started, unpackCall, unpackEnvelope, type Call, type Reply,
+  bindSocket, busy, BusyError, clientOf, createSocket, isLocal, makeKeys, MAX_CHUNK, packChunk, packReply, rawResult,
+  refused, RemoteError, removeSocket, RESERVED, result, serverOf, started, unpackCall, unpackEnvelope, type Call,
+  type Reply,
 } from './protocol.ts'
 import {
-  FILES, KEEP_RUNS, LAUNCH, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, REP_ADDR, RUNS, SPARES, TASKS,
-  TIME_LIMIT, UPLOADS, XPUB_ADDR, XSUB_ADDR,
+  FILES, KEEP_RUNS, LAUNCH, layBallast, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, REP_ADDR, RUNS,
+  SPARES, taskEnvironment, TASKS, TIME_LIMIT, UPLOADS, XPUB_ADDR, XSUB_ADDR,
 } from './settings.ts'
 import { checkArgs, loadFunctions, RUN_MARK, version, VERSION } from './task.ts'
 
+const isLaunched = LAUNCH.length > 0
 // In milliseconds:
-const GRACE = LAUNCH.length ? 30_000 : 5000 // between asking a run to end, and killing it; an engine has a grace of its own
+const GRACE = isLaunched ? 30_000 : 5000 // between asking a run to end, and killing it; an engine has one of its own
 const QUIET = 20 // without a launch before a spare is refilled: loading one would slow down a burst of launches
 const LONGEST_PAUSE = 30_000 // between two attempts to load a spare, when all of them crash
 const WATCH = 250 // between two looks at runs that cannot tell what they do
@@ -48,23 +50,20 @@ type Run = {
   start: Start
   /** For people. */
   title: string
-  /** In ms since 1970, as its log says. */
+  /** When its call came: in ms since 1970, as its log says; and by a clock that nobody sets. */
   started: number
-  /** The same by a clock that nobody sets. */
   began: number
   /** Its process, or its launcher's, when it is a child of this server. */
   child?: ChildProcess
   /** Why it is to end, once that was asked for. */
   reason?: string
-  /** Asks it to end at its time limit; once it was asked, or says that it has ended, kills it after the grace period. */
+  /** Until its time limit; once it was asked to end, or has told its end, until it is killed. */
   timer?: NodeJS.Timeout
-  /** Looks at it now and then, when it cannot tell us of its end. */
+  /** Until the next look at it, when it cannot tell us of its end. */
   watch?: NodeJS.Timeout
   /** What its log says, once that is complete. */
   end?: State
 }
-/** What a log says of its run: its size in bytes; how the run ended, and what it produced, in FILES, once it has. */
-type State = { size: number; outcome?: Outcome; seconds?: number; file?: string }
 /** A process that is kept ready, or will be in a moment. */
 type Spare = { child: ChildProcess; stderr: string; isReady: boolean }
 
@@ -84,18 +83,15 @@ printWithoutWaiting()
 const loadedVersion = version()
 const functions = await loadFunctions().catch(error =>
   refuseToStart(`cannot load the remote functions, TASKS is ${TASKS}: ${error.stack}`))
-for (const name of [...RESERVED, 'default']) {
-  if (functions.has(name)) refuseToStart(`a remote function cannot be named ${name}: export const ANOTHER_NAME = remote(…)`)
-}
+const taken = [...RESERVED, 'default'].find(name => functions.has(name))
+if (taken) refuseToStart(`a remote function cannot be named ${taken}: export const ANOTHER_NAME = remote(…)`)
 if (![REP_ADDR, XSUB_ADDR, XPUB_ADDR].every(isLocal)) makeKeys()
 const router = createSocket(Router, { ...serverOf(REP_ADDR), sendTimeout: 0 })
 await bindSocket(router, REP_ADDR)
 let proxy = await startProxy()
 process.on('exit', () => { // whatever the reason is
   attempt('remove the sockets', () => [REP_ADDR, XSUB_ADDR, XPUB_ADDR].forEach(removeSocket))
-  try {
-    proxy.terminate() // else its thread would keep this process alive for ever
-  } catch {} // it has just ended by itself, see startProxy
+  attempt('end the proxy', () => proxy.terminate()) // else its thread would keep this process alive for ever
 })
 const publisher = createSocket(Publisher, { ...clientOf(XSUB_ADDR), sendTimeout: 0 })
 publisher.connect(XSUB_ADDR)
@@ -109,7 +105,8 @@ setInterval(attempt, 1000, 'bound what tasks say on stderr', trimErrors)
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, stop)
 refill()
 void answerCalls()
-console.log(`workers server ready: ${REP_ADDR}, process limit ${PROCESS_LIMIT}, remote functions ${[...functions.keys()].join(', ')}`)
+const names = [...functions.keys()].join(', ')
+console.log(`workers server ready: ${REP_ADDR}, process limit ${PROCESS_LIMIT}, remote functions ${names}`)
 
 /**
  * From the tasks to the web server: XSUB and XPUB are SUB and PUB that pass on who subscribes to what, too, so that all
@@ -191,15 +188,7 @@ function statRuns(ids: unknown) {
 /** Of a run whose log is complete the process may take a moment longer to go. */
 function stateOf({ id, end }: Run): State {
   if (end) return end
-  if (!existsSync(logPath(id))) return { size: 0 } // somebody has removed it
-  return withLog(id, log => {
-    const last = log.last()
-    if (last?.type !== 'done') return { size: log.size }
-    const { outcome, seconds, result } = last.data
-    const file = typeof result === 'object' && result !== null && 'file' in result ? result.file : undefined
-    // A result can say anything: only what is named after the run goes with it.
-    return { size: log.size, outcome, seconds, file: isFile(file) && file.startsWith(`${id}.`) ? file : undefined }
-  })
+  return existsSync(logPath(id)) ? withLog(id, log => log.state()) : { size: 0 } // somebody has removed it
 }
 
 /** Whole lines from a position: at most MAX_CHUNK bytes, or one line that is longer; none at the end. */
@@ -210,15 +199,6 @@ function readLines(run: Run, position: unknown): Buffer {
   const { size, outcome } = stateOf(run)
   if (outcome && position > size) throw new RemoteError('invalid', `invalid position: the log has ended at ${size}`)
   return size ? withLog(run.id, log => log.lines(position, MAX_CHUNK)) : Buffer.alloc(0)
-}
-
-function withLog<T>(id: string, act: (log: RunLog) => T): T {
-  const log = new RunLog(id, 'open')
-  try {
-    return act(log)
-  } finally {
-    log.close()
-  }
 }
 
 function knownRun(id: unknown): Run {
@@ -240,69 +220,69 @@ function runningRun(id: unknown): Run {
 async function startRun(call: Call): Promise<number> {
   checkCall(call)
   const { method, id, callId, args, timeLimit = TIME_LIMIT } = call
-  const child = await startProcess(id)
-  const start = { method, args, callId, pid: child.pid!, timeLimit }
-  const run: Run = { id, start, title: titleOf(start), started: Date.now(), began: performance.now(), child }
+  const { child, stderr } = await startProcess(id)
+  const run = newRun(id, { method, args, callId, pid: child.pid!, timeLimit }, Date.now(), child)
   try {
+    renameSync(stderr, stderrPath(id)) // by which it is known from now on, see `belongs`
     beginLog(run)
   } catch (error) {
     child.kill('SIGKILL')
     removeNotes(id)
     throw new RemoteError('failed', `cannot start a log: ${(error as Error).message}`) // the disk is full
   }
-  running.set(id, run)
-  // Trap: `exit` overtakes the last chunks of the process, which are still on their way. Were it told as the end of the
-  // run, these would never be shown; but what is told is a position, see finishRun.
-  child.once('exit', (code, signal) => {
-    sendSignal(-start.pid, 'SIGKILL') // what is left of its process group; the id cannot be another's yet
-    finishRun(run, signal ? `killed by ${signal}` : `ended without a result (exit code ${code})`)
-  })
-  child.on('message', message => message === 'done' && expectExit(run))
-  if (LAUNCH.length) watchRun(run)
+  watchOver(run)
   // Not in this turn: in a burst, the processes that wake would compete with the replies to the other calls.
-  else setImmediate(() => child.send(id, () => {})) // an error here means that it has died: `exit` follows
-  limitTime(run)
-  console.log(`run ${id} started: ${method}, process ${start.pid}`)
-  return start.pid
+  if (!isLaunched) setImmediate(() => child.send(id, () => {})) // an error here means that it has died: `exit` follows
+  console.log(`run ${id} started: ${method}, process ${child.pid}`)
+  return child.pid!
 }
 
-function checkCall({ method, callId, id, args }: Call) {
+function checkCall(call: Call) {
+  const { method, callId, id, args } = call
   if (!isId(id)) throw new RemoteError('invalid', INVALID_ID)
   if (callId.length > 256) throw new RemoteError('invalid', 'invalid call id: at most 256 characters are allowed')
   const called = functions.get(method)
   if (!called) throw new RemoteError('unknown', `unknown method ${method}: \`methods\` tells what can be called`)
   checkArgs(called, args)
-  const isUsed = ended.has(id) || existsSync(logPath(id))
   if (running.has(id)) throw new RemoteError('conflict', `already running: a run with the id ${id}`)
-  if (isUsed) throw new RemoteError('conflict', `already used: the id ${id}; every run needs a new one`)
+  if (ended.has(id) || existsSync(logPath(id))) {
+    throw new RemoteError('conflict', `already used: the id ${id}; every run needs a new one`)
+  }
   const name = callId || id
   const isRunning = [...running.values()].some(({ id, start }) => (start.callId || id) === name)
   if (isRunning) throw new RemoteError('conflict', `already running: the call ${name}`)
   if (stopping) throw new BusyError('the workers server is stopping')
   if (running.size < PROCESS_LIMIT) return
-  for (const file of uploadsOf(method, args)) attempt('keep an upload', () => utimesSync(file, new Date(), new Date()))
+  for (const file of uploadsOf(call)) attempt('keep an upload', () => utimesSync(file, new Date(), new Date()))
   throw new BusyError(`the process limit of ${PROCESS_LIMIT} is reached`)
 }
 
 /** A spare, or a fresh process; no other call can have taken it, as one is answered after the other. */
-async function startProcess(id: string): Promise<ChildProcess> {
+async function startProcess(id: string): Promise<Spare> {
   try {
-    const { child, stderr } = takeSpare() ?? startTask(id)
+    const spare = takeSpare() ?? startTask(id)
+    const { child } = spare
     if (!child.pid) throw (await once(child, 'error'))[0] // no such binary, no descriptors: then there is no `exit`
-    renameSync(stderr, stderrPath(id)) // by which it is known from now on, see `belongs`
-    return child
+    return spare
   } catch (error) {
-    removeNotes(id)
-    const launcher = LAUNCH.length ? ` by LAUNCH=${LAUNCH.join(' ')}` : ''
+    const launcher = isLaunched ? ` by LAUNCH=${LAUNCH.join(' ')}` : ''
     throw new RemoteError('failed', `cannot start a process${launcher}: ${(error as Error).message}`)
   }
 }
 
+function newRun(id: string, start: Start, started: number, child?: ChildProcess): Run {
+  const began = performance.now() - Math.max(0, Date.now() - started)
+  return { id, start, title: titleOf(start), started, began, child }
+}
+
 /** The method and its arguments, for people: cut, and without uploads, whose names say nothing. */
 function titleOf({ method, args }: Start): string {
-  const isUpload = (index: number) => functions.get(method)?.parameters[index]?.type === 'file'
-  const title = `${method} ${JSON.stringify(args.filter((_, index) => !isUpload(index)))}`
-  return [...title.slice(0, 120)].slice(0, 60).join('')
+  const given = args.filter((_, index) => !isUpload(method, index)).map(value => JSON.stringify(value))
+  return [...`${method}(${given.join(', ')})`.slice(0, 120)].slice(0, 60).join('') // no half of a surrogate pair
+}
+
+function isUpload(method: string, index: number): boolean {
+  return functions.get(method)?.parameters[index]?.type === 'file'
 }
 
 // The log begins with the call, and stands before anyone hears that the run has started: whatever dies from here
@@ -325,11 +305,27 @@ function publish(id: string, position: number, lines = Buffer.alloc(0)) {
   void publisher.send(packChunk({ id, position, lines })).catch(() => {}) // who misses it reads the log
 }
 
-function limitTime(run: Run) {
-  const { timeLimit } = run.start
-  if (!timeLimit) return
-  const left = timeLimit - secondsOf(run)
-  run.timer = setTimeout(cancelRun, Math.max(0, left * 1000), run, `over its time limit of ${timeLimit} s`)
+/** Gives a run its place, and sees to its time limit and its end, whoever has started its process. */
+function watchOver(run: Run) {
+  const { child, start: { pid, timeLimit } } = run
+  running.set(run.id, run)
+  // Trap: `exit` overtakes the last chunks of the process, which are still on their way. Were it told as the end of the
+  // run, these would never be shown; but what is told is a position, see finishRun.
+  child?.once('exit', (code, signal) => {
+    sendSignal(-pid, 'SIGKILL') // what is left of its process group; the id cannot be another's yet
+    finishRun(run, signal ? `killed by ${signal}` : `ended without a result (exit code ${code})`)
+  })
+  child?.on('message', message => message === 'done' && expectExit(run))
+  // An adopted process cannot tell us of its end, nor a launched one that it has written `done`: so this is the one
+  // place that has to look again and again.
+  if (!child || isLaunched) run.watch = setInterval(lookAt, WATCH, run)
+  const left = Math.max(0, timeLimit - secondsOf(run))
+  if (timeLimit) run.timer = setTimeout(cancelRun, left * 1000, run, `over its time limit of ${timeLimit} s`)
+}
+
+function lookAt(run: Run) {
+  if (isAlive(run)) expectExit(run)
+  else finishRun(run, 'ended without a result')
 }
 
 /** How long a run has been going on. */
@@ -363,11 +359,12 @@ function killLater(run: Run) {
 }
 
 /**
- * To its process, if that is still there. SIGKILL goes to the whole process group, all that it started; but of a launcher
- * to itself alone: what it has started elsewhere ends with it, and only with it.
+ * To its process, if that is still there. SIGKILL goes to the whole process group, all that it started; but of a
+ * launcher to itself alone: what it has started elsewhere ends with it, and only with it.
  */
 function signalRun(run: Run, signal: NodeJS.Signals) {
-  if (isAlive(run)) sendSignal(signal === 'SIGKILL' && !LAUNCH.length ? -run.start.pid : run.start.pid, signal)
+  const { pid } = run.start
+  if (isAlive(run)) sendSignal(signal === 'SIGKILL' && !isLaunched ? -pid : pid, signal)
 }
 
 /** A negative id means the process group. */
@@ -387,17 +384,21 @@ function finishRun(run: Run, why: string) {
     // Where the log ends, with no lines: a reader that has missed the last of them learns it from this.
     publish(run.id, run.end.size)
     keepRun(run)
-    console.log(`run ${run.id} ended: ${outcome}, ${seconds} s${reason ? `, ${JSON.stringify(reason.slice(0, 200))}` : ''}`)
+    const words = reason ? [JSON.stringify(reason.slice(0, 200))] : []
+    console.log([`run ${run.id} ended: ${outcome}`, `${seconds} s`, ...words].join(', '))
   } catch (error) {
     console.error(`run ${run.id} cannot be ended: ${(error as Error).message}`) // the disk is full, say
     // Else the next server will find it, and try again; or somebody has removed the log, and there is nothing to end.
-    if (!stopping && existsSync(logPath(run.id))) return void setTimeout(finishRun, 1000, run, why)
+    if (!stopping && existsSync(logPath(run.id))) {
+      setTimeout(finishRun, 1000, run, why)
+      return
+    }
   }
   endProcesses(id => id === run.id)
   running.delete(run.id)
   attempt('tidy up', () => {
     removeNotes(run.id)
-    for (const file of uploadsOf(run.start.method, run.start.args)) rmSync(file, { recursive: true, force: true })
+    for (const file of uploadsOf(run.start)) rmSync(file, { recursive: true, force: true })
     rmSync(join(FILES, `${run.id}.part`), { recursive: true, force: true }) // unfinished work
     layBallast()
   })
@@ -407,17 +408,20 @@ function finishRun(run: Run, why: string) {
 /** Writes the last entry of the run's log, if its process could not do it. */
 function completeLog(run: Run, why: string): Done {
   return withLog(run.id, log => {
-    const before = log.last()
-    if (before?.type === 'done') return before.data
-    const isDead = run.child && !LAUNCH.length // what a launcher stood for, or another server has started, may live elsewhere
-    if (!isDead) attempt(`fence off the process of ${run.id}, for want of room`, () => log.replace())
+    const mayLive = !run.child || isLaunched // elsewhere: what a launcher stood for, or another server has started
+    if (mayLive && log.last()?.type !== 'done') {
+      attempt(`fence off the process of ${run.id}, for want of room`, () => log.replace())
+    }
     log.cut()
     const last = log.last()
     if (last?.type === 'done') return last.data
     if (!last) log.append(Buffer.from(packEntry('start', run.start, run.started))) // a server died while it wrote this
     const said = lastErrors(run.id)
     const msg = said ? `${why}; the last that it said:\n${said}` : why
-    const done: Done = { outcome: run.reason ? 'cancelled' : 'died', reason: run.reason ?? msg, seconds: secondsOf(run) }
+    const seconds = secondsOf(run)
+    const done: Done = run.reason
+      ? { outcome: 'cancelled', reason: run.reason, seconds }
+      : { outcome: 'died', reason: msg, seconds }
     log.finish(done, run.reason ? undefined : { msg })
     return done
   })
@@ -448,22 +452,12 @@ function attempt(what: string, act: () => void) {
 }
 
 /** The paths of a call's uploads. */
-function uploadsOf(method: string, args: unknown[]): string[] {
-  const parameters = functions.get(method)?.parameters ?? []
-  const names = args.filter((name, index): name is string => parameters[index]?.type === 'file' && isId(name))
-  return names.map(name => join(UPLOADS, name))
-}
-
-function layBallast() {
-  try {
-    if (!existsSync(BALLAST)) writeFileSync(BALLAST, Buffer.alloc(2 ** 16, ' '))
-  } catch {
-    rmSync(BALLAST, { force: true }) // the disk is full: half a ballast would never be laid again
-  }
+function uploadsOf({ method, args }: { method: string; args: unknown[] }): string[] {
+  return args.filter((name, index) => isUpload(method, index) && isId(name)).map(name => join(UPLOADS, String(name)))
 }
 
 function sweepUploads() {
-  const taken = new Set([...running.values()].flatMap(({ start }) => uploadsOf(start.method, start.args)))
+  const taken = new Set([...running.values()].flatMap(({ start }) => uploadsOf(start)))
   for (const file of readdirSync(UPLOADS).map(name => join(UPLOADS, name))) {
     const written = statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? Infinity
     if (Date.now() - written > UPLOAD_AGE && !taken.has(file)) rmSync(file, { recursive: true, force: true })
@@ -476,9 +470,9 @@ function sweepUploads() {
 function adoptAll() {
   const names = readdirSync(RUNS)
   const ids = names.flatMap(name => /^(.*)\.ndjson$/.exec(name)?.[1] ?? []).filter(isId)
-  const written = new Map(ids.map(id => [id, statSync(logPath(id), { throwIfNoEntry: false })?.mtimeMs ?? 0]))
-  ids.sort((one, other) => written.get(one)! - written.get(other)!)
-  for (const id of ids) attempt(`adopt ${logPath(id)}, which is left alone`, () => adoptRun(id))
+  const logs = ids.map(id => ({ id, written: statSync(logPath(id), { throwIfNoEntry: false })?.mtimeMs ?? 0 }))
+  logs.sort((one, other) => one.written - other.written)
+  for (const { id } of logs) attempt(`adopt ${logPath(id)}, which is left alone`, () => adoptRun(id))
   const leftOver = /^(.*)\.(stderr|stop|ndjson\.copy)$/
   for (const name of names) {
     const id = leftOver.exec(name)?.[1]
@@ -487,34 +481,25 @@ function adoptAll() {
 }
 
 function adoptRun(id: string) {
-  const lines = withLog(id, log => log.lines(0, 4096))
-  const first: Entry | undefined = lines.length ? unpackEntry(String(lines.subarray(0, lines.indexOf('\n')))) : undefined
-  if (first && !(first.type === 'start' && Array.isArray(first.data?.args))) throw new Error('it does not begin with a call')
+  const { lines, state } = withLog(id, log => ({ lines: log.lines(0, 4096), state: log.state() }))
+  const first = lines.length ? unpackEntry(String(lines.subarray(0, lines.indexOf(LF)))) : undefined
+  const isCall = first?.type === 'start' && Array.isArray(first.data?.args)
+  if (first && !isCall) throw new Error('it does not begin with a call')
   // Without a first line, its server died while it wrote the call.
   const start = first?.data ?? { method: '', args: [], callId: '', pid: 0, timeLimit: 0 }
-  const started = first?.time ?? Date.now()
-  const began = performance.now() - Math.max(0, Date.now() - started)
-  const run: Run = { id, start, title: titleOf(start), started, began }
-  const state = stateOf(run)
-  if (state.outcome && !isAlive(run)) return keepRun({ ...run, end: state })
-  running.set(id, run)
+  const run = newRun(id, start, first?.time ?? Date.now())
   const reason = readReason(id)
-  if (!isAlive(run)) {
-    return finishRun({ ...run, reason }, 'ended without a result, while no workers server was running')
+  if (isAlive(run)) {
+    watchOver(run)
+    console.log(`run ${id} adopted: ${start.method}, process ${start.pid}`)
+    if (reason) cancelRun(run, reason) // that server was killed within the grace
+  } else if (state.outcome) {
+    keepRun({ ...run, end: state })
+  } else {
+    running.set(id, run)
+    run.reason = reason
+    finishRun(run, 'ended without a result, while no workers server was running')
   }
-  console.log(`run ${id} adopted: ${start.method}, process ${start.pid}`)
-  watchRun(run)
-  limitTime(run)
-  if (reason) cancelRun(run, reason) // that server was killed within the grace
-}
-
-// A process that is not our child cannot tell us of its end, and a launched one not that it has written `done`: so this
-// is the one place that has to look again and again.
-function watchRun(run: Run) {
-  run.watch = setInterval(() => {
-    if (!run.child && !isAlive(run)) finishRun(run, 'ended without a result')
-    else expectExit(run)
-  }, WATCH)
 }
 
 // ---- What belongs to a run
@@ -549,12 +534,13 @@ function belongs(pid: number, id: string): boolean {
  */
 function endProcesses(isToEnd: (id: string) => boolean) {
   for (let round = 0; round < 20; round++) {
-    const left = readdirSync('/proc').filter(name => /^\d+$/.test(name) && Number(name) !== process.pid && isMarked(name))
+    const pids = readdirSync('/proc').filter(name => /^\d+$/.test(name)).map(Number)
+    const left = pids.filter(pid => pid !== process.pid && isMarked(pid))
     if (!left.length) return
-    for (const pid of left) sendSignal(Number(pid), 'SIGKILL')
+    for (const pid of left) sendSignal(pid, 'SIGKILL')
   }
 
-  function isMarked(pid: string): boolean {
+  function isMarked(pid: number): boolean {
     try {
       const environment = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0')
       const mark = environment.find(variable => variable.startsWith(`${RUN_MARK}=`))
@@ -567,27 +553,20 @@ function endProcesses(isToEnd: (id: string) => boolean) {
 
 // ---- Processes
 
-/** What a task needs, and no secrets of the servers: TOKEN stays here. TASK_… is for the remote functions. */
-function taskEnvironment(): NodeJS.ProcessEnv {
-  const wanted = /^(PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|NODE_.*|TSX_.*|TASKS|MAX_LOG|(REP|XSUB|XPUB)_ADDR|TASK_.*)$/
-  const given = Object.entries(process.env).filter(([name]) => wanted.test(name))
-  return { ...Object.fromEntries(given), RUNS, [VERSION]: loadedVersion }
-}
-
 /**
- * Starts a task process. It gets the id of its run over IPC, when it has one; below a launcher there is no such channel,
- * and the id is its last argument.
+ * Starts a task process. It gets the id of its run over IPC, when it has one; below a launcher there is no such
+ * channel, and the id is its last argument.
  */
 function startTask(id = ''): Spare {
-  const [command, ...args] = [...LAUNCH, process.execPath, ...LOADER, TASK_PROCESS, ...LAUNCH.length ? [id] : []]
-  const env = LAUNCH.length ? { ...taskEnvironment(), [RUN_MARK]: id } : taskEnvironment()
+  const [command, ...args] = [...LAUNCH, process.execPath, ...LOADER, TASK_PROCESS, ...isLaunched ? [id] : []]
+  const env = { ...taskEnvironment(), [VERSION]: loadedVersion, [RUN_MARK]: isLaunched ? id : undefined }
   // A file and not a pipe: that would end with this server, and a task that says something then with it.
   const stderr = join(RUNS, `task.${randomUUID()}.stderr`) // no run's id has a point
   const file = openSync(stderr, 'ax', 0o600)
   try {
     // `detached`: a process group of its own: the run can be killed with all that it started, and a Ctrl-C in the
     // terminal reaches the workers server alone, which then asks the runs to end.
-    const stdio = ['ignore', 'inherit', file, ...LAUNCH.length ? [] : ['ipc' as const]] satisfies StdioOptions
+    const stdio: StdioOptions = ['ignore', 'inherit', file, isLaunched ? 'ignore' : 'ipc']
     const child = spawn(command!, args, { detached: true, env, stdio })
     child.on('error', () => {}) // startProcess and refill see to it; without a listener it would end this process
     return { child, stderr, isReady: false }
@@ -600,7 +579,8 @@ function startTask(id = ''): Spare {
 function lastErrors(id: string): string {
   const path = stderrPath(id)
   if (!existsSync(path)) return ''
-  return readFileSync(path, 'utf8').trimEnd().split('\n').slice(-LAST_LINES.lines).join('\n').slice(-LAST_LINES.characters)
+  const lines = readFileSync(path, 'utf8').trimEnd().split('\n').slice(-LAST_LINES.lines)
+  return lines.join('\n').slice(-LAST_LINES.characters)
 }
 
 function trimErrors() {

@@ -60,8 +60,7 @@ function drawAll() {
 }
 
 // A mistake in one picture must not stop the others, nor the acknowledgements.
-/** @param {() => void} draw */
-function attempt(draw) {
+function attempt(/** @type {() => void} */ draw) {
   try {
     draw()
   } catch (error) {
@@ -71,14 +70,12 @@ function attempt(draw) {
 
 // A frame that took long, its layout and painting included, is followed by a pause as long: in the heaviest flood half
 // of the time is left for clicks.
-/** @param {number} began */
-function rest(began) {
+function rest(/** @type {number} */ began) {
   const now = performance.now()
   rested = now + (now - began)
 }
 
-/** @param {number} now */
-function drawPictures(now) {
+function drawPictures(/** @type {number} */ now) {
   pictures.forEach(attempt)
   if (now - calmAt < CALM) return void (later ??= setTimeout(drawLater, CALM))
   calmAt = now

@@ -47,8 +47,7 @@ export function describe(entry) {
   return line.length > LONGEST_LINE ? line.slice(0, LONGEST_LINE) + ' …' : line
 }
 
-/** @param {Entry} entry */
-function wholeLine(entry) {
+function wholeLine(/** @type {Entry} */ entry) {
   return withoutTerminal(lines[LEVELS[levelOf(entry)] ?? 'msg'](fieldsOf(entry), entry.data))
 }
 
@@ -82,8 +81,7 @@ function describeNote(fields, data) {
   return [placeOf(fields), toText(fields['code']), toText(fields['msg'])].filter(Boolean).join('  ') || toText(data)
 }
 
-/** @param {Fields} fields */
-function describeEnd({ outcome, reason, seconds }) {
+function describeEnd(/** @type {Fields} */ { outcome, reason, seconds }) {
   const words = [OUTCOMES[toText(outcome)] ?? toText(outcome), `after ${duration(toNumber(seconds) ?? 0)}`]
   if (reason && reason !== outcome) words.push(`(${toText(reason)})`)
   return words.join(' ')
@@ -104,8 +102,7 @@ export function signature(method, args) {
 // Programs of the command line colour their text and write over it; in a log only the last word counts.
 const ESCAPES = /\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])/g
 
-/** @param {string} text */
-function withoutTerminal(text) {
+function withoutTerminal(/** @type {string} */ text) {
   if (!/[\x1b\r]/.test(text)) return text
   return text.replace(ESCAPES, '').replace(/\r+$/gm, '').replace(/^.*\r/gm, '')
 }

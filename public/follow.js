@@ -217,7 +217,7 @@ export class Connection {
 
   /** @param {{ start: string, next: number } | { ack: string, next: number } | { stop: string }} message */
   #send(message) {
-    if (this.#socket?.readyState !== WebSocket.OPEN) return // #welcome() says what still holds
+    if (this.#socket?.readyState !== 1) return // not open: #welcome() says what still holds
     const text = JSON.stringify(message)
     this.tap?.('out', text)
     this.#socket.send(text)

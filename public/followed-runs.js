@@ -24,8 +24,7 @@ export function openRun(id, call) {
   stops.set(run, connection.follow(id, (entries, next) => receive(run, entries, next), { refuse }))
   return run
 
-  /** @param {string} message */
-  function refuse(message) {
+  function refuse(/** @type {string} */ message) {
     run.refuse(message)
     redraw()
   }
@@ -40,8 +39,7 @@ function receive(run, entries, next) {
   return undrawn > MOST_UNDRAWN ? done : undefined
 }
 
-/** @param {Run | undefined} run */
-export function setInView(run) {
+export function setInView(/** @type {Run | undefined} */ run) {
   const left = inView
   inView = run
   if (!left || left === run) return

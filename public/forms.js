@@ -26,8 +26,7 @@ const methods = new Map()
 /** @type {WeakMap<Element, Parameter>} */
 const parameterOf = new WeakMap()
 
-/** @param {Method[]} offered */
-export function offerMethods(offered) {
+export function offerMethods(/** @type {Method[]} */ offered) {
   methods.clear()
   for (const method of offered) methods.set(method.name, method)
   forms.replaceChildren(...offered.toSorted((one, other) => rankOf(one.name) - rankOf(other.name)).map(makeForm))
@@ -65,8 +64,7 @@ function fillControl(control, value) {
   }
 }
 
-/** @param {Method} method */
-function makeForm({ name, description, parameters }) {
+function makeForm(/** @type {Method} */ { name, description, parameters }) {
   const known = knownFunction(name)
   const form = make('form', 'card')
   form.dataset.method = name
@@ -110,8 +108,7 @@ function dressInput(input, { type, default: preset, min, max }, { accept }) {
   if (max !== undefined) input.max = String(max)
 }
 
-/** @param {[words: string, value: unknown][]} choices */
-function makeChoice(choices) {
+function makeChoice(/** @type {[words: string, value: unknown][]} */ choices) {
   const control = make('select')
   control.append(...choices.map(([words, value]) => new Option(words, JSON.stringify(value))))
   return control
@@ -124,16 +121,14 @@ function makeFileWords(words = '', more = '') {
   return line
 }
 
-/** @param {HTMLInputElement} input */
-function showChoice(input) {
+function showChoice(/** @type {HTMLInputElement} */ input) {
   const name = input.files?.[0]?.name
   const words = name ? [name, 'press the button below'] : FILE_WORDS
   input.nextElementSibling?.replaceWith(makeFileWords(...words))
   input.parentElement?.toggleAttribute('data-chosen', name !== undefined)
 }
 
-/** @param {{ file: string, words: string }} sample */
-function makeSampleButton({ file, words }) {
+function makeSampleButton(/** @type {{ file: string, words: string }} */ { file, words }) {
   const button = make('button', '', words)
   button.type = 'button'
   button.id = 'sample'
@@ -181,8 +176,7 @@ function startWith(name, given) {
   return startRun({ method: name, args: parameters.map(parameter => values[parameter.name]), callId })
 }
 
-/** @param {File} file */
-function startWithFile(file) {
+function startWithFile(/** @type {File} */ file) {
   const { method, values } = FOR_DROPPED_FILES
   if (methods.has(method)) startWith(method, { ...values, file })
 }
@@ -200,8 +194,7 @@ forms.addEventListener('change', ({ target }) => {
   if (target instanceof HTMLInputElement && target.type === 'file') showChoice(target)
 })
 
-/** @param {DragEvent} drag */
-const hasFiles = drag => drag.dataTransfer?.types.includes('Files') ?? false
+const hasFiles = (/** @type {DragEvent} */ drag) => drag.dataTransfer?.types.includes('Files') ?? false
 addEventListener('dragover', drag => {
   if (!hasFiles(drag)) return
   drag.preventDefault() // or the browser would leave the page and open the file

@@ -6,19 +6,11 @@ import { count, counted } from './words.js'
 
 /** @typedef {import('./entries.js').Fields} Fields */
 /** @typedef {import('./run-state.js').Run} Run */
-/**
- * @typedef {object} Field one control of a form
- * @property {string} [label]
- * @property {string} [preset]
- * @property {string} [accept] the files that it takes
- * @property {[words: string, value: unknown][]} [choices]
- */
-/**
- * @typedef {object} Summary
- * @property {(result: Fields | undefined, run: Run) => [name: string, figure: string][]} figures
- * @property {(result: Fields) => string} note
- * @property {string} waiting the note before there is a result
- */
+/** One control of a form; `accept`: the files that it takes.
+ * @typedef {{ label?: string, preset?: string, accept?: string, choices?: [words: string, value: unknown][] }} Field */
+/** The result in figures, in place of all that was returned; `waiting`: the note before there is one.
+ * @typedef {{ figures: (result: Fields | undefined, run: Run) => [name: string, figure: string][],
+ *   note: (result: Fields) => string, waiting: string }} Summary */
 /**
  * @typedef {object} Known
  * @property {string} heading of its form
@@ -29,7 +21,7 @@ import { count, counted } from './words.js'
  * @property {string[]} [filled] parameters without a control
  * @property {(values: Fields) => { values: Fields, callId: string }} [complete] what is called with what the form holds
  * @property {(args: unknown[]) => string} [title] of a run
- * @property {Summary} [summary] of the result, in place of all that was returned
+ * @property {Summary} [summary]
  * @property {string} [download] words for the file that it produces
  * @property {string} [findings] heading of the warnings and errors that say where they were found
  * @property {string} [noFindings]
@@ -39,10 +31,7 @@ import { count, counted } from './words.js'
 
 /** @type {[words: string, value: unknown][]} */
 const DELIMITERS = [
-  ['found from the first line', {}],
-  ['comma', { delimiter: ',' }],
-  ['semicolon', { delimiter: ';' }],
-  ['tab', { delimiter: '\t' }],
+  ['found from the first line', {}], ['comma', { delimiter: ',' }], ['semicolon', { delimiter: ';' }], ['tab', { delimiter: '\t' }],
 ]
 
 const SOURCE = `type Runner = { name: string, laps: number }

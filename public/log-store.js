@@ -31,8 +31,7 @@ export class LogStore {
   /** those with their entries, the longest unused first @type {Set<Chunk>} */
   held = new Set()
 
-  /** @param {string} id */
-  constructor(id) {
+  constructor(/** @type {string} */ id) {
     this.id = id
   }
 
@@ -73,8 +72,7 @@ export class LogStore {
     return this.get(n)
   }
 
-  /** @param {number} n */
-  chunkOf(n) {
+  chunkOf(/** @type {number} */ n) {
     let low = 0
     let high = this.chunks.length - 1
     while (low < high) {
@@ -90,8 +88,7 @@ export class LogStore {
     return (chunk.loading ??= this.#readAgain(chunk))
   }
 
-  /** @param {Chunk} chunk */
-  async #readAgain(chunk) {
+  async #readAgain(/** @type {Chunk} */ chunk) {
     try {
       chunk.entries = await readLog(this.id, chunk)
       this.kept += chunk.next - chunk.position
@@ -104,8 +101,7 @@ export class LogStore {
     redraw()
   }
 
-  /** @param {number} bytes */
-  keepTo(bytes) {
+  keepTo(/** @type {number} */ bytes) {
     for (const chunk of this.held) {
       if (this.kept <= bytes) return
       if (chunk === this.chunks.at(-1)) continue // it still grows
@@ -115,15 +111,13 @@ export class LogStore {
     }
   }
 
-  /** @param {Chunk | undefined} chunk */
-  #use(chunk) {
+  #use(/** @type {Chunk | undefined} */ chunk) {
     if (!chunk) return
     this.held.delete(chunk)
     this.held.add(chunk)
   }
 
-  /** @param {Entry[]} entries */
-  #index(entries) {
+  #index(/** @type {Entry[]} */ entries) {
     if (this.count + entries.length > this.levels.length) {
       const levels = new Uint8Array(2 * (this.count + entries.length))
       levels.set(this.levels)

@@ -62,8 +62,7 @@ picture(() => {
 
 calmPicture(() => run && drawHead(run))
 
-/** @param {Run} run */
-function drawHead(run) {
+function drawHead(/** @type {Run} */ run) {
   chips.forEach((chip, type) => {
     const level = LEVELS.indexOf(type)
     const of = run.store.counts[level] ?? 0
@@ -108,8 +107,7 @@ function scan({ store }) {
   }
 }
 
-/** @param {number} n */
-function show(n) {
+function show(/** @type {number} */ n) {
   if (shownCount === shown.length) {
     const longer = new Int32Array(2 * shown.length)
     longer.set(shown)
@@ -192,8 +190,7 @@ function writeMarked(target, text) {
   target.replaceChildren(text.slice(0, hit.index), make('mark', '', hit[0]), text.slice(end))
 }
 
-/** @param {number} row */
-function choose(row) {
+function choose(/** @type {number} */ row) {
   chosen = shown[row] ?? -1
   redraw()
 }
@@ -211,8 +208,7 @@ export function revealEntry(n) {
   list.reveal(rowFrom(n))
 }
 
-/** @param {Run} run */
-function drawChoice({ store }) {
+function drawChoice(/** @type {Run} */ { store }) {
   const entry = chosen < 0 ? undefined : store.get(chosen)
   const opened = box.hidden && entry
   set(box, 'hidden', !entry)
@@ -223,8 +219,7 @@ function drawChoice({ store }) {
   if (opened) box.scrollIntoView({ block: 'nearest' })
 }
 
-/** @param {Run} run */
-const warningsIn = run => run.count('warning') + run.count('error') > 0
+const warningsIn = (/** @type {Run} */ run) => run.count('warning') + run.count('error') > 0
 
 /** From the chosen entry, or from the upper edge; round the end to the beginning. @param {1 | -1} step */
 function jumpToWarning(step) {
@@ -238,8 +233,7 @@ function jumpToWarning(step) {
   }
 }
 
-/** @param {Entry['type']} type */
-function makeChip(type) {
+function makeChip(/** @type {Entry['type']} */ type) {
   const level = LEVELS.indexOf(type)
   const chip = make('button', 'chip')
   chip.type = 'button'
@@ -261,8 +255,7 @@ export function copies(button, text) {
   })
 }
 
-/** @param {number} line */
-const address = line => new URL(`?run=${run?.id}&line=${line}`, location.href).href
+const address = (/** @type {number} */ line) => new URL(`?run=${run?.id}&line=${line}`, location.href).href
 
 copies(element('entry-copy', HTMLButtonElement), () => element('entry-text', HTMLElement).textContent ?? '')
 copies(element('entry-link', HTMLButtonElement), () => address(chosen + 1))

@@ -15,13 +15,11 @@ afterDrawing(() => {
   for (const run of runs.values()) if (run.done && run.wantsNotice) notify(run)
 })
 
-/** @param {Run} run */
-function markOf(run) {
+function markOf(/** @type {Run} */ run) {
   return MARKS[run.state] ?? (run.part === undefined ? '…' : `${Math.floor(run.part * 100)} %`)
 }
 
-/** @param {Run} run */
-function notify(run) {
+function notify(/** @type {Run} */ run) {
   run.wantsNotice = false
   try {
     const notice = new Notification(`${run.title}: ${run.words}`, { body: run.done?.reason ?? '', tag: run.id })

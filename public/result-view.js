@@ -3,12 +3,12 @@
 
 import { calmPicture, element, make, partsOf, redraw, set, setText } from './draw.js'
 import { cut, placeOf, toText } from './entries.js'
+import { inView } from './followed-runs.js'
 import { knownFunction } from './functions.js'
 import { revealEntry } from './log-view.js'
 import { VirtualList } from './virtual-list.js'
 import { count } from './words.js'
 
-/** @typedef {import('./functions.js').Known} Known */
 /** @typedef {import('./run-state.js').Run} Run */
 /** @typedef {import('./run-state.js').Finding} Finding */
 
@@ -26,17 +26,18 @@ const findings = element('findings', HTMLElement)
 const sourceList = new VirtualList(element('source-lines', HTMLElement), { fill: fillSource, choose: chooseSource })
 const findingList = new VirtualList(element('findings-list', HTMLElement), { fill: fillFinding, choose: chooseFinding })
 
-/** @type {Run | undefined} */
+/** what is drawn: the one in view @type {Run} */
 let run
+/** what the page knows of its function @type {import('./functions.js').Known | undefined} */
+let known
 /** @type {string[]} */
 let lines = []
 /** the worst level found in each line of the source @type {Map<number, string>} */
 let marks = new Map()
 let marked = 0
 
-/** @param {Run | undefined} next */
-export function showResult(next) {
-  run = next
+export function showResult(/** @type {Run | undefined} */ next) {
+  if (next) run = next
   lines = []
   marks = new Map()
   marked = 0
@@ -44,18 +45,17 @@ export function showResult(next) {
 }
 
 calmPicture(() => {
-  if (!run) return
-  const known = knownFunction(run.method)
+  if (!inView) return
+  known = knownFunction(run.method)
   drawTiles(known?.summary?.figures(run.result, run) ?? [])
-  drawFile(run, known)
-  drawFailure(run)
-  drawWords(run, known?.summary)
-  drawSource(run, known?.source?.(run.args))
-  drawFindings(run, known)
+  drawFile()
+  drawFailure()
+  drawWords()
+  drawSource(known?.source?.(run.args))
+  drawFindings()
 })
 
-/** @param {Run} run @param {Known | undefined} known */
-function drawFile(run, known) {
+function drawFile() {
   const name = toText(run.result?.['file'])
   const isProduced = name.startsWith(`${run.id}.`) // any other that it may have named cannot be had
   setText(file, known?.download ?? 'Download the file')
@@ -65,8 +65,9 @@ function drawFile(run, known) {
   else file.removeAttribute('href')
 }
 
-/** What went wrong stands where the result would, with its causes and where it happened. @param {Run} run */
-function drawFailure({ done, error }) {
+// What went wrong stands where the result would, with its causes and where it happened.
+function drawFailure() {
+  const { done, error } = run
   const isFailed = done?.outcome === 'error' || done?.outcome === 'died'
   set(failure, 'hidden', !isFailed)
   setText(element('result-title', HTMLElement), isFailed ? 'What went wrong' : 'Result')
@@ -85,16 +86,16 @@ function causesOf(cause, depth = 0) {
   return [describeCause(cause), ...causesOf(Object(cause).cause, depth + 1)]
 }
 
-/** @param {unknown} cause */
-function describeCause(cause) {
+function describeCause(/** @type {unknown} */ cause) {
   if (typeof cause !== 'object' || cause === null) return toText(cause)
   const { msg, message, code } = /** @type {import('./functions.js').Fields} */ (cause)
   const words = toText(msg ?? message) || toText(cause)
   return code === undefined || words.includes(toText(code)) ? words : `${words} (${toText(code)})`
 }
 
-/** @param {Run} run @param {import('./functions.js').Summary | undefined} summary */
-function drawWords({ done, ended, result }, summary) {
+function drawWords() {
+  const { done, ended, result } = run
+  const summary = known?.summary
   const none = done?.outcome === 'ok' ? 'It returned nothing.' : `No result: ${done?.reason || 'see the log'}.`
   const json = typeof done?.result === 'string' ? done.result : JSON.stringify(done?.result, null, 2) ?? none
   const waiting = ended ? 'Its log is still being read.' : summary?.waiting ?? 'What it returns is shown here.'
@@ -103,8 +104,7 @@ function drawWords({ done, ended, result }, summary) {
   setText(note, !done ? waiting : !summary || !failure.hidden ? '' : result ? summary.note(result) : none)
 }
 
-/** @param {[name: string, figure: string][]} wanted */
-function drawTiles(wanted) {
+function drawTiles(/** @type {[name: string, figure: string][]} */ wanted) {
   while (tiles.children.length < wanted.length) {
     const tile = make('div')
     tile.append(make('dt'), make('dd'))
@@ -118,8 +118,7 @@ function drawTiles(wanted) {
   })
 }
 
-/** @param {Run} run @param {string | undefined} whole */
-function drawSource(run, whole) {
+function drawSource(/** @type {string | undefined} */ whole) {
   set(source, 'hidden', whole === undefined)
   work.toggleAttribute('data-source', whole !== undefined)
   if (whole === undefined) return
@@ -128,8 +127,7 @@ function drawSource(run, whole) {
   sourceList.draw(lines.length)
 }
 
-/** @param {Run} run @param {Known | undefined} known */
-function drawFindings(run, known) {
+function drawFindings() {
   const n = run.findings.length
   const isShown = n > 0 || known?.findings !== undefined
   set(findings, 'hidden', !isShown)
@@ -146,7 +144,7 @@ function drawFindings(run, known) {
 
 /** @param {HTMLElement} row @param {number} n */
 function fillFinding(row, n) {
-  const finding = run?.findings[n]
+  const finding = run.findings[n]
   if (!finding) return
   if (!row.firstChild) row.append(make('span', 'level'), make('span', 'where'), make('span', 'text'))
   const [level, where, words] = partsOf(row)
@@ -158,9 +156,8 @@ function fillFinding(row, n) {
   setText(words, [row.title, toText(fields['code'])].filter(Boolean).join('  '))
 }
 
-/** @param {number} n */
-function chooseFinding(n) {
-  const finding = run?.findings[n]
+function chooseFinding(/** @type {number} */ n) {
+  const finding = run.findings[n]
   if (!finding) return
   revealEntry(finding.n)
   if (source.hidden) return
@@ -177,16 +174,14 @@ function fillSource(row, n) {
   row.dataset.level = marks.get(n + 1) ?? ''
 }
 
-/** @param {number} n */
-function chooseSource(n) {
-  const at = run?.findings.findIndex(({ line }) => line === n + 1) ?? -1
+function chooseSource(/** @type {number} */ n) {
+  const at = run.findings.findIndex(({ line }) => line === n + 1)
   if (at < 0) return
   findingList.selected = at
   findingList.reveal(at)
 }
 
-/** @param {Finding | undefined} finding */
-function mark(finding) {
+function mark(/** @type {Finding | undefined} */ finding) {
   if (!finding) return
   const { line, type } = finding
   if (marks.get(line) !== 'error') marks.set(line, type)

@@ -29,31 +29,33 @@ const other = element('other', HTMLAnchorElement)
 
 const canNotify = 'Notification' in window
 let isBlocked = canNotify && Notification.permission === 'denied' // asked seldom: the answer comes from another process
+/** what is drawn: the one in view @type {Run} */
+let run
 let saidState = ''
 let saidAt = 0
 let leftAt = 0
 
-/** @param {Run | undefined} run @param {number} [line] */
-export function showRun(run, line) {
-  section.hidden = !run
+/** @param {Run | undefined} next @param {number} [line] */
+export function showRun(next, line) {
+  section.hidden = !next
   saidState = ''
   leftAt = 0
-  showLog(run, line)
-  showResult(run)
+  showLog(next, line)
+  showResult(next)
   redraw()
 }
 
 calmPicture(() => {
   if (!inView) return
-  drawName(inView)
-  drawButtons(inView)
-  drawMeter(inView)
-  drawProblem(inView)
-  announce(inView)
+  run = inView
+  drawName()
+  drawButtons()
+  drawMeter()
+  drawProblem(run.problem)
+  announce()
 })
 
-/** @param {Run} run */
-function drawName(run) {
+function drawName() {
   set(section.dataset, 'state', run.state)
   const reason = run.done?.reason.split('\n', 1)[0] ?? ''
   const isTelling = run.state === 'cancelled' && reason && reason !== 'cancelled' && reason.length < 100
@@ -64,8 +66,7 @@ function drawName(run) {
   setText(element('run-details', HTMLElement), `${run.start ? `process ${run.start.pid}, ` : ''}id ${run.id}`)
 }
 
-/** @param {Run} run */
-function drawButtons(run) {
+function drawButtons() {
   const { state } = run
   const isOver = OVER.includes(state)
   // what is hidden loses the focus, and with it the place of someone who has no mouse
@@ -80,16 +81,15 @@ function drawButtons(run) {
   setText(notify, isBlocked ? 'Notices blocked' : run.wantsNotice ? 'Will notify' : 'Notify me')
 }
 
-/** @param {Run} run */
-function drawMeter(run) {
+function drawMeter() {
   const { part, seconds, ended, speed } = run
   // without the attribute it is indeterminate (it runs, nobody knows how far), and its property is 0 then, too
   const value = part ?? (OVER.includes(run.state) ? 0 : undefined)
   if (value === undefined) bar.removeAttribute('value')
   else if (bar.getAttribute('value') !== String(value)) bar.setAttribute('value', String(value))
-  drawReached(run)
+  drawReached()
   drawFact('elapsed', ended ? 'Took' : 'Elapsed', seconds === undefined ? '–' : (ended ? duration : elapsed)(seconds))
-  drawLeft(run)
+  drawLeft()
   drawFact('speed', 'Speed', speed ?? '–')
   set(element('speed-fact', HTMLElement), 'hidden', run.start !== undefined && !run.progress)
   for (const level of /** @type {const} */ (['warning', 'error'])) {
@@ -106,28 +106,26 @@ function drawFact(id, name, value) {
   if (figure.previousElementSibling) setText(figure.previousElementSibling, name)
 }
 
-/** @param {Run} run */
-function drawReached({ part, progress, start, store }) {
+function drawReached() {
+  const { part, progress, start, store } = run
   if (part !== undefined) drawFact('percent', 'Progress', `${Math.floor(part * 100)} %`)
   else if (progress) drawFact('percent', 'Progress', amount(progress.current, progress.unit, compact))
   else drawFact('percent', start ? 'Entries' : 'Progress', start ? compact(store.count) : '–')
 }
 
-/** When it will be done; where that is not known, whether it still moves; in the end, when it was.
- * @param {Run} run */
-function drawLeft(run) {
-  const { left, seconds = 0, start, ended, silence } = run
+// When it will be done; where that is not known, whether it still moves; in the end, when it was.
+function drawLeft() {
+  const { left, seconds = 0, start, ended, progress, silence } = run
   if (ended) return drawFact('left', 'Ended', start ? clock(start.time + seconds * 1000).slice(0, 8) : '–')
   if (Date.now() - leftAt < 1000) return
   leftAt = Date.now()
-  const isEstimated = left !== undefined && seconds > 1.5 && silence < SILENT
-  if (isEstimated) drawFact('left', 'Left', estimate(left))
+  const isMoving = progress?.total !== undefined && silence < SILENT
+  if (isMoving) drawFact('left', 'Left', left === undefined || seconds < 1.5 ? '–' : estimate(left))
   else if (!start || !connection.live || run.read < 1) drawFact('left', start ? 'Last entry' : 'Left', '–')
   else drawFact('left', 'Last entry', silence < 1.5 ? 'just now' : `${elapsed(silence)} ago`)
 }
 
-/** @param {Run} run */
-function drawProblem({ problem: trouble }) {
+function drawProblem(/** @type {Run['problem']} */ trouble) {
   set(problem, 'hidden', !trouble)
   if (!trouble) return
   problem.dataset.kind = trouble.kind
@@ -138,8 +136,8 @@ function drawProblem({ problem: trouble }) {
   if (trouble.other) other.href = `?run=${trouble.other}`
 }
 
-/** The log is silent for screen readers; this line speaks at each change of state, else seldom. @param {Run} run */
-function announce(run) {
+// The log is silent for screen readers; this line speaks at each change of state, else seldom.
+function announce() {
   if (run.state === saidState && Date.now() - saidAt < TALKING) return
   saidState = run.state
   saidAt = Date.now()
@@ -149,21 +147,18 @@ function announce(run) {
   setText(status, `${run.title}: ${run.words}${far}${found}`)
 }
 
-cancel.addEventListener('click', () => inView && cancelRun(inView))
-repeat.addEventListener('click', () => inView && fillForm(inView))
-wait.addEventListener('click', () => inView?.problem?.wait?.())
-retry.addEventListener('click', () => inView?.problem?.retry?.())
+cancel.addEventListener('click', () => cancelRun(run))
+repeat.addEventListener('click', () => fillForm(run))
+wait.addEventListener('click', () => run.problem?.wait?.())
+retry.addEventListener('click', () => run.problem?.retry?.())
 notify.addEventListener('click', async () => {
-  const run = inView
-  if (!run) return
+  const asking = run
   const permission = await Notification.requestPermission()
   isBlocked = permission === 'denied'
-  run.wantsNotice = !run.wantsNotice && permission === 'granted'
+  asking.wantsNotice = !asking.wantsNotice && permission === 'granted'
   redraw()
 })
 copies(element('share', HTMLButtonElement), () => location.href.replace(/&line=.*/, ''))
 
 // Elapsed time moves on while nothing arrives.
-setInterval(() => {
-  if (inView && !inView.done) redraw()
-}, 500)
+setInterval(() => { if (inView && !inView.done) redraw() }, 500)

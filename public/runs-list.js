@@ -36,11 +36,9 @@ export async function fetchList() {
   redraw()
 }
 
-/** @param {string} id */
-export const listedRun = id => listed.find(run => run.id === id)
+export const listedRun = (/** @type {string} */ id) => listed.find(run => run.id === id)
 
-/** @param {string} callId */
-export const runningCall = callId => listed.find(run => run.callId === callId && !run.outcome)
+export const runningCall = (/** @type {string} */ callId) => listed.find(run => run.callId === callId && !run.outcome)
 
 calmPicture(() => {
   if ([...runs.values()].some(run => run.done && !seenDone.has(run))) fetchList()
@@ -63,8 +61,7 @@ calmPicture(() => {
   set(element('no-runs', HTMLElement), 'hidden', wanted.length > 0 || !isKnown)
 })
 
-/** @param {Run} run */
-function sayUnknown(run) {
+function sayUnknown(/** @type {Run} */ run) {
   run.phase = 'unknown'
   run.problem = {
     kind: 'quiet',
@@ -97,8 +94,7 @@ function fromListed({ id, title, method, outcome, seconds, started }) {
   return { id, title: title ?? method, state: outcome ?? 'running', about, part: undefined }
 }
 
-/** @param {string} id */
-function makeItem(id) {
+function makeItem(/** @type {string} */ id) {
   const node = make('li')
   const link = make('a')
   link.href = `?run=${encodeURIComponent(id)}`

@@ -46,8 +46,7 @@ function draw({ plotted: { pace, unit }, ended }) {
   plot.toggleAttribute('data-pointed', isCurve && pointer >= 0)
 }
 
-/** @param {number} at */
-function point(at) {
+function point(/** @type {number} */ at) {
   pointer = at
   if (inView) draw(inView)
 }

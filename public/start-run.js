@@ -15,8 +15,7 @@ const uploaded = new WeakMap()
 /** @type {WeakMap<Run, AbortController>} */
 const uploads = new WeakMap()
 
-/** @param {Call} call */
-export function startRun(call) {
+export function startRun(/** @type {Call} */ call) {
   const run = openRun(makeId(), call)
   goTo(`?run=${run.id}`)
   element('main', HTMLElement).focus({ preventScroll: true }) // the button that had the focus has gone
@@ -123,8 +122,7 @@ async function pointToOther(run, why) {
   run.problem = { kind: 'busy', text: `This is already running: ${why}.`, ...(other && { other }) }
 }
 
-/** @param {Refused} answer */
-const reasons = answer => answer.errors.join('; ')
+const reasons = (/** @type {Refused} */ answer) => answer.errors.join('; ')
 
 /** Whatever there is to cancel: the upload, the waiting for a place, the run. @param {Run} run */
 export async function cancelRun(run) {

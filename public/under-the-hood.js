@@ -100,8 +100,7 @@ function framed(...parts) {
   return parts.filter((part, at) => part !== '' || at < 2).map(part => `[ ${part} ]`).join('\n')
 }
 
-/** @param {string} text */
-const cut = text => (text.length > LONGEST ? text.slice(0, LONGEST) + ' …' : text)
+const cut = (/** @type {string} */ text) => (text.length > LONGEST ? text.slice(0, LONGEST) + ' …' : text)
 
 /** @param {string} hop @param {string} title */
 function makeFrames(hop, title) {

@@ -46,8 +46,7 @@ export class VirtualList {
     return this.#room / this.height
   }
 
-  /** @param {number} count */
-  draw(count) {
+  draw(/** @type {number} */ count) {
     this.count = count
     const tall = Math.min(count * this.height, TALLEST)
     set(this.space.style, 'height', `${tall}px`)
@@ -59,8 +58,7 @@ export class VirtualList {
     this.stale = false
   }
 
-  /** @param {number} scroll */
-  #drawRows(scroll) {
+  #drawRows(/** @type {number} */ scroll) {
     const first = Math.max(0, Math.floor(this.top) - SPARE)
     const wanted = Math.max(0, Math.min(this.count - first, Math.ceil(this.inSight) + 2 * SPARE))
     while (this.rows.length < wanted) this.rows.push(this.space.appendChild(this.#makeRow()))
@@ -91,16 +89,14 @@ export class VirtualList {
     return row
   }
 
-  /** @param {number} n */
-  reveal(n) {
+  reveal(/** @type {number} */ n) {
     this.following = false
     const room = this.inSight
     if (n < this.top + 1 || n > this.top + room - 2) this.top = Math.max(0, n - room / 3)
     redraw()
   }
 
-  /** @param {number} n */
-  select(n) {
+  select(/** @type {number} */ n) {
     if (n < 0 || n >= this.count) return
     this.selected = n
     this.reveal(n)
@@ -124,14 +120,12 @@ export class VirtualList {
     redraw()
   }
 
-  /** @param {number} row */
-  #toPixels(row) {
+  #toPixels(/** @type {number} */ row) {
     const { last, end } = this.#ends()
     return last ? (row / last) * end : 0
   }
 
-  /** @param {number} pixels */
-  #toRow(pixels) {
+  #toRow(/** @type {number} */ pixels) {
     const { last, end } = this.#ends()
     return end ? (pixels / end) * last : 0
   }
@@ -143,8 +137,7 @@ export class VirtualList {
     }
   }
 
-  /** @param {KeyboardEvent} key */
-  #press(key) {
+  #press(/** @type {KeyboardEvent} */ key) {
     if (key.ctrlKey || key.metaKey || key.altKey) return
     const from = this.selected >= 0 ? this.selected : Math.floor(this.top) - 1
     const page = Math.max(1, Math.floor(this.inSight) - 1)
@@ -160,8 +153,7 @@ export class VirtualList {
     if (key.key === 'End') this.following = true
   }
 
-  /** @param {MouseEvent} click */
-  #click(click) {
+  #click(/** @type {MouseEvent} */ click) {
     const row = click.target instanceof Element && click.target.closest('.row')
     const dragged = String(getSelection()) !== '' // someone is copying, not choosing
     if (row instanceof HTMLElement && row.dataset.n && !dragged) this.select(Number(row.dataset.n))

@@ -7,8 +7,7 @@ const minutes = { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' }
 const clocks = new Intl.DateTimeFormat(undefined, { ...minutes, second: '2-digit' })
 const days = new Intl.DateTimeFormat(undefined, { ...minutes, month: 'short', day: 'numeric' })
 
-/** @param {number} n */
-export const count = n => figures.format(n)
+export const count = (/** @type {number} */ n) => figures.format(n)
 
 /** For a figure that must not run into the next one. @param {number} n */
 export const compact = n => (Math.abs(n) < 100_000 ? figures : shortFigures).format(n)
@@ -23,16 +22,14 @@ export function amount(n, unit, format = count) {
   return unit ? `${figure} ${unit}` : figure
 }
 
-/** @param {number} n */
-export function bytes(n) {
+export function bytes(/** @type {number} */ n) {
   const step = Math.min(4, Math.max(0, Math.floor(Math.log10(Math.max(1, n)) / 3)))
   if (step === 0) return `${count(Math.round(n))} bytes`
   const value = n / 1000 ** step
   return `${value.toFixed(value < 10 ? 1 : 0)} ${['', 'kB', 'MB', 'GB', 'TB'][step]}`
 }
 
-/** @param {number} seconds */
-export function duration(seconds) {
+export function duration(/** @type {number} */ seconds) {
   if (seconds < 0.9995) return `${Math.round(seconds * 1000)} ms`
   return seconds < 9.95 ? `${seconds.toFixed(1)} s` : elapsed(seconds)
 }
@@ -57,5 +54,4 @@ export function estimate(seconds) {
 /** @param {number} time */
 export const clock = time => clocks.format(time) + '.' + String(Math.floor(time % 1000)).padStart(3, '0')
 
-/** @param {number} time */
-export const day = time => (Date.now() - time < 12 * 3600_000 ? clocks : days).format(time)
+export const day = (/** @type {number} */ time) => (Date.now() - time < 12 * 3600_000 ? clocks : days).format(time)

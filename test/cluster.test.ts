@@ -74,6 +74,7 @@ else suite('On a cluster', () => {
     assert.deepEqual(runs.map(nodeOf).sort(), ['n1', 'n1', 'n2', 'n2'])
     const more = await app.start('tick', ['second'])
     await untilQueued(more)
+    await more.reader.until(({ entries }) => entries.length > 0)
     assert.deepEqual(more.reader.entries.map(({ type }) => type), ['start'])
     app.letGo('first')
     for (const run of runs) assert.equal((await run.outcome()).outcome, 'ok')
@@ -134,7 +135,8 @@ else suite('On a cluster', () => {
     const curveServerKey = curveKeyPair().publicKey
     for (const keys of [{}, { curvePublicKey, curveSecretKey, curveServerKey }]) {
       const options = { ...keys, linger: 0, receiveTimeout: 1000 }
-      const [caller, publisher, reader] = [new Request(options), new XPublisher(options), new Subscriber(options)]
+      const caller = new Request({ ...options, sendTimeout: 1000 })
+      const [publisher, reader] = [new XPublisher(options), new Subscriber(options)]
       t.after(() => [caller, publisher, reader].forEach(socket => socket.close()))
       reader.subscribe()
       for (const [socket, address] of [[caller, 'REP_ADDR'], [publisher, 'XSUB_ADDR'], [reader, 'XPUB_ADDR']] as const) {
@@ -142,9 +144,8 @@ else suite('On a cluster', () => {
         socket.connect(app.env[address]!)
         await refused
       }
-      await caller.send(['ping', '', '', '[]'])
       await Promise.all([
-        assert.rejects(caller.receive(), 'he cannot call'),
+        assert.rejects(caller.send(['ping', '', '', '[]']).then(() => caller.receive()), 'he cannot call'),
         assert.rejects(publisher.receive(), 'he cannot publish: nobody has subscribed to what he says'),
         assert.rejects(reader.receive(), 'he cannot read, though the run goes on'),
       ])

@@ -217,3 +217,11 @@ export const chatter = remote('prints so many lines of a kB, and ends', [count],
   for (let line = 0; line < count; line++) console.log('x'.repeat(1000))
   task.log('printed')
 })
+
+export const reports = remote('reports what it is given', [
+  { name: 'entries', type: 'object', description: 'the name of a method of Task, and its arguments, by any name' },
+], async (task, entries) => {
+  for (const [name, ...data] of Object.values(entries) as [string, ...unknown[]][]) {
+    (task as unknown as Record<string, (...data: unknown[]) => void>)[name]!(...data)
+  }
+})

@@ -109,8 +109,7 @@ test('one click imports the sample file; a file dropped anywhere is imported at 
   await page.locator('body').drop({ files: file })
   await has(page, '#run-title', 'dropped.csv')
   await has(page, '#tiles', /Rows imported2R/)
-  await page.locator('#runs li').nth(1).waitFor() // both are in the list
-  assert.equal(await page.locator('#runs li').count(), 2)
+  for (const name of ['sample.csv', 'dropped.csv']) await page.locator('#runs li', { hasText: name }).first().waitFor()
   assert.deepEqual(await complaints(page), [])
 })
 
@@ -444,7 +443,7 @@ test('the page fits the screen from phone to desk, and keeps still when asked to
   const run = await app.start('crash', ['x'.repeat(3000), 3])
   await run.outcome()
   const page = await open(t, `/?run=${run.id}`)
-  for (const width of [390, 768, 1440]) {
+  for (const width of [320, 390, 640, 768, 1440, 2560]) { // 640: a desk at 200 %
     await page.setViewportSize({ width, height: 844 })
     assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `at ${width} pixels`)
   }
@@ -545,4 +544,172 @@ test('in no state and no look does axe-core find a barrier', { skip }, async t =
   await sees(page, 'Connection lost')
   await check('the connection is lost')
   assert.deepEqual(found, [])
+})
+
+// ---- At a glance
+
+test('whatever a task reports, in any field, is one odd row, and the rest is shown as ever', { skip }, async t => {
+  const odd: unknown[] = [{ toString: 'x' }, null, [[]], { msg: { msg: null } }, -1, '', true, '\u202e', { length: 1e9 }]
+  const entries = odd.flatMap(what => [
+    ['warning', what, { line: what, column: what, code: what, file: what }], ['error', what], ['log', what], ['msg', what],
+    ['progress', what, what, what],
+  ])
+  const progress = [[-5, 10], [20, 10], ['7', 10], [1, 0], [1, -1], [null, null], [3, 4, 'steps']].map(told => ['progress', ...told])
+  const run = await app.start('reports', [{ ...entries, ...Object.fromEntries(progress.map((told, at) => [`p${at}`, told])) }])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`)
+  await state(page, 'ok')
+  await page.click('.chip[data-level=progress]')
+  await counts(page, `${lines(run.id).length} entries`)
+  assert.equal(await text(page, '#percent'), '100 %')
+  assert.deepEqual(await complaints(page), [])
+})
+
+test('progress that cannot be is never shown as more than all, or less than nothing', { skip }, async t => {
+  for (const [told, percent] of [[[-5, 10], '0 %'], [[20, 10], '100 %'], [[5, 10], '50 %'], [['7', 10], '4']] as const) {
+    const run = await app.start('reports', [{ one: ['progress', ...told], two: ['throw'] }]) // ends with an error
+    await run.outcome()
+    const page = await open(t, `/?run=${run.id}`)
+    await has(page, '#percent', new RegExp(`^${percent}$`)) // what is no number is no progress: the entries are counted
+  }
+})
+
+test('a run that has ended says so at once, while its log is still being read', { skip }, async t => {
+  const run = await app.start('flood', [300_000])
+  await run.outcome()
+  const page = await openPage(t, browser, app.url)
+  await page.addInitScript(() => {
+    const states = new Set<string>()
+    Object.assign(globalThis, { states })
+    new MutationObserver(() => states.add(document.querySelector<HTMLElement>('#run')?.dataset['state'] ?? ''))
+      .observe(document, { subtree: true, attributes: true, attributeFilter: ['data-state'] })
+  })
+  await page.goto(`${app.url}/?run=${run.id}`)
+  await counts(page, '300,002 entries')
+  const states = await page.evaluate(() => [...(globalThis as unknown as { states: Set<string> }).states])
+  assert.ok(states.includes('ok') && !states.includes('running'), `was ${states}`)
+})
+
+test('where nothing says how much is left, it says when the last entry came', { skip }, async t => {
+  const run = await app.start('polite')
+  const page = await open(t, `/?run=${run.id}`)
+  await page.locator('dt:text-is("Last entry") + dd', { hasText: /^[2-9] s ago$/ }).waitFor()
+  await page.click('#cancel')
+  await state(page, 'cancelled')
+  await page.locator('dt:text-is("Ended") + dd', { hasText: /^\d\d:\d\d:\d\d$/ }).waitFor()
+  assert.equal(await page.locator('body:focus').count(), 0, 'the focus is not lost with the button')
+})
+
+test('a run that fails shows what went wrong where its result would stand', { skip }, async t => {
+  const page = await open(t)
+  await start(page, 'crash', { msg: 'the database does not answer', count: 2 })
+  await has(page, '#failure', 'the database does not answer')
+  await has(page, '#failure-stack', /^at .*functions\.ts/)
+  assert.equal(await text(page, '#result-title'), 'What went wrong')
+})
+
+test('Ctrl-F finds all that an entry contains, and steps through the hits', { skip }, async t => {
+  const hidden = `${'x'.repeat(2500)}needle`
+  const run = await app.start('reports', [{
+    a: ['warning', 'one', { file: 'needle.csv' }], b: ['error', 'two', { stack: 'at needle' }], c: ['log', hidden],
+    d: ['log', 'no'], e: ['msg', { deep: { NEEDLE: 1 } }], f: ['log', 'İstanbul needle'],
+  }])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`)
+  await counts(page, '8 entries')
+  await page.keyboard.press('Control+f')
+  await page.keyboard.type('needle')
+  await counts(page, '6 of 8 entries') // the call contains it, too
+  await page.keyboard.press('Enter')
+  await has(page, '#hit-count', '1 of 6 hits')
+  await page.keyboard.press('Shift+Enter')
+  await has(page, '#hit-count', '6 of 6 hits')
+  await has(page, '#entry-title', 'Entry 7')
+  await page.locator('.row mark:text-is("needle")').last().waitFor()
+  await page.keyboard.press('Escape')
+  await counts(page, '8 entries')
+})
+
+test('colours and overwriting of the command line are not shown raw', { skip }, async t => {
+  const run = await app.start('reports', [{ a: ['log', '\x1b[1;31mred\x1b[0m'], b: ['msg', ' 10 %\r 20 %\r\n'], c: ['log', 'a\r\nb'] }])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`)
+  await counts(page, '5 entries')
+  const shown = (await page.locator('#log-list .row:not([hidden]) .text').allTextContents()).slice(1, -1)
+  assert.deepEqual(shown, ['red', ' 20 %↵', 'a↵b'])
+})
+
+test('one error among very many entries is seen beside the log, and a click goes there', { skip }, async t => {
+  const many = (n: number) => Object.fromEntries(upTo(n).map(at => [`w${at}`, ['warning', 'w']]))
+  const run = await app.start('reports', [{ ...many(5000), e: ['error', 'the one'], ...Object.fromEntries(Object.entries(many(3000)).map(([key, entry]) => [`x${key}`, entry])) }])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`)
+  const words = '1 error and 8,000 warnings along the log, the first error is entry 5,002'
+  await page.locator(`#ribbon-words:text-is("${words}")`).waitFor({ state: 'attached' })
+  const { height } = (await page.locator('#ribbon').boundingBox())!
+  await page.click('#ribbon', { position: { x: 6, y: height * 0.63 } })
+  await has(page, '#entry-title', 'Entry 5,002, error')
+  await page.click('#entry-close')
+  assert.equal(await page.locator('#log-list:focus').count(), 1, 'closing it gives the focus back to the log')
+})
+
+test('what cannot be sent is said at the field; what is left blank has its default', { skip }, async t => {
+  const page = await open(t)
+  await page.fill('form[data-method=takes] [name=string]', 's')
+  await page.fill('form[data-method=takes] [name=integer]', '3')
+  await page.fill('form[data-method=takes] [name=number]', '1')
+  await page.fill('form[data-method=takes] [name=object]', '{ not JSON')
+  await page.click('form[data-method=takes] button.primary')
+  const message = await page.locator('form[data-method=takes] [name=object]').evaluate(field => (field as HTMLTextAreaElement).validationMessage)
+  assert.match(message, /^Not JSON/)
+  await start(page, 'takes', { object: '' })
+  await state(page, 'ok')
+  assert.deepEqual(JSON.parse(await text(page, '#result-text')), ['s', 3, 1, false, {}])
+})
+
+test('a copy that is not the whole log says how much it is', { skip }, async t => {
+  const run = await app.start('flood', [30_000])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`)
+  await counts(page, '30,002 entries')
+  assert.equal((await copied(page, '#copy-log')).split('\n').length, 20_000)
+  await sees(page, 'Copied 20,000 of 30,002 entries')
+})
+
+test('where no WebSocket gets through, the page follows over HTTP, and says so', { skip }, async t => {
+  const page = await open(t)
+  await page.addInitScript(() => {
+    Object.assign(globalThis, { WebSocket: class { constructor() { setTimeout(() => (this as unknown as WebSocket).onclose?.(new CloseEvent('close'))) } close() {} } })
+  })
+  await page.reload()
+  await sees(page, 'Connected, without WebSocket')
+  const id = await start(page, 'process', { steps: 100, delay: 30 })
+  await arrived(page, 10)
+  await app.kill('server')
+  await sees(page, 'Connection lost')
+  await app.startServer()
+  await sees(page, 'nothing is missing')
+  await state(page, 'ok')
+  assert.deepEqual(await steps(page), upTo(100))
+  await counts(page, `${lines(id).length} entries`)
+})
+
+test('any page can follow runs by follow.js: each entry once, all over one WebSocket', { skip }, async t => {
+  const runs = await Promise.all([1, 2].map(() => app.start('process', [20, 10])))
+  const page = await open(t)
+  const sockets: string[] = []
+  page.on('websocket', socket => sockets.push(socket.url()))
+  const seen = await page.evaluate(async ids => {
+    const { follow } = await import(new URL('follow.js', location.href).href)
+    return Promise.all(ids.map(id => new Promise<object[]>(resolve => {
+      const seen: object[] = []
+      follow('./', id, async (entries: { type: string }[]) => {
+        await new Promise(resolve => setTimeout(resolve, 5))
+        seen.push(...entries)
+        if (entries.at(-1)?.type === 'done') resolve(seen)
+      })
+    })))
+  }, runs.map(({ id }) => id))
+  assert.deepEqual(seen, runs.map(({ id }) => lines(id).map(line => JSON.parse(line))))
+  assert.equal(sockets.length, 1)
 })

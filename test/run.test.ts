@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
@@ -293,3 +293,43 @@ async function endOf(pid: number) {
     await new Promise(resolve => setTimeout(resolve, 10))
   }
 }
+
+test('an upload stays as long as somebody waits for a place with it', async t => {
+  const app = await startApp(t, { PROCESS_LIMIT: '1' })
+  const file = await app.upload('a,b\n1,2\n')
+  const path = join(app.runs, 'uploads', file)
+  const run = await app.start('tick', ['go'])
+  utimesSync(path, 0, 0) // long ago
+  assert.equal((await app.request('POST', '/tasks', { method: 'importCsv', args: [file] })).status, 503)
+  assert.ok(Date.now() - statSync(path).mtimeMs < 60_000, 'asking for it again makes it new')
+  app.letGo('go')
+  await run.outcome()
+  while ((await app.request('GET', '/health')).body.running) await sleep(20)
+  assert.equal((await (await app.start('importCsv', [file])).outcome()).outcome, 'ok')
+})
+
+test('a clock that was set back makes no time negative, and keeps the order of the starts', async t => {
+  const app = new App({ PROCESS_LIMIT: '4' })
+  t.after(() => app.end())
+  await app.startWorkers()
+  await app.startServer()
+  const run = await app.start('tick', ['go'])
+  await app.kill('workers')
+  const late = { method: 'process', args: [], callId: '', pid: 1, timeLimit: 0 }
+  const tomorrow = Date.now() + 86_400_000
+  writeFileSync(join(app.runs, 'future.ndjson'), `${JSON.stringify({ type: 'start', time: tomorrow, data: late })}\n`, { mode: 0o600 })
+  await app.startWorkers()
+  const { seconds } = (await (await app.follow('future')).done()).at(-1)!.data as { seconds: number }
+  assert.ok(seconds >= 0 && seconds < 60, `${seconds} s`)
+  const next = await app.start('process', [1, 1])
+  await next.outcome()
+  const [first] = (await app.request('GET', '/tasks')).body
+  assert.equal(first.id, next.id, 'what was started last comes first, whatever the clock said before')
+  app.letGo('go')
+  await run.outcome()
+})
+
+test('what the loader is told by TSX_… reaches the tasks', async t => {
+  const app = await startApp(t, { TSX_DISABLE_CACHE: '1' })
+  assert.ok(((await (await app.start('environment')).outcome()).result as string[]).includes('TSX_DISABLE_CACHE'))
+})
