@@ -21,7 +21,7 @@ import { connect as connectTls } from 'node:tls'
 import { gzipSync } from 'node:zlib'
 import { WebSocket } from 'ws'
 import { Dealer, Publisher, Request } from 'zeromq'
-import { App, ask, memoryOf, port, ROOT, startServer, UPGRADE } from './app.ts'
+import { App, ask, memoryOf, port, readmeBlocks, ROOT, startServer, UPGRADE } from './app.ts'
 
 const TOKEN = 'a-long.Secret~of+letters/and=signs'
 const NAME = 'longrun.example.org' // the server's name behind a reverse proxy
@@ -631,9 +631,9 @@ test('a malformed request to the workers server is refused, and the next is serv
 
 // ---- Behind nginx
 
-test('the nginx block of the README carries the page, uploads, the WebSocket and events over TLS', async t => {
-  const block = /```nginx\n(.*?)```/s.exec(readFileSync(join(ROOT, 'README.md'), 'utf8'))?.[1]
-  assert.ok(block, 'the README has an nginx block')
+test('the nginx block of the reference carries the page, uploads, the WebSocket and events over TLS', async t => {
+  const [block] = readmeBlocks('nginx')
+  assert.ok(block, 'the reference has an nginx block')
   const nginx = process.env.PATH!.split(':').concat('/usr/sbin').map(folder => join(folder, 'nginx')).find(path => statSync(path, { throwIfNoEntry: false }))
   if (!nginx && !process.env.CI) return t.skip('nginx is not installed')
   assert.ok(nginx, 'nginx is installed')

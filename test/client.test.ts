@@ -1,4 +1,4 @@
-// Clients of the contract in other languages: client.py, which the README shows, against the real system.
+// Clients of the contract in other languages: client.py, which REFERENCE.md shows, against the real system.
 
 import assert from 'node:assert/strict'
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { test } from 'node:test'
-import { App, logOf, ROOT, startApp } from './app.ts'
+import { App, logOf, readmeBlocks, startApp } from './app.ts'
 
 const CLIENT = join(import.meta.dirname, 'client.py')
 const python = ['/usr/bin/python3', 'python3'].find(path => spawnSync(path, ['-c', 'import zmq']).status === 0)
@@ -24,8 +24,8 @@ async function output(client: ChildProcess): Promise<string> {
   return printed
 }
 
-test('the README shows the client as it is', () => {
-  const shown = /```python\n(.*?)```/s.exec(readFileSync(join(ROOT, 'README.md'), 'utf8'))?.[1]
+test('the reference shows the client as it is', () => {
+  const shown = readmeBlocks('python').find(block => block.startsWith('def follow'))
   assert.ok(shown && readFileSync(CLIENT, 'utf8').includes(shown))
 })
 

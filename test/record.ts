@@ -18,6 +18,7 @@ type Told = { at: number; who: string; says: string; to: string }
 type Tell = (who: string, says: string, to: string) => void
 
 const [PAGE, SERVER, WORKERS, TASK] = ['page', '`server.ts`', '`workers.ts`', '`task.ts`'] as const
+const MOST_TRIES = 10
 const CALL = { method: 'process', args: [2, 100], id: 'first' }
 
 /** Starts both servers, clicks, and ends them when everybody knows that the run has ended. */
@@ -33,7 +34,7 @@ async function record(): Promise<Told[]> {
   await router.bind(own)
   void passOn(router, rep, tell)
   subscriber.connect(xpub)
-  subscriber.subscribe()
+  subscriber.subscribe(CALL.id)
   void listen(subscriber, tell)
   const server = await startServer('server.ts', { RUNS: folder, PORT: '0', REP_ADDR: own })
   const url = /http:\/\/\S+\//.exec(server.ready)![0]
@@ -113,20 +114,21 @@ const REMARKS = new Map([
   ['REQ `stat`', 'how long is its log? There may be something to catch up with'],
   ['REP `__RES__` `{}`', 'there is none yet'],
   ['REQ `process`', 'the call: `workers.ts` takes a spare, and begins the log `runs/first.ndjson`'],
-  ['PUB `first` `0`', 'a chunk: the first line of the log, at position 0'],
+  ['PUB `first` `#` `{"type":"start"', 'a chunk: the first line of the log, at position 0'],
   ['REP `""`', 'the process id'],
   ['`{"id":"first","next":#,"entries":[{"type":"start"', 'the chunk was at `next`, and `next` moves past it'],
   ['`{"ack":', 'drawn up to here; so after each frame'],
   ['PUB `first` `#` `{"type":"msg"', 'the entries of one turn: appended to the log, then published'],
-  ['`{"id":"first","next":#,"entries":[{"type":"msg"', 'the second step is as the first'],
+  ['`{"id":"first","next":#,"entries":[{"type":"msg"', 'no entry was parsed on its way: line breaks became commas'],
   ['PUB `first` `#` `{"type":"done"', 'appended, published; then the process exits, and this may be lost with it'],
-  ['PUB `first` `#` `""`', 'a chunk without lines: the process is gone, and the log is this long'],
-  ['REP `__RES__` `{"first"', '`done`: this long for good'],
+  ['PUB `first` `#` `""`', 'no lines: the log is this long. Were the chunk before lost, or late, this is a gap, and the log is read'],
+  ['REP `__RES__` `{"first":{"size":#,"done":true', '`done`: this long for good'],
 ])
 
-/** A click as rows of Markdown, each kind of message once. */
+/** A click as rows of Markdown, each kind of message once: the second step says what the first has said. */
 export async function recordedRows(): Promise<string[]> {
-  const all = await record()
+  let all = await record()
+  for (let tries = 1; tries < MOST_TRIES && !isUnhurried(all); tries++) all = await record()
   const began = all[0]!.at
   const rows = new Map<string, string>()
   for (const { at, who, says, to } of all) {
@@ -137,8 +139,17 @@ export async function recordedRows(): Promise<string[]> {
   return [...rows.values()]
 }
 
+// On a busy machine two chunks may reach the web server in one turn, and are one frame to the page; the last one may be
+// overtaken by that which says how long the log is; or the answer that there is no log yet comes when there is one.
+function isUnhurried(all: Told[]): boolean {
+  const chunks = all.filter(({ says }) => says.startsWith('PUB') && !says.endsWith('`""`'))
+  const frames = all.filter(({ says }) => says.startsWith('`{"id"'))
+  const hasRead = all.some(({ says }) => says.startsWith('REQ `read`'))
+  return chunks.length === frames.length && !hasRead && all.some(({ says }) => says === 'REP `__RES__` `{}`')
+}
+
 /** What is the same in each recording: it has no times, positions, and ids of processes. */
-export const kindOf = (text: string) => text.replace(/^\| \d+ /, '').replace(/\b[1-9]\d*(\.\d+)?/g, '#')
+export const kindOf = (text: string) => text.replace(/^\| \d+ /, '').replace(/\d+(\.\d+)?/g, '#')
 
 /** Without what only takes up room. */
 const shorten = (says: string) => says.replace(/"time":\d+/g, '"time":…').replace(/("start","time":…,"data":){.*?}/, '$1{…}')
