@@ -21,6 +21,9 @@ export const ROOT = join(import.meta.dirname, '..')
 /** More remote functions, for the tests: they crash, hang, flood and misbehave on purpose. */
 export const TEST_TASKS = join(import.meta.dirname, 'functions.ts')
 
+// The servers are loaded as this process is: with tsx, or by Node's own type stripping (versions.ts).
+const LOADER = process.execArgv.some(argument => argument.includes('tsx')) ? ['--import', 'tsx'] : []
+
 /** Prints what the servers say, and keeps the folders of the runs: for a person who wants to see what a test does. */
 const SHOW = Boolean(process.env['SHOW'])
 
@@ -43,7 +46,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => 
  * `before`: a command that executes its arguments, such as nsenter.
  */
 export async function startServer(file: string, env: Record<string, string>, root = ROOT, before: string[] = []): Promise<Server> {
-  const [command, ...args] = [...before, process.execPath, '--import', 'tsx', join(root, file)]
+  const [command, ...args] = [...before, process.execPath, ...LOADER, join(root, file)]
   const child = spawn(command!, args, {
     cwd: root, env: { ...bareEnvironment(), ...env }, stdio: ['ignore', 'pipe', 'pipe'],
   })
