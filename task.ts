@@ -210,7 +210,7 @@ export function version(): string {
   return hash.digest('hex')
 }
 
-// On Node 20 a task process is CommonJS (see forkTask), where require() cannot load a module that awaits at its top
+// On Node 20 a task process is CommonJS (see LOADER in workers.ts), where require() cannot load a module that awaits at its top
 // level, nor import() one in TypeScript. tsx would see to that, with a second thread that takes 250 ms to start: so it
 // is told only for modules that need it.
 async function loadModule(path: string): Promise<Record<string, object>> {
