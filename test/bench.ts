@@ -29,11 +29,12 @@ const QUIET = 0.1 // of the time of all cores: what the machine takes for itself
 const SATURATED = 0.9 // of the time of all cores: beyond, what is measured is for the most part the wait for a core
 const PATIENCE = 10_000 // ms for the machine to become quiet
 
-const { values: { busy }, positionals } = parseArgs({ allowPositionals: true, options: { busy: { type: 'boolean' } } })
+const { values: options, positionals } = parseArgs({ allowPositionals: true, options: { busy: { type: 'boolean' } } })
 const agent = new Agent({ keepAlive: true })
 const folder = mkdtempSync(join(tmpdir(), 'longrun-bench-'))
-process.once('exit', sweep) // also after SIGINT and SIGTERM: app.ts makes an exit of them
-process.once('SIGHUP', () => process.exit(1))
+process.once('exit', sweep)
+// Not once: a Ctrl-C under npm comes twice, and the second would end us in the middle of sweep().
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => process.exit(1))
 
 /** Microseconds, on a clock that all processes of the machine share. */
 const now = () => Number(process.hrtime.bigint() / 1000n)
@@ -115,7 +116,7 @@ const ROWS: Record<string, () => Promise<void>> = {
         return [1e12 / (now() - began)]
       }
     }, { rounds: 3 })
-    print('flat out, entries a second', measured, spread(0))
+    print('flat out, entries a second (more is better)', measured, spread(0))
   },
 
   /** The log of a run that has ended; of plain it is a static file. */
@@ -171,7 +172,7 @@ const ROWS: Record<string, () => Promise<void>> = {
         return [csv.length / (now() - began)]
       }
     }, { rounds: 3 })
-    print(`import of ${(csv.length / 1e6).toFixed(0)} MB, MB/s`, measured, spread(0))
+    print(`import of ${(csv.length / 1e6).toFixed(0)} MB, MB/s (more is better)`, measured, spread(0))
   },
 
   /** What an entry costs when there are more of them, and a delivery when there are more readers. */
@@ -212,7 +213,7 @@ async function compare(measurement: Measurement, { rounds = 1, settings = {}, lo
   const pair: Pair = {
     longrun: { values: [], load: new Load() }, plain: { values: [], load: new Load() }, isQuiet: await becomesQuiet(),
   }
-  const loops = busy ? Array.from({ length: 4 }, () => spawnNode(['-e', 'for (;;);'], folder)) : []
+  const loops = options.busy ? Array.from({ length: 4 }, () => spawnNode(['-e', 'for (;;);'], folder)) : []
   try {
     for (let round = 0; round < rounds; round++) {
       for (const side of sides) {
@@ -351,6 +352,7 @@ class Page {
     this.#side = side
     this.#socket = new WebSocket(`${side.url.replace('http', 'ws')}/log`, { perMessageDeflate: false })
     this.#socket.on('message', (frame: Buffer) => this.#receive(frame))
+    this.#socket.on('error', () => {}) // cut off, when its server is ended
   }
 
   static async open(side: Side): Promise<Page> {
@@ -403,14 +405,14 @@ const readByPage: Read = async (side, id, hear) => {
 const readByEvents: Read = async (side, id, hear) => {
   const response = await ask(side, 'GET', `/tasks/${id}/log?offset=-1&live=sse`)
   let text = ''
-  response.setEncoding('utf8').on('data', part => {
+  if (hear) response.setEncoding('utf8').on('data', part => {
     const events = (text + part).split('\n\n')
     text = events.pop()!
     for (const event of events) {
-      if (hear && /^event: ?data$/m.test(event)) hear(JSON.parse(event.match(/(?<=^data:).*/gm)!.join('\n')))
+      if (/^event: ?data$/m.test(event)) hear(JSON.parse(event.match(/(?<=^data:).*/gm)!.join('\n')))
     }
   })
-  await once(response, 'end')
+  await once(response.resume(), 'end')
 }
 
 /** A part at a time, each of which tells where the next one begins; plain has only one. */
@@ -436,14 +438,12 @@ async function start(side: Side, method: string, args: unknown[], id: string = r
 }
 
 /** Milliseconds from the call to a certain entry. */
-async function launch(page: Page, awaited: string): Promise<number> {
-  let began = 0
+function launch(page: Page, awaited: string): Promise<number> {
+  const began = now()
   return new Promise((resolve, reject) => {
-    const hear = (frame: Buffer) => {
+    page.run('stream', [1], frame => {
       if (frame.includes(awaited)) resolve((now() - began) / 1000)
-    }
-    began = now()
-    page.run('stream', [1], hear).catch(reject)
+    }).catch(reject)
   })
 }
 
@@ -454,8 +454,13 @@ async function post(side: Side, path: string, body: object): Promise<any> {
 async function ask(side: Side, method: string, path: string, body?: object): Promise<IncomingMessage> {
   const sent = request(side.url + path, { method, agent, headers: { 'content-type': 'application/json' } })
   sent.end(body && (Buffer.isBuffer(body) ? body : JSON.stringify(body)))
-  const [response] = await once(sent, 'response')
-  if (response.statusCode >= 300) throw new Error(`${side.name} answers ${response.statusCode} to ${method} ${path}`)
+  const [response] = await once(sent, 'response') as [IncomingMessage]
+  if (response.statusCode === 503) { // no place: the process of the last run has not quite gone
+    response.resume()
+    await sleep(1)
+    return ask(side, method, path, body)
+  }
+  if (response.statusCode! >= 300) throw new Error(`${side.name} answers ${response.statusCode} to ${method} ${path}`)
   return response
 }
 
@@ -468,10 +473,10 @@ async function startTraffic(side: Side, { runs = 1, readers = 1, perSecond, read
   if (!await canRead(side, read)) return
   const watch = new Stopwatch(runs * readers)
   const ids = await Promise.all(Array.from({ length: runs }, () => start(side, 'rate', [1e9, perSecond])))
-  const all = ids.flatMap(id => Array.from({ length: readers }, () => read(side, id, watch.listener())))
-  const reading = Promise.all(all)
-  await Promise.race([watch.begin(), reading])
-  reading.catch(() => {}) // they are cut off with the servers
+  const followers = ids.flatMap(id => Array.from({ length: readers }, () => read(side, id, watch.listener())))
+  const reading = Promise.all(followers)
+  await Promise.race([watch.begin(), reading]) // a reader that fails would never hear anything
+  reading.catch(() => {}) // in the end they are cut off, with their servers
   const end = async () => {
     const times = await watch.end()
     await Promise.all(ids.map(id => ask(side, 'DELETE', `/tasks/${id}`)))
@@ -560,7 +565,7 @@ function column({ longrun, plain, isQuiet }: Pair, i: number): Pair {
 }
 
 function print(what: string, { longrun, plain, isQuiet }: Pair, show: Show) {
-  const name = what + (busy ? ', beside four endless loops' : '') + (isQuiet ? '' : ' (something else was running)')
+  const name = what + (options.busy ? ', beside four endless loops' : '') + (isQuiet ? '' : ' (something else was running)')
   const cells = ({ values, load }: Measured) => values.length ? `${show(values)} | ${load}` : 'not available | '
   const ratio = quantile(longrun.values, 0.5) / quantile(plain.values, 0.5)
   console.log(`| ${name} | ${cells(longrun)} | ${cells(plain)} | ${ratio ? ratio.toFixed(2) : ''} |`)

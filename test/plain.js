@@ -158,7 +158,7 @@ const FUNCTIONS = {
 
   async importCsv(_, file) {
     const output = createWriteStream(join(RUNS, `${file}.ndjson`))
-    const FIELD = /(?<=^|,)(?:"((?:[^"]|"")*)"|([^,]*))/g
+    const FIELD = /(?:^|,)(?:"((?:[^"]|"")*)"|([^,]*))/g
     /** @type {string[] | undefined} */
     let columns
     for await (const line of createInterface(createReadStream(join(RUNS, file)))) {
