@@ -11,7 +11,7 @@
 import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { EventEmitter, once } from 'node:events'
-import { linkSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { linkSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { Agent, request, type IncomingMessage } from 'node:http'
 import { cpus, tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
@@ -106,16 +106,9 @@ const ROWS: Record<string, () => Promise<void>> = {
     print('the same by Server-Sent Events', await compare(latency({ ...many, read: readByEvents })), tail(1))
   },
 
-  /** A million entries of about 80 bytes, as fast as a run can make them; the reader does not parse them. */
+  /** One run that has nothing else to do. */
   async throughput() {
-    const measured = await compare(async side => {
-      const page = await Page.open(side)
-      return async () => {
-        const began = now()
-        await page.run('stream', [1_000_000])
-        return [1e12 / (now() - began)]
-      }
-    }, { rounds: 3 })
+    const measured = await compare(flatOut(1_000_000, took => 1e12 / took), { rounds: 3 })
     print('flat out, entries a second (more is better)', measured, spread(0))
   },
 
@@ -126,7 +119,8 @@ const ROWS: Record<string, () => Promise<void>> = {
       const readLog = side.name === 'plain' ? readByParts : read
       return async () => {
         const began = now()
-        await Promise.all(Array.from({ length: readers }, () => readLog(side, basename(log, '.ndjson'))))
+        const read = await Promise.all(Array.from({ length: readers }, () => readLog(side, basename(log, '.ndjson'))))
+        if (Math.min(...read) < statSync(log).size) throw new Error(`a reader got ${Math.min(...read)} bytes of ${log}`)
         return [(now() - began) / 1000]
       }
     }, { rounds: 3, log })
@@ -178,14 +172,7 @@ const ROWS: Record<string, () => Promise<void>> = {
   /** What an entry costs when there are more of them, and a delivery when there are more readers. */
   async growth() {
     for (const entries of [1e4, 1e5, 1e6]) {
-      const measured = await compare(async side => {
-        const page = await Page.open(side)
-        return async () => {
-          const began = now()
-          await page.run('stream', [entries])
-          return [(now() - began) / entries]
-        }
-      })
+      const measured = await compare(flatOut(entries, took => took / entries))
       print(`growth: µs an entry, ${entries} entries`, measured, spread(2))
     }
     for (const readers of [10, 100, 1000]) {
@@ -341,12 +328,13 @@ function processorTime(pids: number[]): number {
 // ---- The client
 
 type Entry = { type: string; data: any }
+type Followed = { hear: (frame: Buffer) => void; finish: (bytes: number) => void; bytes: number; acknowledged: number }
 
 /** A WebSocket that follows runs, as a page does. */
 class Page {
   readonly #side: Side
   readonly #socket: WebSocket
-  readonly #runs = new Map<string, { hear: (frame: Buffer) => void; finish: () => void; acknowledged: number }>()
+  readonly #runs = new Map<string, Followed>()
 
   constructor(side: Side) {
     this.#side = side
@@ -361,17 +349,17 @@ class Page {
     return page
   }
 
-  /** Until the run is done. `hear` gets frames as they come: not every row wants them parsed. */
-  follow(id: string, hear = (_: Buffer) => {}): Promise<void> {
+  /** Until the run is done: the bytes of its frames. `hear` gets them as they come: not every row wants them parsed. */
+  follow(id: string, hear = (_: Buffer) => {}): Promise<number> {
     this.#socket.send(JSON.stringify({ start: id }))
-    return new Promise(finish => this.#runs.set(id, { hear, finish, acknowledged: 0 }))
+    return new Promise(finish => this.#runs.set(id, { hear, finish, bytes: 0, acknowledged: 0 }))
   }
 
-  /** Follows a run, starts it, and waits until it is done. */
-  async run(method: string, args: unknown[], hear?: (frame: Buffer) => void, id = randomUUID()) {
+  /** Follows a run, starts it, and waits until it is done: the bytes of its frames. */
+  async run(method: string, args: unknown[], hear?: (frame: Buffer) => void, id = randomUUID()): Promise<number> {
     const done = this.follow(id, hear)
     await start(this.#side, method, args, id)
-    await done
+    return done
   }
 
   stall() { this.#socket.pause() }
@@ -382,6 +370,7 @@ class Page {
     const [, id = '', next = 0] = /^{"id":"([\w-]+)",(?:"next":(\d+))?/.exec(frame.toString('latin1', 0, 120)) ?? []
     const run = this.#runs.get(id)
     if (!run) return
+    run.bytes += frame.length
     run.hear(frame)
     if (Number(next) - run.acknowledged > ACKNOWLEDGED) {
       run.acknowledged = Number(next)
@@ -389,39 +378,45 @@ class Page {
     }
     if (!frame.includes('"type":"done"', -300)) return
     this.#runs.delete(id)
-    run.finish()
+    run.finish(run.bytes)
   }
 }
 
-/** Connects, and reads a run to its end. */
-type Read = (side: Side, id: string, hear?: (entries: Entry[]) => void) => Promise<void>
+/** Connects, and reads a run to its end: the bytes that came, which are no less than those of its log. */
+type Read = (side: Side, id: string, hear?: (entries: Entry[]) => void) => Promise<number>
 
 const readByPage: Read = async (side, id, hear) => {
   const page = await Page.open(side)
-  await page.follow(id, hear && (frame => hear(JSON.parse(String(frame)).entries)))
+  const bytes = await page.follow(id, hear && (frame => hear(JSON.parse(String(frame)).entries)))
   page.close()
+  return bytes
 }
 
 const readByEvents: Read = async (side, id, hear) => {
   const response = await ask(side, 'GET', `/tasks/${id}/log?offset=-1&live=sse`)
+  let bytes = 0
   let text = ''
-  if (hear) response.setEncoding('utf8').on('data', part => {
+  for await (const part of response) {
+    bytes += part.length
+    if (!hear) continue
     const events = (text + part).split('\n\n')
     text = events.pop()!
     for (const event of events) {
       if (/^event: ?data$/m.test(event)) hear(JSON.parse(event.match(/(?<=^data:).*/gm)!.join('\n')))
     }
-  })
-  await once(response.resume(), 'end')
+  }
+  return bytes
 }
 
 /** A part at a time, each of which tells where the next one begins; plain has only one. */
 const readByParts: Read = async (side, id) => {
+  let bytes = 0
   for (let offset: unknown = -1; offset !== undefined;) {
     const response = await ask(side, 'GET', `/tasks/${id}/log?offset=${offset}`)
-    await once(response.resume(), 'end')
+    for await (const part of response) bytes += part.length
     offset = response.headers['stream-up-to-date'] ? undefined : response.headers['stream-next-offset']
   }
+  return bytes
 }
 
 /** Whether a side has its logs as streams over HTTP, which these two read. */
@@ -462,6 +457,17 @@ async function ask(side: Side, method: string, path: string, body?: object): Pro
   }
   if (response.statusCode! >= 300) throw new Error(`${side.name} answers ${response.statusCode} to ${method} ${path}`)
   return response
+}
+
+/** About 80 bytes an entry, as fast as a run can make them; the reader does not parse them. `took` in microseconds. */
+const flatOut = (entries: number, figure: (took: number) => number): Measurement => async side => {
+  const page = await Page.open(side)
+  return async () => {
+    const began = now()
+    const bytes = await page.run('stream', [entries])
+    if (bytes < entries * 75) throw new Error(`only ${bytes} bytes of ${entries} entries`)
+    return [figure(now() - began)]
+  }
 }
 
 type Traffic = { runs?: number; readers?: number; perSecond: number; read?: Read }
@@ -565,7 +571,8 @@ function column({ longrun, plain, isQuiet }: Pair, i: number): Pair {
 }
 
 function print(what: string, { longrun, plain, isQuiet }: Pair, show: Show) {
-  const name = what + (options.busy ? ', beside four endless loops' : '') + (isQuiet ? '' : ' (something else was running)')
+  const beside = options.busy ? ', beside four endless loops' : ''
+  const name = what + beside + (isQuiet ? '' : ' (something else was running)')
   const cells = ({ values, load }: Measured) => values.length ? `${show(values)} | ${load}` : 'not available | '
   const ratio = quantile(longrun.values, 0.5) / quantile(plain.values, 0.5)
   console.log(`| ${name} | ${cells(longrun)} | ${cells(plain)} | ${ratio ? ratio.toFixed(2) : ''} |`)
