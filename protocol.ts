@@ -1,150 +1,24 @@
-// The wire: every message that goes over ZeroMQ, and every line of a log. The other files decide who sends what, and
-// when; what pages are told stands at the end of server.ts.
+// The wire: every message that goes over ZeroMQ. The other rooms decide who sends what, and when; what pages are told
+// stands in server.ts.
 //
 //   REQ/REP     request  [method, callId, id, args]  or  [method, callId, id, args, timeLimit]
 //                        (for what is answered in place, such as `list`, call id and id mean nothing)
-//               reply    ['', process id]  or  ['__RES__', result]  or  ['__ERROR__', message]  or  ['__BUSY__', message]
+//               reply    ['', process id]  or  ['__RES__', result]  or  ['__BUSY__', message]
+//                        or  ['__ERROR__', 'KIND: message'], KIND one of invalid, unknown, conflict, failed
 //   PUB/SUB     chunk    [id, position, lines]
-//   log         entries  {"type": …, "time": …, "data": …}\n   one per line, in RUNS/<id>.ndjson
 //
-// The one idea: a run is a log, and a message (a chunk) is a piece of that log with the byte position
-// at which it stands there. A reader that remembers the position it wants next can miss nothing.
+// A chunk is some whole lines of a run's log, with the byte position at which they stand there. A reader that remembers
+// the position it wants next can miss nothing: see readers.ts.
 
-import { lstatSync, mkdirSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
-import { join, resolve } from 'node:path'
-import { Request, type Socket } from 'zeromq'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import { curveKeyPair, Request, type Socket } from 'zeromq'
+import { isId, LF, MAX_ENTRY } from './log.ts'
+import { MAX_TIME_LIMIT, refuseToStart, REP_ADDR, RUNS } from './settings.ts'
 
-// ---- Settings: environment variables. A bad value ends the process with a sentence that says what is right.
-
-export const HOST = process.env.HOST || '127.0.0.1'
-export const PORT = setting('PORT', 8080, 0, 65_535)
-/** Folder of the logs; uploads, produced files and the ipc sockets live below it. Absolute. */
-export const RUNS = resolve(process.env.RUNS || 'runs')
-/** What people uploaded, until the run that takes it has ended. */
-export const UPLOADS = join(RUNS, 'uploads')
-/** What runs produced: `<id>.<ending>`, kept as long as the run's log. */
-export const FILES = join(RUNS, 'files')
-export const REP_ADDR = address('REP_ADDR')
-export const XSUB_ADDR = address('XSUB_ADDR')
-export const XPUB_ADDR = address('XPUB_ADDR')
-export const PROCESS_LIMIT = setting('PROCESS_LIMIT', Math.max(2, availableParallelism()), 1, 10_000)
-export const SPARES = setting('SPARES', 1, 0, 100)
-/** The longest that a run may take, in seconds; 0: no limit. At most 20 days: a timer of Node holds 24. */
-const MAX_TIME_LIMIT = 20 * 24 * 3600
-export const TIME_LIMIT = setting('TIME_LIMIT', 0, 0, MAX_TIME_LIMIT)
-export const TASKS = resolve(process.env.TASKS || join(import.meta.dirname, 'tasks.ts'))
-export const TOKEN = process.env.TOKEN ?? ''
-export const KEEP_RUNS = setting('KEEP_RUNS', 1000, 0, 1_000_000)
-export const MAX_LOG = setting('MAX_LOG', 256 * 2 ** 20, 4096, Number.MAX_SAFE_INTEGER)
-export const MAX_UPLOAD = setting('MAX_UPLOAD', 2 ** 30, 1, Number.MAX_SAFE_INTEGER)
-export const ALLOWED_HOSTS = (process.env.ALLOWED_HOSTS ?? '').split(/[\s,]+/).filter(Boolean)
-
-function setting(name: string, fallback: number, least: number, most: number): number {
-  const text = process.env[name]
-  if (!text) return fallback
-  const value = Number(text)
-  if (/^\d+$/.test(text) && value >= least && value <= most) return value
-  refuseToStart(`${name}=${text} is not a whole number from ${least} to ${most}`)
-}
-
-function address(name: 'REP_ADDR' | 'XSUB_ADDR' | 'XPUB_ADDR'): string {
-  const text = process.env[name] || `ipc://${RUNS}/${name.slice(0, -'_ADDR'.length).toLowerCase()}.sock`
-  const port = /^tcp:\/\/[^*\s]+:(\d{1,5})$/.exec(text)?.[1]
-  if (!/^ipc:\/\/./.test(text) && !(Number(port) > 0 && Number(port) < 2 ** 16)) {
-    refuseToStart(`${name}=${text} is neither ipc://PATH nor tcp://HOST:PORT (no *: it is connected to as well)`)
-  }
-  // The kernel's limit for the path of a socket; libzmq would only say "invalid argument".
-  if (text.startsWith('ipc://') && Buffer.byteLength(text) - 'ipc://'.length > 107) {
-    refuseToStart(`the socket path in ${text} is longer than 107 bytes: set RUNS or ${name} to a shorter one`)
-  }
-  return text
-}
-
-/** Ends a process that cannot do its work: a message for a person, and exit code 1. */
-export function refuseToStart(message: string): never {
-  console.error(`longrun: ${message}`)
-  process.exit(1)
-}
-
-/** A write to a terminal that was closed emits 'error' on stdout, and without a listener that ends the process. */
-export function outliveTerminal() {
-  for (const output of [process.stdout, process.stderr]) output.on('error', () => {})
-}
-
-/** Creates the folders below RUNS, or checks that nobody else can look in, or put something there. */
-export function openRuns() {
-  process.umask(0o077) // sockets too: libzmq creates them with what the umask leaves
-  for (const folder of [RUNS, UPLOADS, FILES]) {
-    try {
-      mkdirSync(folder, { recursive: true, mode: 0o700 })
-    } catch (error) {
-      refuseToStart(`cannot create the runs folder: ${(error as Error).message}`)
-    }
-    const found = lstatSync(folder) // not stat: a link could lead into somebody else's folder
-    if (!found.isDirectory()) refuseToStart(`${folder} is not a folder of its own: remove it, or set RUNS`)
-    if (found.uid !== process.getuid?.()) refuseToStart(`${folder} belongs to another user: set RUNS to a folder of yours`)
-    if (found.mode & 0o077) refuseToStart(`${folder} is open to other users: set RUNS to a folder that nothing else uses, of mode 700`)
-  }
-}
-
-// ---- Names
-
-const ID = /^[A-Za-z0-9_-]{1,64}$/
-
-/** Whether a text can name a run: safe as a file name, a topic and a part of an address. */
-export const isId = (text: unknown): text is string => typeof text === 'string' && ID.test(text)
-/** What to say of an id that cannot. */
-export const INVALID_ID = 'invalid id: 1 to 64 of A-Z a-z 0-9 _ - are allowed'
-
-const FILE = /^[A-Za-z0-9_-]{1,64}\.(?!part$)[a-z0-9]{1,10}$/
-
-/** Whether a text can name a file that a run produced. What ends in `.part` is not finished. */
-export const isFile = (text: unknown): text is string => typeof text === 'string' && FILE.test(text)
-
-/** Path of the log of a run. */
-export const logPath = (id: string) => join(RUNS, `${id}.ndjson`)
-
-// ---- Entries: what stands in a log
-
-/** One line of a run's log. `time` in milliseconds since 1970. */
-export type Entry =
-  | { type: 'start'; time: number; data: Start }
-  | { type: 'msg'; time: number; data: unknown }
-  | { type: 'progress'; time: number; data: { current: number; total?: number; unit?: string } }
-  | { type: 'log'; time: number; data: Note }
-  | { type: 'warning'; time: number; data: Note }
-  | { type: 'error'; time: number; data: Note }
-  | { type: 'done'; time: number; data: Done }
-/** Always the first line. `timeLimit` in seconds, 0: none. */
-export type Start = { method: string; args: unknown[]; callId: string; pid: number; timeLimit: number }
-export type Note = { msg: string; line?: number; column?: number; file?: string; [detail: string]: unknown }
-export type Outcome = 'ok' | 'error' | 'cancelled' | 'died'
-/** Always the last line, exactly once. */
-export type Done = { outcome: Outcome; result?: unknown; reason?: string; seconds: number }
-
-/** The byte that ends a line, and with it an entry. */
-export const LF = 10
-
-/** An entry larger than this, in characters, is refused where it is made: one line must fit into every reader's memory. */
-const MAX_ENTRY = 16 * 2 ** 20
-
-/**
- * One entry as a line of the log. JSON has no raw line breaks, so a line break always ends an entry: readers
- * can cut a log into entries, and the web server can pass them on, without parsing them.
- * Throws a TypeError for what JSON cannot say, a RangeError for an entry above MAX_ENTRY.
- */
-export function packEntry(type: Entry['type'], data: unknown, time = Date.now()): string {
-  const json = JSON.stringify(data ?? null) as string | undefined
-  if (json === undefined) throw new TypeError(`a ${typeof data} cannot be written as JSON`)
-  if (json.length > MAX_ENTRY) throw new RangeError(`an entry of ${json.length} characters is above ${MAX_ENTRY}`)
-  return `{"type":"${type}","time":${time},"data":${json}}\n`
-}
-
-/** Reads a line that one of our own processes wrote. Throws a SyntaxError when it is torn. */
-export const unpackEntry = (line: string) => JSON.parse(line) as Entry
-
-// ---- Requests and replies
+// ---- Requests
 
 export const ERROR_TAG = '__ERROR__'
 export const BUSY_TAG = '__BUSY__'
@@ -164,17 +38,84 @@ export const MAX_ARGS = 2 ** 20
  */
 export type Call = { method: string; callId: string; id: string; args: unknown[]; timeLimit?: number }
 
+function packCall({ method, callId, id, args, timeLimit }: Call): string[] {
+  const frames = [method, callId, id, JSON.stringify(args)]
+  return timeLimit === undefined ? frames : [...frames, String(timeLimit)]
+}
+
+/** Reads a request's frames. Throws a RemoteError that says what is wrong with them, and what would be right. */
+export function unpackCall(frames: Buffer[]): Call {
+  if (frames.length !== 4 && frames.length !== 5) {
+    const right = '[method, callId, id, args] or one more, timeLimit'
+    throw new RemoteError('invalid', `malformed request: ${frames.length} frames, not ${right}`)
+  }
+  const [method, callId, id, args, limit] = frames.map((frame, index) => unpackText(frame, REQUEST_FRAMES[index]!))
+  const call = { method: method!, callId: callId!, id: id!, args: unpackArgs(args!) }
+  return limit === undefined ? call : { ...call, timeLimit: unpackTimeLimit(limit) }
+}
+
+const REQUEST_FRAMES = ['method', 'call id', 'id', 'arguments', 'time limit'] as const
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+function unpackText(frame: Buffer, what: string): string {
+  const most = what === 'arguments' ? MAX_ARGS : 1024
+  if (frame.length > most) {
+    throw new RemoteError('invalid', `invalid ${what}: ${frame.length} bytes, at most ${most} are allowed`)
+  }
+  try {
+    return utf8.decode(frame)
+  } catch {
+    throw new RemoteError('invalid', `invalid ${what}: not UTF-8`)
+  }
+}
+
+function unpackArgs(json: string): unknown[] {
+  const args = parseJson('arguments', json)
+  if (!Array.isArray(args)) throw new RemoteError('invalid', 'invalid arguments: not a JSON array')
+  return args
+}
+
+/** Reads JSON of strangers. Throws a RemoteError that says what is wrong with it. */
+export function parseJson(what: string, json: string): unknown {
+  try {
+    const value = JSON.parse(json)
+    JSON.stringify(value) // what is nested too deeply can be read, but not written again (RangeError)
+    return value
+  } catch (error) {
+    const wrong = error instanceof RangeError ? 'nested too deeply' : 'not JSON'
+    throw new RemoteError('invalid', `invalid ${what}: ${wrong}`)
+  }
+}
+
+function unpackTimeLimit(seconds: string): number {
+  const limit = Number(seconds)
+  if (/^\d+(\.\d+)?(e-\d+)?$/.test(seconds) && limit <= MAX_TIME_LIMIT) return limit
+  throw new RemoteError('invalid', `invalid time limit: not a number of seconds from 0 to ${MAX_TIME_LIMIT}`)
+}
+
+/** A request as a Router receives it: who sent it, and its own frames. */
+type Envelope = { peer: Buffer; body: Buffer[] }
+
+/** Undefined for a peer that is no REQ socket: without the empty delimiter there is nobody to answer. */
+export function unpackEnvelope([peer, delimiter, ...body]: Buffer[]): Envelope | undefined {
+  return peer && delimiter?.length === 0 ? { peer, body } : undefined
+}
+
+// ---- Replies
+
+/**
+ * Why a call was refused. `invalid`: the request has to be mended; `unknown`: nothing has that name; `conflict`: not in
+ * this state; `failed`: the server's fault.
+ */
+export type Kind = 'invalid' | 'unknown' | 'conflict' | 'failed'
+
 /** The call was refused: the message says what is wrong. */
 export class RemoteError extends Error {
   override name = 'RemoteError'
-  /**
-   * 'unknown': nothing has that name; 'conflict': not in this state; 'failed': the server's fault; 'invalid': the
-   * request has to be mended. Told from how the message begins, as only that is on the wire.
-   */
-  get kind(): 'unknown' | 'conflict' | 'failed' | 'invalid' {
-    if (/^unknown /.test(this.message)) return 'unknown'
-    if (/^cannot /.test(this.message)) return 'failed'
-    return /^(already|not) (running|used)/.test(this.message) ? 'conflict' : 'invalid'
+  readonly kind: Kind
+  constructor(kind: Kind, message: string) {
+    super(message)
+    this.kind = kind
   }
 }
 /** There is no place at the moment: the process limit is reached, or the workers server is stopping. */
@@ -195,76 +136,25 @@ export type Reply = { tag: string; payload: string | Buffer }
 export const started = (pid: number): Reply => ({ tag: STARTED_TAG, payload: String(pid) })
 export const result = (value: unknown): Reply => ({ tag: RESULT_TAG, payload: JSON.stringify(value) })
 export const rawResult = (lines: Buffer): Reply => ({ tag: RESULT_TAG, payload: lines })
-export const refused = (message: string): Reply => ({ tag: ERROR_TAG, payload: message })
+export const refused = ({ kind, message }: RemoteError): Reply => ({ tag: ERROR_TAG, payload: `${kind}: ${message}` })
 export const busy = (message: string): Reply => ({ tag: BUSY_TAG, payload: message })
-
-function packCall({ method, callId, id, args, timeLimit }: Call): string[] {
-  const frames = [method, callId, id, JSON.stringify(args)]
-  return timeLimit === undefined ? frames : [...frames, String(timeLimit)]
-}
-
-/** Reads a request's frames. Throws a RemoteError that says what is wrong with them, and what would be right. */
-export function unpackCall(frames: Buffer[]): Call {
-  if (frames.length !== 4 && frames.length !== 5) {
-    throw new RemoteError(`malformed request: ${frames.length} frames, not [method, callId, id, args] or one more, timeLimit`)
-  }
-  const [method, callId, id, args, limit] = frames.map((frame, index) => text(frame, REQUEST_FRAMES[index]!)) as
-    [string, string, string, string, string?]
-  return { method, callId, id, args: unpackArgs(args), ...limit !== undefined && { timeLimit: unpackTimeLimit(limit) } }
-}
-
-const REQUEST_FRAMES = ['method', 'call id', 'id', 'arguments', 'time limit'] as const
-const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-
-function text(frame: Buffer, what: string): string {
-  const most = what === 'arguments' ? MAX_ARGS : 1024
-  if (frame.length > most) throw new RemoteError(`invalid ${what}: ${frame.length} bytes, at most ${most} are allowed`)
-  try {
-    return utf8.decode(frame)
-  } catch {
-    throw new RemoteError(`invalid ${what}: not UTF-8`)
-  }
-}
-
-function unpackArgs(json: string): unknown[] {
-  const args = parseJson('arguments', json)
-  if (!Array.isArray(args)) throw new RemoteError('invalid arguments: not a JSON array')
-  return args
-}
-
-/** Reads JSON of strangers. Throws a RemoteError that says what is wrong with it. */
-export function parseJson(what: string, json: string): unknown {
-  try {
-    const value = JSON.parse(json)
-    JSON.stringify(value) // what is nested too deeply can be read, but not written again (RangeError)
-    return value
-  } catch (error) {
-    throw new RemoteError(`invalid ${what}: ${error instanceof RangeError ? 'nested too deeply' : 'not JSON'}`)
-  }
-}
-
-function unpackTimeLimit(seconds: string): number {
-  const limit = Number(seconds)
-  if (/^\d+(\.\d+)?(e-\d+)?$/.test(seconds) && limit <= MAX_TIME_LIMIT) return limit
-  throw new RemoteError(`invalid time limit: not a number of seconds from 0 to ${MAX_TIME_LIMIT}`)
-}
-
-/** A request as a Router receives it: who sent it, and its own frames. */
-type Envelope = { peer: Buffer; body: Buffer[] }
-
-/** Undefined for a peer that is no REQ socket: without the empty delimiter there is nobody to answer. */
-export function unpackEnvelope([peer, delimiter, ...body]: Buffer[]): Envelope | undefined {
-  return peer && delimiter?.length === 0 ? { peer, body } : undefined
-}
 
 export const packReply = ({ peer }: Envelope, { tag, payload }: Reply) => [peer, '', tag, payload]
 
-// ---- Chunks: what stands at a position of a run's log
+/** The payload of a reply. Throws the RemoteError or BusyError that it stands for. */
+function unpackReply([tag, payload = Buffer.alloc(0)]: Buffer[]): Buffer {
+  if (String(tag) === BUSY_TAG) throw new BusyError(String(payload))
+  if (String(tag) !== ERROR_TAG) return payload
+  const found = /^(invalid|unknown|conflict|failed): ([^]*)$/.exec(String(payload))
+  throw found ? new RemoteError(found[1] as Kind, found[2]!) : new RemoteError('failed', String(payload))
+}
+
+// ---- Chunks
 
 /** `lines` are whole lines of the log of `id`, beginning at byte `position`; none at all: "the log is this long". */
 export type Chunk = { id: string; position: number; lines: Buffer }
 
-/** A larger piece is not published, only its end: whoever follows reads it from the log. Bounds what queues hold. */
+/** A larger chunk is not published, only its end: whoever follows reads it from the log. Bounds what queues hold. */
 export const MAX_CHUNK = 256 * 2 ** 10
 
 export const packChunk = ({ id, position, lines }: Chunk) => [id, String(position), lines]
@@ -272,23 +162,101 @@ export const packChunk = ({ id, position, lines }: Chunk) => [id, String(positio
 /** Undefined for what is not a chunk: anyone who can reach the address can publish. */
 export function unpackChunk([id, position, lines]: Buffer[]): Chunk | undefined {
   const chunk = { id: String(id), position: Number(position), lines: lines ?? Buffer.alloc(0) }
-  const whole = lines && (lines.length === 0 || lines.at(-1) === LF)
-  return whole && isId(chunk.id) && Number.isSafeInteger(chunk.position) && chunk.position >= 0 ? chunk : undefined
+  const isWhole = lines && (lines.length === 0 || lines.at(-1) === LF)
+  return isWhole && isId(chunk.id) && Number.isSafeInteger(chunk.position) && chunk.position >= 0 ? chunk : undefined
 }
 
 // ---- Sockets
 
 /**
  * A socket with what every one of ours needs: closing never waits for a peer that has gone (`linger`), and no
- * frame can be larger than we want to hold. The caller connects or binds it.
+ * frame can be larger than we want to hold. The caller connects or binds it, with `clientOf` or `serverOf` its address.
  */
 export function createSocket<S extends Socket, O extends object>(Type: new (options: O) => S, options?: O): S {
   return new Type({ linger: 0, maxMessageSize: 2 * MAX_ENTRY, ...options } as O)
 }
 
+/**
+ * Binds a socket to an address. Trap, the silent takeover: binding an ipc address that is in use succeeds, and the one who
+ * had it gets no connection any more, and no error. So this looks whether somebody listens: by a plain connection, as a
+ * server that is stopped or busy would not answer a request, but is still there. Ends the process when it cannot.
+ */
+export async function bindSocket(socket: { bind(address: string): Promise<void> }, address: string) {
+  if (address.startsWith('ipc://') && await listens(address.slice('ipc://'.length))) {
+    refuseToStart(`another workers server is running on ${address}: stop it, or set RUNS to another folder`)
+  }
+  await socket.bind(address).catch(error => refuseToStart(`cannot listen on ${address}: ${error.message}`))
+}
+
+function listens(path: string): Promise<boolean> {
+  const probe = connect(path)
+  return once(probe, 'connect').then(() => true, () => false).finally(() => probe.destroy())
+}
+
+/** Removes the file of an ipc address. */
+export function removeSocket(address: string) {
+  if (address.startsWith('ipc://')) rmSync(address.slice('ipc://'.length), { force: true })
+}
+
+/** Whether what goes over an address stays on this machine. */
+export const isLocal = (address: string) => /^(ipc:|tcp:\/\/(localhost|127\.[\d.]+|\[::1\]):)/.test(address)
+
+const CURVE = join(RUNS, 'curve')
+const PUBLIC = join(CURVE, 'server.public')
+const SECRET = join(CURVE, 'server.secret')
+
+/**
+ * Options of a socket that binds an address. What leaves the machine is encrypted (zguide chapter 5, "Security").
+ * Throws ENOENT when there are no keys, see `makeKeys`.
+ */
+export function serverOf(address: string) {
+  return isLocal(address) ? {} : { curveServer: true, curveSecretKey: readFileSync(SECRET, 'utf8') }
+}
+
+/**
+ * Options of a socket that connects to an address. Its own key pair says nothing about it: whoever knows the public key
+ * of the server is let in. Throws ENOENT when that key is missing, see `serverKey`.
+ */
+export function clientOf(address: string) {
+  if (isLocal(address)) return {}
+  const { publicKey, secretKey } = curveKeyPair()
+  return { curveServerKey: serverKey(), curvePublicKey: publicKey, curveSecretKey: secretKey }
+}
+
+/** The public key of the workers server. Throws ENOENT when it has not made any, or its file was not copied to here. */
+export const serverKey = () => readFileSync(PUBLIC, 'utf8')
+
+/** Makes the keys of the workers server, unless there are some: what was copied elsewhere stays right. */
+export function makeKeys() {
+  if (existsSync(PUBLIC)) return
+  mkdirSync(CURVE, { recursive: true, mode: 0o700 })
+  const { publicKey, secretKey } = curveKeyPair()
+  writeFileSync(SECRET, secretKey, { mode: 0o600 })
+  writeFileSync(PUBLIC, publicKey, { mode: 0o600 }) // last: whoever finds it finds both
+}
+
+// ---- Calls
+
+const MAX_REQUESTS = 128 // sockets: libzmq allows 1,023 in a process, and each takes file descriptors
+
+/** Makes a function that runs what it is given, `most` at a time: the others wait in a queue (as in p-limit). */
+export function limit(most: number) {
+  let active = 0
+  const queue: (() => void)[] = []
+  function next() {
+    const start = queue.shift()
+    if (start) start() // in the place of the one that has ended
+    else active--
+  }
+  return async <T>(act: () => Promise<T>): Promise<T> => {
+    if (active < most) active++
+    else await new Promise<void>(resolve => queue.push(resolve))
+    return act().finally(next)
+  }
+}
+
+const limitRequests = limit(MAX_REQUESTS)
 const idle: Request[] = []
-let open = 0
-const MAX_REQUESTS = 256
 
 /**
  * Asks the workers server: the process id of the run that was started, or the result of a call answered in place.
@@ -297,35 +265,33 @@ const MAX_REQUESTS = 256
  */
 export async function callRemote(call: Partial<Call> & { method: string }, timeout = 3000): Promise<Buffer> {
   const frames = packCall({ callId: '', id: 'call', args: [], ...call })
-  const socket = idle.pop() ?? openRequest()
-  const reply = await exchange(socket, frames, timeout).catch(error => {
-    // Trap, the timed-out REQ: it still waits for its reply, and cannot be used again; its next send would fail with EFSM.
-    socket.close()
-    open--
-    throw error
-  })
-  idle.push(socket)
-  if (reply.tag === ERROR_TAG) throw new RemoteError(String(reply.payload))
-  if (reply.tag === BUSY_TAG) throw new BusyError(String(reply.payload))
-  return reply.payload
+  const deadline = performance.now() + timeout
+  return unpackReply(await limitRequests(() => exchange(frames, deadline)))
 }
 
-async function exchange(socket: Request, frames: string[], timeout: number) {
-  const deadline = Date.now() + timeout
-  socket.sendTimeout = timeout
-  await socket.send(frames).catch(() => { throw new TimeoutError(false) })
-  socket.receiveTimeout = Math.max(1, deadline - Date.now())
-  return unpackReply(await socket.receive().catch(() => { throw new TimeoutError(true) }))
+async function exchange(frames: string[], deadline: number): Promise<Buffer[]> {
+  if (performance.now() >= deadline) throw new TimeoutError(false) // it has waited in the queue
+  const socket = idle.pop() ?? openRequest()
+  let isSent = false
+  try {
+    socket.sendTimeout = Math.ceil(deadline - performance.now())
+    await socket.send(frames)
+    isSent = true
+    socket.receiveTimeout = Math.max(1, Math.ceil(deadline - performance.now()))
+    const reply = await socket.receive()
+    idle.push(socket)
+    return reply
+  } catch {
+    // Trap, the timed-out REQ: it still waits for its reply, and cannot be used again: its next send would fail (EFSM).
+    socket.close()
+    throw new TimeoutError(isSent)
+  }
 }
 
 function openRequest(): Request {
-  if (open >= MAX_REQUESTS) throw new BusyError('too many requests to the workers server at once')
   // Trap: without `immediate`, calls are queued for a server that is not there, and executed when it comes back, long
   // after the caller was told that they were not.
-  const socket = createSocket(Request, { immediate: true })
+  const socket = createSocket(Request, { ...clientOf(REP_ADDR), immediate: true })
   socket.connect(REP_ADDR)
-  open++
   return socket
 }
-
-const unpackReply = ([tag, payload]: Buffer[]) => ({ tag: String(tag), payload: payload ?? Buffer.alloc(0) })

@@ -1,5 +1,5 @@
-// How anything gets onto the screen: state changes at any rate, and is drawn at most once a frame.
-// Whoever changes something calls redraw(); what is drawn is found once and changed in place.
+// How anything gets onto the screen: state changes at any rate, and is drawn at most once a frame. Whoever changes
+// something calls redraw(); what is drawn is found once and changed in place.
 
 const CALM = 100 // milliseconds between two changes of a figure: faster nobody reads
 
@@ -8,7 +8,9 @@ const pictures = []
 /** @type {(() => void)[]} */
 const calmPictures = []
 /** @type {(() => void)[]} */
-const afterwards = []
+const backgroundJobs = []
+/** Those who wait until it is drawn. @type {(() => void)[]} */
+let waiting = []
 const channel = new MessageChannel()
 let asked = false
 let rested = 0
@@ -21,23 +23,28 @@ export function picture(draw) {
   pictures.push(draw)
 }
 
-/** Words and figures: a few times a second, so that a flood of entries does not make the browser lay out
- * the whole page in every frame. @param {() => void} draw */
+/** Words and figures: a few times a second, so that a flood of entries does not make the browser lay out the whole
+ * page in every frame. @param {() => void} draw */
 export function calmPicture(draw) {
   calmPictures.push(draw)
 }
 
-/** What must also happen in a background tab: acknowledgements, title. @param {() => void} job */
+/** What must also happen in a background tab: the title. @param {() => void} job */
 export function afterDrawing(job) {
-  afterwards.push(job)
+  backgroundJobs.push(job)
+}
+
+/** Draws what has changed; resolves when that has happened. In a background tab, too, where nothing is drawn. */
+export function drawn() {
+  redraw()
+  return /** @type {Promise<void>} */ (new Promise(resolve => waiting.push(resolve)))
 }
 
 export function redraw() {
   if (asked) return
   asked = true
-  // A background tab gets no frames, and its timers are slowed to one a minute in the end. Waiting
-  // for either would stop the acknowledgements, and with them the run's messages. A message channel
-  // is not slowed.
+  // A background tab gets no frames, and its timers are slowed to one a minute in the end. Waiting for either would
+  // stop the acknowledgements, and with them the run's chunks. A message channel is not slowed.
   if (document.hidden) channel.port1.postMessage(0)
   else if (performance.now() < rested) setTimeout(requestAnimationFrame, rested - performance.now(), drawAll)
   else requestAnimationFrame(drawAll)
@@ -47,27 +54,35 @@ function drawAll() {
   asked = false
   const began = performance.now()
   if (!document.hidden) drawPictures(began)
-  for (const job of afterwards) job()
+  backgroundJobs.forEach(attempt)
+  for (const resolve of waiting.splice(0)) resolve()
   if (!document.hidden) channel.port1.postMessage(began)
 }
 
-// A frame that took long, its layout and painting included, is followed by a pause as long: in the
-// heaviest flood half of the time is left for clicks.
-/** @param {number} began */
-function rest(began) {
+// A mistake in one picture must not stop the others, nor the acknowledgements.
+function attempt(/** @type {() => void} */ draw) {
+  try {
+    draw()
+  } catch (error) {
+    reportError(error)
+  }
+}
+
+// A frame that took long, its layout and painting included, is followed by a pause as long: in the heaviest flood half
+// of the time is left for clicks.
+function rest(/** @type {number} */ began) {
   const now = performance.now()
   rested = now + (now - began)
 }
 
-/** @param {number} now */
-function drawPictures(now) {
-  for (const draw of pictures) draw()
-  if (now - calmAt < CALM) return void (later ??= setTimeout(catchUp, CALM))
+function drawPictures(/** @type {number} */ now) {
+  pictures.forEach(attempt)
+  if (now - calmAt < CALM) return void (later ??= setTimeout(drawLater, CALM))
   calmAt = now
-  for (const draw of calmPictures) draw() // all in one frame, so that the page changes its layout once
+  calmPictures.forEach(attempt) // all in one frame, so that the page changes its layout once
 }
 
-function catchUp() {
+function drawLater() {
   later = undefined
   redraw()
 }
@@ -86,15 +101,29 @@ export function element(id, kind) {
   return found
 }
 
-/** Changes a property only when it differs: for the browser every change is one, and costs a layout;
- * for a person, the same text written again ends a selection.
+/** Changes a property only when it differs: for the browser every change is one, and costs a layout; for a person, the
+ * same text written again ends a selection.
  * @template T @template {keyof T} K @param {T} target @param {K} property @param {T[K]} value */
 export function set(target, property, value) {
   if (target[property] !== value) target[property] = value
 }
 
 /** @param {Element} target @param {string} text */
-export const put = (target, text) => set(target, 'textContent', text)
+export const setText = (target, text) => set(target, 'textContent', text)
+
+/** A link that leads nowhere yet is no link: Enter would still follow it. @param {HTMLAnchorElement} link
+ * @param {string | undefined} href */
+export function setLink(link, href) {
+  if (link.getAttribute('href') === (href ?? null)) return
+  if (href === undefined) link.removeAttribute('href')
+  else link.href = href
+  link.role = href === undefined ? 'link' : null
+  link.ariaDisabled = href === undefined ? 'true' : null
+}
+
+/** The parts of a row, which are always the same.
+ * @param {Element | undefined} row @returns {[Element, Element, Element, Element]} */
+export const partsOf = row => /** @type {any} */ (row?.children)
 
 /** @template {keyof HTMLElementTagNameMap} K @param {K} name @param {string} [className] @param {string} [text] */
 export function make(name, className, text) {

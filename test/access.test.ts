@@ -2,26 +2,21 @@
 // the next honest request is served all the same.
 
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import {
   chmodSync, chownSync, cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, watch,
   writeFileSync,
 } from 'node:fs'
-import { request as httpRequest, type IncomingHttpHeaders, type OutgoingHttpHeaders } from 'node:http'
-import { request as httpsRequest, type RequestOptions as HttpsOptions } from 'node:https'
 import { connect, type Socket } from 'node:net'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import { text } from 'node:stream/consumers'
 import { after, before, test } from 'node:test'
-import { connect as connectTls } from 'node:tls'
 import { gzipSync } from 'node:zlib'
 import { WebSocket } from 'ws'
 import { Dealer, Publisher, Request } from 'zeromq'
-import { App, ROOT, startServer } from './app.ts'
+import { App, ask, memoryOf, port, ROOT, startServer, UPGRADE } from './app.ts'
 
 const TOKEN = 'a-long.Secret~of+letters/and=signs'
 const NAME = 'longrun.example.org' // the server's name behind a reverse proxy
@@ -57,7 +52,7 @@ test('a page of another origin can neither read, nor post, nor open the WebSocke
   ]
   for (const Origin of foreign) {
     const answers = await Promise.all([
-      ask(app, 'GET', '/', { Origin }), ask(app, 'GET', '/tasks', { Origin }), ask(app, 'GET', '/tasks/a/events', { Origin }),
+      ask(app, 'GET', '/', { Origin }), ask(app, 'GET', '/tasks', { Origin }), ask(app, 'GET', '/tasks/a/log', { Origin }),
       ask(app, 'POST', '/tasks', { Origin, ...JSON_TYPE }, CALL), ask(app, 'OPTIONS', '/tasks', { Origin }),
       ask(app, 'POST', '/files', { Origin }, 'x'), ask(app, 'DELETE', '/tasks/a', { Origin }), ask(app, 'GET', '/log', { Origin, ...UPGRADE }),
     ])
@@ -81,7 +76,7 @@ test('a name of another is no name of this server, which defeats DNS rebinding',
     assert.deepEqual(answers.map(({ status }) => status), [403, 403, 403], Host)
   }
   assert.deepEqual(statuses(await exchange(app, 'GET / HTTP/1.1\r\nConnection: close\r\n\r\n')), [400], 'no Host')
-  assert.deepEqual(statuses(await exchange(app, 'GET / HTTP/1.0\r\n\r\n')), [403], 'no Host, in HTTP/1.0')
+  assert.deepEqual(statuses(await exchange(app, 'GET / HTTP/1.0\r\n\r\n')), [400], 'no Host, in HTTP/1.0')
   for (const both of [`${hostLine(app)}Host: evil.example\r\n`, `Host: evil.example\r\n${hostLine(app)}`, hostLine(app) + hostLine(app)]) {
     assert.deepEqual(statuses(await exchange(app, `GET / HTTP/1.1\r\n${both}Connection: close\r\n\r\n`)), [403], both)
   }
@@ -126,7 +121,7 @@ test('without a token it listens for this machine alone, and refuses to listen f
 })
 
 test('with a token, nothing is given to who does not have it, not even the page', async () => {
-  const paths = ['/', '/index.html', '/app.js', '/tasks', '/methods', '/health', '/tasks/a/log', '/tasks/a/events', '/files/a.txt', '/nothing']
+  const paths = ['/', '/index.html', '/app.js', '/tasks', '/methods', '/tasks/a/log', '/tasks/a/log.ndjson', '/files/a.txt', '/nothing']
   for (const path of paths) assert.equal((await ask(guarded, 'GET', path)).status, 401, path)
   assert.equal((await ask(guarded, 'POST', '/tasks', JSON_TYPE, CALL)).status, 401)
   assert.equal((await ask(guarded, 'POST', '/files', {}, 'x')).status, 401)
@@ -163,8 +158,10 @@ test('a browser shows the token once, in a form, and gets a cookie that no scrip
 
   const entered = await ask(guarded, 'GET', `/?run=a%26b&token=${encodeURIComponent(TOKEN)}&line=3`)
   assert.equal(entered.status, 303)
-  assert.equal(entered.headers.location, '/?run=a%26b&line=3')
-  assert.deepEqual(entered.headers['set-cookie'], [`longrun=${TOKEN}; Path=/; HttpOnly; SameSite=Strict`])
+  assert.equal(entered.headers.location, './?run=a%26b&line=3')
+  assert.deepEqual(entered.headers['set-cookie'], [`longrun=${TOKEN}; HttpOnly; SameSite=Strict`])
+  const typed = await ask(guarded, 'GET', `/?token=${TOKEN}`) // its + as it is, which stands for a blank there
+  assert.deepEqual([typed.status, typed.headers.location], [303, './'])
   const proxied = await ask(guarded, 'GET', `/?token=${encodeURIComponent(TOKEN)}`, { Host: NAME, 'X-Forwarded-Proto': 'https' })
   assert.match(String(proxied.headers['set-cookie']), /; Secure$/)
   assert.equal((await ask(guarded, 'GET', `/?token=${encodeURIComponent(TOKEN)}`, { Host: 'evil.example' })).status, 403)
@@ -180,13 +177,13 @@ test('a task does not get the token', async () => {
   const headers = { Authorization: `Bearer ${TOKEN}`, ...JSON_TYPE }
   const started = await ask(guarded, 'POST', '/tasks', headers, JSON.stringify({ id: 'looks', method: 'environment' }))
   assert.equal(started.status, 202)
-  const events = await ask(guarded, 'GET', '/tasks/looks/events', headers)
+  const events = await ask(guarded, 'GET', '/tasks/looks/log?offset=-1&live=sse', headers)
   assert.match(events.body, /"outcome":"ok","result":\["/)
   assert.doesNotMatch(events.body, /TOKEN/)
   const waits = JSON.parse((await ask(guarded, 'POST', '/tasks', headers, JSON.stringify({ id: 'waits', method: 'polite' }))).body)
   assert.ok(!readFileSync(`/proc/${waits.pid}/environ`, 'utf8').includes(TOKEN))
   await ask(guarded, 'DELETE', '/tasks/waits', headers)
-  await ask(guarded, 'GET', '/tasks/waits/events', headers) // ends with the run
+  await ask(guarded, 'GET', '/tasks/waits/log?offset=-1&live=sse', headers) // ends with the run
   assert.ok(![...guarded.server.output, ...guarded.workers.output].join('\n').includes(TOKEN), 'nor is it printed')
 })
 
@@ -246,7 +243,7 @@ test('a follower of one run gets nothing of another whose id begins the same, no
   const ids = new Set(seen.filter(({ id, error }) => id !== undefined && !error).map(({ id }) => id))
   assert.deepEqual([...ids], ['a'])
   assert.equal(seen.filter(({ error }) => error?.startsWith('invalid id')).length, 5)
-  for (const path of ['/tasks//events', '/tasks//log', '/tasks/*/log']) assert.equal((await ask(app, 'GET', path)).status, 404, path)
+  for (const path of ['/tasks//log', '/tasks//log.ndjson', '/tasks/*/log']) assert.equal((await ask(app, 'GET', path)).status, 404, path)
 })
 
 test('whoever can publish can publish rubbish, and the readers of runs do not notice', async () => {
@@ -272,7 +269,7 @@ test('names that every object has are run ids like others, and methods like none
   for (const id of ['__proto__', 'constructor']) {
     const run = await app.start('process', [2, 0], { id })
     assert.equal((await run.outcome()).outcome, 'ok', id)
-    assert.equal((await ask(app, 'GET', `/tasks/${id}/log`)).body, run.log())
+    assert.equal((await ask(app, 'GET', `/tasks/${id}/log.ndjson`)).body, run.log())
     assert.ok((await runsOf(app)).includes(id))
     const { status } = await ask(app, 'POST', '/tasks', JSON_TYPE, JSON.stringify({ method: id }))
     assert.equal(status, 404, id)
@@ -323,7 +320,7 @@ test('files are only given as attachments, and only those that runs produced', a
     assert.equal(headers['content-type'], 'application/octet-stream')
     assert.equal(headers['content-disposition'], `attachment; filename="${name}"`)
   }
-  const log = await ask(app, 'GET', `/tasks/${run.id}/log`)
+  const log = await ask(app, 'GET', `/tasks/${run.id}/log.ndjson`)
   assert.equal(log.headers['content-type'], 'application/x-ndjson')
   assert.equal(log.headers['content-disposition'], `attachment; filename="${run.id}.ndjson"`)
   for (const name of ['half.part', 'passwd.txt', 'log.txt', upload, `${upload}.part`, `${run.id}.ndjson`]) {
@@ -334,7 +331,7 @@ test('files are only given as attachments, and only those that runs produced', a
 test('of the folder of the page, only the files that stood in it at start are served, and no links', async t => {
   const copy = mkdtempSync(join(tmpdir(), 'longrun-test-'))
   t.after(() => rmSync(copy, { recursive: true }))
-  for (const name of ['server.ts', 'protocol.ts', 'package.json', 'public']) cpSync(join(ROOT, name), join(copy, name), { recursive: true })
+  for (const name of ['settings.ts', 'log.ts', 'protocol.ts', 'readers.ts', 'access.ts', 'server.ts', 'package.json', 'public']) cpSync(join(ROOT, name), join(copy, name), { recursive: true })
   symlinkSync(join(ROOT, 'node_modules'), join(copy, 'node_modules'))
   symlinkSync('/etc/passwd', join(copy, 'public', 'passwd.html'))
   symlinkSync('/etc', join(copy, 'public', 'etc.html'))
@@ -380,7 +377,9 @@ test('every answer forbids what could make a page of it, and tells nobody where 
   const large = Buffer.alloc(2 ** 21)
   const answers = await Promise.all([
     ask(app, 'GET', '/'), ask(app, 'HEAD', '/'), ask(app, 'GET', '/app.js'), ask(app, 'GET', '/methods'), ask(app, 'GET', '/tasks'),
-    ask(app, 'GET', '/health'), ask(app, 'GET', `/tasks/${run.id}/log`), ask(app, 'GET', `/tasks/${run.id}/events`), ask(app, 'GET', `/files/${run.id}.txt`),
+    ask(app, 'GET', '/health'), ask(app, 'GET', `/tasks/${run.id}/log.ndjson`), ask(app, 'GET', `/files/${run.id}.txt`),
+    ...['', '?offset=-1&live=long-poll', '?offset=-1&live=sse', '?offset=7'].map(query => ask(app, 'GET', `/tasks/${run.id}/log${query}`)),
+    ask(guarded, 'GET', '/health'), ask(guarded, 'GET', '/follow.js'), ask(app, 'GET', `/files/${run.id}.txt`, { Range: 'bytes=9-' }),
     ask(app, 'GET', '/nothing'), ask(app, 'PUT', '/tasks'), ask(app, 'POST', '/tasks', {}, CALL), ask(app, 'POST', '/tasks', JSON_TYPE, '{'),
     ask(app, 'POST', '/tasks', JSON_TYPE, large), ask(app, 'POST', '/files', {}, large), ask(app, 'DELETE', `/tasks/${run.id}`), ask(app, 'GET', '/tasks/x/log'),
     ask(app, 'POST', '/tasks', JSON_TYPE, JSON.stringify({ method: 'process', id: run.id })), ask(app, 'GET', '/', { Host: 'evil.example' }),
@@ -390,7 +389,7 @@ test('every answer forbids what could make a page of it, and tells nobody where 
     ask(app, 'POST', '/log', UPGRADE), ask(app, 'GET', '/log', { ...UPGRADE, Upgrade: 'h2c' }), ask(app, 'GET', '/', { 'X-Long': 'x'.repeat(20_000) }),
   ])
   const seen = new Set(answers.map(({ status }) => status))
-  assert.deepEqual([...seen].sort((a, b) => a - b), [200, 303, 400, 401, 403, 404, 405, 409, 413, 415, 431])
+  assert.deepEqual([...seen].sort((a, b) => a - b), [200, 303, 400, 401, 403, 404, 405, 409, 413, 415, 416, 431])
   for (const { status, headers, about } of answers) {
     const policy = String(headers['content-security-policy'])
     assert.match(policy, /default-src 'none'.*script-src 'self';.*frame-ancestors 'none'/, `${about} ${status}`)
@@ -398,8 +397,9 @@ test('every answer forbids what could make a page of it, and tells nobody where 
     assert.equal(headers['x-content-type-options'], 'nosniff', about)
     assert.equal(headers['x-frame-options'], 'DENY', about)
     assert.equal(headers['referrer-policy'], 'no-referrer', about)
-    assert.equal(headers['cross-origin-resource-policy'], 'same-origin', about)
-    assert.match(String(headers['cache-control']), /^no-(store|cache)$/, about)
+    assert.equal(headers['cross-origin-resource-policy'], about.includes('/follow.js') ? 'cross-origin' : 'same-origin', about)
+    assert.match(String(headers['cache-control']), /^(private, )?no-(store|cache)$/, about)
+    assert.equal(headers.vary, 'Origin', about)
     assert.equal(headers.server ?? headers['x-powered-by'], undefined, about)
   }
 })
@@ -417,8 +417,8 @@ test('the page holds nothing that the policy forbids, and writes no text as mark
 test('only the methods that a path has are answered, and none grants anything to other sites', async () => {
   const headers = { 'Access-Control-Request-Method': 'POST', 'X-HTTP-Method-Override': 'DELETE' }
   for (const [method, path, status, allow] of [
-    ['OPTIONS', '/tasks', 405, 'GET, POST'], ['OPTIONS', '*', 404], ['TRACE', '/', 405, 'GET'], ['PUT', '/index.html', 405, 'GET'],
-    ['PATCH', '/tasks/a', 405, 'DELETE'], ['DELETE', '/', 405, 'GET'], ['POST', '/', 405, 'GET'], ['PROPFIND', '/', 405, 'GET'], ['GET', '/tasks/a', 405, 'DELETE'],
+    ['OPTIONS', '/tasks', 405, 'GET, HEAD, POST'], ['OPTIONS', '*', 404], ['TRACE', '/', 405, 'GET, HEAD'], ['PUT', '/index.html', 405, 'GET, HEAD'],
+    ['PATCH', '/tasks/a', 405, 'DELETE'], ['DELETE', '/', 405, 'GET, HEAD'], ['POST', '/', 405, 'GET, HEAD'], ['PROPFIND', '/', 405, 'GET, HEAD'], ['GET', '/tasks/a', 405, 'DELETE'],
     ['HEAD', '/tasks', 200], ['HEAD', '/', 200], ['HEAD', '/tasks/a', 405, 'DELETE'], ['MERGE', '/files', 405, 'POST'],
   ] as const) {
     const answer = await ask(app, method, path, { ...headers, 'X-Secret': 'echo' })
@@ -498,7 +498,7 @@ test('a client that reads only when it has sent everything gets its refusal', as
 test('a client that resets its connection in the middle of anything harms nobody', async () => {
   const beginnings = [
     'G', `GET / HTTP/1.1\r\n${hostLine(app)}`, `POST /tasks HTTP/1.1\r\n${hostLine(app)}Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{`,
-    `GET /health HTTP/1.1\r\n${hostLine(app)}\r\n`.repeat(20), `GET /tasks/any/events HTTP/1.1\r\n${hostLine(app)}\r\n`, upgradeHead(app),
+    `GET /health HTTP/1.1\r\n${hostLine(app)}\r\n`.repeat(20), `GET /tasks/any/log?offset=-1&live=sse HTTP/1.1\r\n${hostLine(app)}\r\n`, upgradeHead(app),
     upgradeHead(app) + '\x81', upgradeHead(app).replace('/log', '/elsewhere'), `POST /files HTTP/1.1\r\n${hostLine(app)}Content-Length: 99\r\n\r\nx`,
   ]
   await Promise.all(beginnings.map(async beginning => {
@@ -571,7 +571,7 @@ test('who asks on and on without reading the answers is cut off, before they fil
     const closed = new Promise(resolve => socket.once('close', resolve))
     socket.write(upgradeHead(app))
     await once(socket, 'readable') // from here on nothing is read
-    const before = memoryOf(app)
+    const before = memoryOf(app.server)
     const questions = Buffer.concat(Array(2000).fill(question))
     let sent = 0
     while (!socket.destroyed && sent < 400e6) {
@@ -579,7 +579,7 @@ test('who asks on and on without reading the answers is cut off, before they fil
       if (!socket.write(questions)) await Promise.race([new Promise(resolve => socket.once('drain', resolve)), closed])
     }
     assert.ok(socket.destroyed, `still open after ${sent} bytes`)
-    assert.ok(memoryOf(app) - before < 150e6, `${(memoryOf(app) - before) / 1e6} MB more`)
+    assert.ok(memoryOf(app.server) - before < 150e6, `${(memoryOf(app.server) - before) / 1e6} MB more`)
   }
   await honest()
 })
@@ -624,74 +624,6 @@ test('a malformed request to the workers server is refused, and the next is serv
   await honest()
 })
 
-// ---- Behind nginx
-
-test('the nginx block of the README carries the page, uploads, the WebSocket and events over TLS', async t => {
-  const block = /```nginx\n(.*?)```/s.exec(readFileSync(join(ROOT, 'README.md'), 'utf8'))?.[1]
-  assert.ok(block, 'the README has an nginx block')
-  const nginx = process.env.PATH!.split(':').concat('/usr/sbin').map(folder => join(folder, 'nginx')).find(path => statSync(path, { throwIfNoEntry: false }))
-  if (!nginx && !process.env.CI) return t.skip('nginx is not installed')
-  assert.ok(nginx, 'nginx is installed')
-
-  const folder = mkdtempSync(join(tmpdir(), 'longrun-test-'))
-  t.after(() => rmSync(folder, { recursive: true }))
-  const [key, certificate, socketPath] = ['key.pem', 'certificate.pem', 'nginx.sock'].map(name => join(folder, name)) as [string, string, string]
-  const made = spawn('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '1', '-subj', `/CN=${NAME}`,
-    '-addext', `subjectAltName=DNS:${NAME}`, '-keyout', key, '-out', certificate], { stdio: 'ignore' })
-  assert.deepEqual(await once(made, 'exit'), [0, null])
-  const site = block
-    .replace(/(ssl_certificate\s+)\S+;/, `$1${certificate};`).replace(/(ssl_certificate_key\s+)\S+;/, `$1${key};`)
-    .replace(/listen 443 ssl;/, `listen unix:${socketPath} ssl;`).replaceAll('http://127.0.0.1:8080', `http://127.0.0.1:${port(guarded)}`)
-  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(name => `${name}_temp_path ${folder}/${name};`).join('\n')
-  const user = process.getuid?.() === 0 ? 'user root;' : '' // its workers must reach this folder
-  writeFileSync(join(folder, 'nginx.conf'), `daemon off; ${user} pid ${folder}/pid; error_log stderr notice; events {}\nhttp {\naccess_log off;\n${temporary}\n${site}\n}`)
-  const proxy = spawn(nginx, ['-p', folder, '-c', join(folder, 'nginx.conf')], { stdio: ['ignore', 'ignore', 'pipe'] })
-  const exited = once(proxy, 'exit')
-  t.after(async () => (proxy.kill('SIGTERM'), await exited))
-  const lines: string[] = []
-  for await (const line of createInterface(proxy.stderr)) {
-    lines.push(line)
-    if (line.includes('start worker process')) break
-  }
-  assert.match(lines.at(-1)!, /start worker process/, lines.join('\n'))
-  proxy.stderr.resume()
-
-  const ca = readFileSync(certificate)
-  const through = (method: string, path: string, headers: OutgoingHttpHeaders = {}, body?: string | Buffer) =>
-    ask({ socketPath, servername: NAME, ca, protocol: 'https:' }, method, path, { Host: NAME, ...headers }, body)
-
-  assert.equal((await through('GET', '/')).status, 401)
-  const entered = await through('GET', `/?token=${encodeURIComponent(TOKEN)}`)
-  assert.match(String(entered.headers['set-cookie']), /HttpOnly; SameSite=Strict; Secure/)
-  const own = { Cookie: String(entered.headers['set-cookie']).split(';')[0], Origin: `https://${NAME}` }
-  const page = await through('GET', '/', own)
-  assert.equal(page.body, readFileSync(join(ROOT, 'public', 'index.html'), 'utf8'))
-  assert.match(String(page.headers['strict-transport-security']), /max-age/)
-  assert.match(String(page.headers['content-security-policy']), /default-src 'none'/)
-  assert.equal((await through('POST', '/tasks', { ...own, ...JSON_TYPE, Origin: 'https://evil.example' }, CALL)).status, 403)
-  assert.equal((await through('GET', '/log', { ...own, ...UPGRADE, Origin: 'https://evil.example' })).status, 403)
-
-  const upload = await through('POST', '/files', own, Buffer.alloc(5_000_000)) // above nginx's own default
-  assert.equal(upload.status, 201, upload.body)
-
-  const socket = new WebSocket(`wss://${NAME}/log`, { headers: own, createConnection: () => connectTls({ path: socketPath, servername: NAME, ca }) })
-  await once(socket, 'open')
-  const steps = collect(socket, ({ entries }) => entries)
-  socket.send(JSON.stringify({ start: 'proxied' }))
-  const started = await through('POST', '/tasks', { ...own, ...JSON_TYPE }, JSON.stringify({ id: 'proxied', method: 'polite' }))
-  assert.equal(started.status, 202, started.body)
-  await steps(1)
-  const events = httpsRequest({ socketPath, servername: NAME, ca, path: '/tasks/proxied/events', headers: { Host: NAME, ...own }, agent: false }).end()
-  const [response] = await once(events, 'response')
-  let first = ':\n\n' // a heartbeat
-  while (first === ':\n\n') first = String((await once(response, 'data'))[0]) // while the run goes on: nothing waits in nginx
-  assert.match(first, /^id: \d+\ndata: \{"next":\d+,"entries":\[/)
-  const ended = once(response, 'end')
-  assert.equal((await through('DELETE', '/tasks/proxied', own)).status, 202)
-  await ended
-  socket.terminate()
-})
-
 // ---- Patience
 
 test('a request whose head or body never comes is given up, and others are served meanwhile', async () => {
@@ -701,16 +633,8 @@ test('a request whose head or body never comes is given up, and others are serve
 
 // ---- What the tests need
 
-type Answer = { about: string; status: number; headers: IncomingHttpHeaders; body: string }
-
 const JSON_TYPE = { 'Content-Type': 'application/json' }
 const CALL = JSON.stringify({ method: 'process', args: [1, 0] })
-const UPGRADE = {
-  Connection: 'Upgrade', Upgrade: 'websocket', 'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Key': 'AAAAAAAAAAAAAAAAAAAAAA==',
-}
-
-function port({ url }: App) { return Number(new URL(url).port) }
-
 function hostLine(app: App) { return `Host: 127.0.0.1:${port(app)}\r\n` }
 
 function upgradeHead(app: App) {
@@ -725,26 +649,6 @@ async function honest() {
 
 async function runsOf(app: App): Promise<string[]> {
   return JSON.parse((await app.call('list', '', '', '[]'))[1]).map(({ id }: { id: string }) => id)
-}
-
-/** A request with headers as they are, `Host` and `Origin` too. */
-function ask(where: App | HttpsOptions, method: string, path: string, headers: OutgoingHttpHeaders = {}, body?: string | Buffer): Promise<Answer> {
-  const to = where instanceof App ? { host: '127.0.0.1', port: port(where) } : where
-  const request = where instanceof App ? httpRequest : httpsRequest
-  return new Promise((resolve, reject) => {
-    const about = `${method} ${path}`
-    const asked = request({ ...to, method, path, headers, agent: false })
-    asked.on('response', response => {
-      const { statusCode: status = 0, headers } = response
-      response.toArray().then(parts => resolve({ about, status, headers, body: String(Buffer.concat(parts)) }), reject)
-    })
-    asked.on('upgrade', ({ statusCode: status = 0, headers }, socket) => {
-      socket.destroy()
-      resolve({ about, status, headers, body: '' })
-    })
-    asked.on('error', reject)
-    asked.end(body)
-  })
 }
 
 /** Sends these bytes, and returns all that comes back until the server closes the connection. */
@@ -781,9 +685,4 @@ function collect<T>(socket: WebSocket, pick: (message: any) => T | undefined): (
     while (found.length < count) await once(socket, 'message')
     return found
   }
-}
-
-/** What the web server holds in memory, in bytes. */
-function memoryOf({ server }: App): number {
-  return 1024 * Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${server.process.pid}/status`, 'utf8'))![1])
 }

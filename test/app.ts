@@ -5,7 +5,11 @@ import assert from 'node:assert/strict'
 import { spawn, type ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  request as httpRequest, type IncomingHttpHeaders, type IncomingMessage, type OutgoingHttpHeaders,
+} from 'node:http'
+import { request as httpsRequest, type RequestOptions as HttpsOptions } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -13,11 +17,17 @@ import type { TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocket } from 'ws'
 import { Request, XPublisher } from 'zeromq'
-import type { Entry } from '../protocol.ts'
+import type { Entry } from '../log.ts'
 
 export const ROOT = join(import.meta.dirname, '..')
 /** More remote functions, for the tests: they crash, hang, flood and misbehave on purpose. */
 export const TEST_TASKS = join(import.meta.dirname, 'functions.ts')
+
+/** The blocks of code in this language that the README shows. */
+export function readmeBlocks(language: string): string[] {
+  const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
+  return [...readme.matchAll(new RegExp(`\`\`\`${language}\n(.*?)\`\`\``, 'gs'))].map(([, block]) => block!)
+}
 
 /** One process of the system, with what it prints. */
 export type Server = { process: ChildProcess; output: string[]; ready: string; exited: Promise<[number | null, string | null]> }
@@ -27,11 +37,17 @@ const started = new Set<ChildProcess>()
 process.once('exit', () => started.forEach(child => child.kill('SIGKILL')))
 for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1))
 
-/** Starts `workers.ts` or `server.ts` and waits for the line that it prints when it is ready; throws when it ends before. */
-export async function startServer(file: string, env: Record<string, string>, root = ROOT): Promise<Server> {
-  const child = spawn(process.execPath, ['--import', 'tsx', join(root, file)], {
-    cwd: root, env: { ...bareEnvironment(), ...env }, stdio: ['ignore', 'pipe', 'pipe'],
-  })
+/** Starts `workers.ts` or `server.ts`, as startProgram() does. `before`: a command that executes its arguments. */
+export function startServer(
+  file: string, env: Record<string, string>, root = ROOT, before: string[] = [],
+): Promise<Server> {
+  return startProgram([...before, process.execPath, '--import', 'tsx', join(root, file)], env, root)
+}
+
+/** Starts a command and waits for the line that it prints when it is ready; throws when it ends before. */
+export async function startProgram(command: string[], env: Record<string, string>, folder = ROOT): Promise<Server> {
+  const [program, ...args] = command
+  const child = spawn(program!, args, { cwd: folder, env: { ...bareEnvironment(), ...env } })
   started.add(child)
   child.once('exit', () => started.delete(child))
   const output: string[] = []
@@ -39,7 +55,7 @@ export async function startServer(file: string, env: Record<string, string>, roo
   createInterface(child.stderr).on('line', line => output.push(line))
   const lines = createInterface(child.stdout).on('line', line => output.push(line))
   const first = await Promise.race([once(lines, 'line'), once(child, 'close')])
-  if (typeof first[0] !== 'string') throw new Error(`${file} ended at once: ${output.join('\n')}`)
+  if (typeof first[0] !== 'string') throw new Error(`${command.at(-1)} ended at once: ${output.join('\n')}`)
   return { process: child, output, ready: first[0], exited }
 }
 
@@ -48,7 +64,7 @@ export async function startServer(file: string, env: Record<string, string>, roo
  * which Node 20 reads at its start, for 70 ms a process.
  */
 export function bareEnvironment() {
-  const left = /^(HOST|PORT|RUNS|TASKS|TOKEN|SPARES|PROCESS_LIMIT|TIME_LIMIT|KEEP_RUNS|MAX_.*|ALLOWED_HOSTS|.*_ADDR|NODE_OPTIONS|NODE_TEST_CONTEXT|NODE_EXTRA_CA_CERTS)$/
+  const left = /^(HOST|PORT|RUNS|TASKS|TOKEN|SPARES|PROCESS_LIMIT|TIME_LIMIT|KEEP_RUNS|MAX_.*|ALLOWED_.*|LAUNCH|.*_ADDR|NODE_OPTIONS|NODE_TEST_CONTEXT|NODE_EXTRA_CA_CERTS)$/
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !left.test(name)))
 }
 
@@ -117,7 +133,7 @@ export class App {
     })
     const text = await response.text()
     const isJson = response.headers.get('content-type') === 'application/json'
-    return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : text }
+    return { status: response.status, headers: response.headers, body: isJson && text ? JSON.parse(text) : text }
   }
 
   /** Follows a run first and starts it then, as the page does; throws when it is refused. */
@@ -207,29 +223,12 @@ export async function startApp(t: TestContext, env: Record<string, string> = {})
   return app
 }
 
-/**
- * A copy of the program, with some text of one file replaced: for what cannot be brought about from outside. It has the
- * tests' remote functions, which use the program that they belong to.
- */
-export function changedProgram(file: string, changes: Record<string, string>): string {
-  const root = mkdtempSync(join(tmpdir(), 'longrun-test-'))
-  process.once('exit', () => rmSync(root, { recursive: true })) // not with the test, in which it may still run
-  for (const name of ['protocol.ts', 'tasks.ts', 'workers.ts', 'server.ts', 'public', 'package.json', 'test/functions.ts']) {
-    cpSync(join(ROOT, name), join(root, name), { recursive: true })
-  }
-  symlinkSync(join(ROOT, 'node_modules'), join(root, 'node_modules'))
-  let text = readFileSync(join(root, file), 'utf8')
-  for (const [from, to] of Object.entries(changes)) {
-    assert.equal(text.split(from).length, 2, `${file} has this once: ${from}`)
-    text = text.replace(from, () => to)
-  }
-  writeFileSync(join(root, file), text)
-  return root
-}
+/** A loopback address that no other process of these tests has: whoever must know a port beforehand is alone there. */
+export const ownAddress = () => `127.1.${process.pid >> 8 & 255}.${process.pid & 255}`
 
-/** TCP addresses that nobody else has: both servers must know them beforehand, and this process has a loopback address of its own. */
+/** TCP addresses that nobody else has: both servers must know them beforehand. */
 export function tcpAddresses(): Record<string, string> {
-  const host = `127.1.${process.pid >> 8 & 255}.${process.pid & 255}`
+  const host = ownAddress()
   return { REP_ADDR: `tcp://${host}:7001`, XSUB_ADDR: `tcp://${host}:7002`, XPUB_ADDR: `tcp://${host}:7003` }
 }
 
@@ -336,6 +335,92 @@ export class Run {
   log() { return readFileSync(join(this.app.runs, `${this.id}.ndjson`), 'utf8') }
 
   cancel() { return this.app.request('DELETE', `/tasks/${this.id}`) }
+}
+
+/**
+ * Reads a log that comes as Server-Sent Events. Entries count with the offset that follows them: who is cut off between
+ * the two comes again with the last offset, and gets them again.
+ */
+export function onEvents(response: IncomingMessage, take: (part: EventPart) => void) {
+  let text = ''
+  let entries: Entry[] = []
+  response.on('error', () => {}).setEncoding('utf8').on('data', (part: string) => {
+    const events = (text + part).split('\n\n')
+    text = events.pop()!
+    for (const event of events.filter(event => event !== ':')) {
+      const found = /^event: (data|control)\ndata:([^\n]*)$/.exec(event) ?? assert.fail(`not an event: ${event}`)
+      const value = JSON.parse(found[2]!)
+      if (found[1] === 'data') entries = value
+      else take({ next: Number(value.streamNextOffset), entries: entries.splice(0), isClosed: value.streamClosed })
+    }
+  })
+}
+
+type EventPart = { next: number; entries: Entry[]; isClosed?: boolean }
+
+/** What opens a WebSocket. */
+export const UPGRADE = {
+  Connection: 'Upgrade', Upgrade: 'websocket',
+  'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Key': 'AAAAAAAAAAAAAAAAAAAAAA==',
+}
+
+export const port = ({ url }: App) => Number(new URL(url).port)
+
+/** The answer to a raw request, as it came. */
+export type RawAnswer = { about: string; status: number; headers: IncomingHttpHeaders; body: string }
+
+/** A request with headers as they are, `Host` and `Origin` too. */
+export function ask(
+  where: App | HttpsOptions, method: string, path: string, headers: OutgoingHttpHeaders = {}, body?: string | Buffer,
+): Promise<RawAnswer> {
+  const to = where instanceof App ? { host: '127.0.0.1', port: port(where) } : where
+  const request = where instanceof App ? httpRequest : httpsRequest
+  return new Promise((resolve, reject) => {
+    const about = `${method} ${path}`
+    const asked = request({ ...to, method, path, headers, agent: false })
+    asked.on('response', response => {
+      const { statusCode: status = 0, headers } = response
+      response.toArray().then(parts => resolve({ about, status, headers, body: String(Buffer.concat(parts)) }), reject)
+    })
+    asked.on('upgrade', ({ statusCode: status = 0, headers }, socket) => {
+      socket.destroy()
+      resolve({ about, status, headers, body: '' })
+    })
+    asked.on('error', reject)
+    asked.end(body)
+  })
+}
+
+/** For what no event tells: looks again and again. */
+export async function until(holds: () => unknown) {
+  while (!await holds()) await sleep(50)
+}
+
+/** The log of a run as it stands in its file. */
+export function logOf(app: App, id: string): string {
+  return readFileSync(join(app.runs, `${id}.ndjson`), 'utf8')
+}
+
+/** What a server holds in memory, in bytes. */
+export function memoryOf({ process }: Server): number {
+  return 1024 * Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${process.pid}/status`, 'utf8'))![1])
+}
+
+/** Numbers below `most` that look random, and are the same every time (mulberry32). */
+export function randomFrom(seed: number): (most: number) => number {
+  return most => {
+    seed = (seed + 0x6d2b79f5) | 0
+    let mixed = Math.imul(seed ^ (seed >>> 15), seed | 1)
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
+    return ((mixed ^ (mixed >>> 14)) >>> 0) % most
+  }
+}
+
+/** Until a process has gone. There is no event for one that is not our child. A zombie has gone: it has no command line. */
+export async function gone(pid: number) {
+  try {
+    while (readFileSync(`/proc/${pid}/cmdline`).length) await sleep(10)
+  } catch {} // no such process
 }
 
 /** What is left after the time that an orphan may take to notice: one that was loading notices when it has loaded. */

@@ -3,11 +3,12 @@
 import assert from 'node:assert/strict'
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { test } from 'node:test'
-import { App, ROOT, startApp } from './app.ts'
+import { App, logOf, readmeBlocks, startApp } from './app.ts'
 
 const CLIENT = join(import.meta.dirname, 'client.py')
 const python = ['/usr/bin/python3', 'python3'].find(path => spawnSync(path, ['-c', 'import zmq']).status === 0)
@@ -24,11 +25,22 @@ async function output(client: ChildProcess): Promise<string> {
   return printed
 }
 
-const logOf = (app: App, id: string) => readFileSync(join(app.runs, `${id}.ndjson`), 'utf8')
-
 test('the README shows the client as it is', () => {
-  const shown = /```python\n(.*?)```/s.exec(readFileSync(join(ROOT, 'README.md'), 'utf8'))?.[1]
+  const shown = readmeBlocks('python').find(block => block.includes('def follow('))
   assert.ok(shown && readFileSync(CLIENT, 'utf8').includes(shown))
+})
+
+test('the lines of the README that call from Python start a run, and make its key', { skip }, async t => {
+  const folder = mkdtempSync(join(tmpdir(), 'longrun-test-'))
+  const TOKEN = 'a-long-token-of-letters'
+  const app = await startApp(t, { RUNS: join(folder, 'runs'), TOKEN }) // where those lines look for it
+  t.after(() => rmSync(folder, { recursive: true }))
+  const lines = readmeBlocks('python').find(block => block.includes('zmq.REQ'))
+  const client = spawn(python!, ['-c', `${lines}\nprint(tag, id, key)`], { cwd: folder, env: { TOKEN } })
+  const [, id, key] = /^b'' (\S+) (\S+)$/m.exec(await output(client)) ?? []
+  const { status, body } = await app.request('GET', `/tasks/${id}/log?key=${key}&offset=-1&live=sse`) // until its end
+  assert.equal(status, 200)
+  assert.match(body, /"outcome":"ok"/)
 })
 
 test('a client in Python starts a run, follows it to its end, and from a position on', { skip }, async t => {

@@ -5,14 +5,14 @@ import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Dealer } from 'zeromq'
-import { App, changedProgram, processesOf, ROOT, startApp, startServer, type Run } from './app.ts'
+import { App, gone, processesOf, ROOT, startApp, startServer, tcpAddresses, type Run } from './app.ts'
 
 suite('A task', { concurrency: 4 }, () => {
   const app = new App({ PROCESS_LIMIT: '16', SPARES: '2', MAX_LOG: '30000000' })
@@ -174,7 +174,7 @@ test('on a full disk the run fails with an error that the page shows; the server
   while ((await app.request('GET', '/health')).body.running) await sleep(20) // from here on, nobody else takes or frees space
   const filler = join(disk, 'filler')
   assert.throws(() => { for (;;) appendFileSync(filler, Buffer.alloc(4096)) }, /ENOSPC/)
-  const tasks = () => processesOf(app.runs).filter(({ command }) => command.includes('tasks.ts')).map(({ pid }) => pid)
+  const tasks = () => processesOf(app.runs).filter(({ command }) => command.includes('task.ts')).map(({ pid }) => pid)
   const before = tasks()
   const refused = await app.request('POST', '/tasks', { method: 'process', args: [2, 1] })
   assert.equal(refused.status, 500)
@@ -182,7 +182,7 @@ test('on a full disk the run fails with an error that the page shows; the server
   while (tasks().every(pid => before.includes(pid))) await sleep(50) // the next spare is loaded all the same
   rmSync(filler)
   rmSync(join(app.runs, `${run.id}.ndjson`))
-  assert.equal((await (await app.start('process', [2, 1])).entries()).length, 4, 'it works again when there is room')
+  assert.equal((await (await app.start('exit', [0])).entries()).length, 4, 'it works again when there is room')
 
   // Its log fills a page of the disk but for some bytes: what is appended needs another one.
   const written = [{ type: 'start', time: Date.now(), data: { method: 'deaf', args: [1000, ''], callId: '', pid: 99999, timeLimit: 0 } }, { type: 'log', time: Date.now(), data: { msg: 'deaf' } }]
@@ -238,6 +238,7 @@ suite('The workers server', { concurrency: 4 }, () => {
       const [tag, answer] = await app.call(...frames)
       assert.equal(tag, '__ERROR__', String(frames[0]))
       assert.match(answer, message)
+      assert.match(answer, /^unknown (method|run)/.test(message.source) ? /^unknown: / : /^invalid: /)
     }
     assert.deepEqual((await app.call('list', '', '', '[]')), ['__RES__', '[]'], 'none of these was started')
     assert.equal((await app.call('process', '', id, '[1,1]'))[0], '')
@@ -274,6 +275,7 @@ suite('The workers server', { concurrency: 4 }, () => {
       assert.match(message, /cannot start a process: .*EMFILE/)
     }
     limits('1024')
+    assert.deepEqual(readdirSync(app.runs).filter(name => name.endsWith('.stderr')), [], 'nothing of them is left')
     assert.equal((await app.call('process', '', randomUUID(), '[1,1]'))[0], '')
   })
 
@@ -284,7 +286,7 @@ suite('The workers server', { concurrency: 4 }, () => {
     const tasks = join(folder, 'tasks.ts')
     // Loads in the workers server, crashes in every task process, and leaves a mark for each.
     writeFileSync(tasks, `import { appendFileSync } from 'node:fs'
-      import { remote } from ${JSON.stringify(join(import.meta.dirname, '../tasks.ts'))}
+      import { remote } from ${JSON.stringify(join(import.meta.dirname, '../task.ts'))}
       if (process.send) { appendFileSync(${JSON.stringify(mark)}, 'x'); process.exit(7) }
       export const doomed = remote('never runs', [], () => {})`)
     const began = Date.now()
@@ -320,7 +322,7 @@ suite('The workers server', { concurrency: 4 }, () => {
       assert.deepEqual([done.outcome, done.reason], ['died', 'ended without a result, while no workers server was running'])
       assert.deepEqual((await run.types()).slice(-2), ['error', 'done'])
     }
-    assert.deepEqual(await app.call('process', 'steady', randomUUID(), '[]'), ['__ERROR__', 'already running: the call steady'])
+    assert.deepEqual(await app.call('process', 'steady', randomUUID(), '[]'), ['__ERROR__', 'conflict: already running: the call steady'])
     assert.match((await app.call('process', '', steady.id, '[]'))[1], /already running/)
     assert.equal((await polite.cancel()).status, 202)
     assert.equal((await polite.outcome()).outcome, 'cancelled')
@@ -363,14 +365,13 @@ suite('The workers server', { concurrency: 4 }, () => {
   })
 
   test('held up between the fork of a process and the first line of its log, which begins all the same', async t => {
-    const root = changedProgram('workers.ts', { '    beginLog(run)\n': '    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2000)\n    beginLog(run)\n' })
-    const app = new App({ SPARES: '0' }, root)
+    const app = new App({ SPARES: '0', NODE_OPTIONS: `--require ${join(import.meta.dirname, 'mistake.cjs')}` })
     t.after(() => app.end())
     await app.startWorkers()
     await app.startServer()
     const run = await app.start('process', [3, 1])
     assert.equal((await run.outcome()).outcome, 'ok')
-    assert.deepEqual(await run.types(), ['start', 'msg', 'msg', 'msg', 'done'])
+    assert.deepEqual(await run.types(), ['start', 'msg', 'progress', 'msg', 'msg', 'progress', 'done'])
   })
 
   test('killed and never started again: the page is told, the runs finish in their logs, the spares end', async t => {
@@ -430,11 +431,25 @@ suite('The workers server', { concurrency: 4 }, () => {
 
   test('started twice: the second refuses with a clear message, the first is unharmed', async t => {
     const app = await startApp(t)
-    await assert.rejects(startServer('workers.ts', app.env), /another workers server is running on ipc:/)
+    const run = await app.start('tick', ['go'])
+    const other = mkdtempSync(join(tmpdir(), 'longrun-other-'))
+    t.after(() => rmSync(other, { recursive: true }))
+    const addresses = Object.fromEntries(['REP', 'XSUB', 'XPUB'].map(name => [`${name}_ADDR`, `ipc://${app.runs}/${name.toLowerCase()}.sock`]))
+    const refuses = async () => {
+      for (const env of [{}, tcpAddresses()]) {
+        await assert.rejects(startServer('workers.ts', { ...app.env, ...env }), new RegExp(`another workers server is running on ${app.runs}, process ${app.workers.process.pid}`))
+      }
+      await assert.rejects(startServer('workers.ts', { ...app.env, ...addresses, RUNS: other }), /another workers server is running on ipc:/)
+    }
+    await refuses()
     app.workers.process.kill('SIGSTOP') // even when it cannot answer
-    await assert.rejects(startServer('workers.ts', app.env), /another workers server is running on ipc:/)
+    await refuses()
     app.workers.process.kill('SIGCONT')
+    app.letGo('go')
+    assert.equal((await run.outcome()).outcome, 'ok')
     assert.equal((await (await app.start('process', [3, 1])).outcome()).outcome, 'ok')
+    for (const name of ['rep', 'xsub', 'xpub']) rmSync(join(app.runs, `${name}.sock`))
+    await assert.rejects(startServer('workers.ts', app.env), /another workers server is running on/)
   })
 
   test('starts normally over stale sockets, over torn, empty and foreign files, and with an old unfinished run', async t => {
@@ -464,8 +479,7 @@ suite('The workers server', { concurrency: 4 }, () => {
   })
 
   test('ends by an error of its own, and the next one starts', async t => {
-    const root = changedProgram('workers.ts', { "layBallast()\nadoptAll()": "process.on('SIGUSR2', () => { throw new Error('a mistake') })\nlayBallast()\nadoptAll()" })
-    const app = new App({}, root)
+    const app = new App({ NODE_OPTIONS: `--require ${join(import.meta.dirname, 'mistake.cjs')}` })
     t.after(() => app.end())
     await app.startWorkers()
     await app.startServer()
@@ -485,8 +499,8 @@ suite('The workers server', { concurrency: 4 }, () => {
     await run.outcome()
     const stat = JSON.parse((await app.call('stat', '', '', JSON.stringify([['garbage', run.id]])))[1])
     assert.deepEqual(Object.keys(stat), [run.id])
-    assert.deepEqual(await app.call('process', '', 'garbage', '[1,1]'), ['__ERROR__', 'already used: the id garbage; every run needs a new one'])
-    assert.deepEqual(await app.call('cancel', '', '', '["garbage"]'), ['__ERROR__', 'unknown run garbage'])
+    assert.deepEqual(await app.call('process', '', 'garbage', '[1,1]'), ['__ERROR__', 'conflict: already used: the id garbage; every run needs a new one'])
+    assert.deepEqual(await app.call('cancel', '', '', '["garbage"]'), ['__ERROR__', 'unknown: unknown run garbage'])
     assert.ok(!run.reader.workers.includes(false), 'nor has the workers server gone')
   })
 
@@ -494,7 +508,7 @@ suite('The workers server', { concurrency: 4 }, () => {
     const app = new App({})
     t.after(() => app.end())
     const module = (name: string, text: string) => {
-      writeFileSync(join(app.runs, name), `import { remote } from '${ROOT}/tasks.ts'\n${text}`)
+      writeFileSync(join(app.runs, name), `import { remote } from '${ROOT}/task.ts'\n${text}`)
       return join(app.runs, name)
     }
     for (const [env, message] of [
@@ -516,29 +530,3 @@ suite('The workers server', { concurrency: 4 }, () => {
     }
   })
 })
-
-test('npm start runs both; SIGTERM to npm, and Ctrl-C, end both and leave nothing', async t => {
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    const app = new App({})
-    const npm = spawn('npm', ['start'], { cwd: join(import.meta.dirname, '..'), env: { ...process.env, ...app.env }, detached: true })
-    t.after(() => app.end())
-    let output = ''
-    npm.stderr.resume()
-    for await (const text of npm.stdout) {
-      output += text
-      if (/longrun is at http/.test(output) && /workers server ready/.test(output)) break
-    }
-    const ended = once(npm, 'exit')
-    // Ctrl-C reaches every process of the terminal's foreground group; SIGTERM only the one that is named.
-    process.kill(signal === 'SIGINT' ? -npm.pid! : npm.pid!, signal)
-    await ended
-    for (const { pid } of processesOf(app.runs)) await gone(pid)
-  }
-})
-
-/** Until a process has gone. There is no event for a process that is not our child. A zombie has gone: it has no command line. */
-async function gone(pid: number) {
-  try {
-    while (readFileSync(`/proc/${pid}/cmdline`).length) await sleep(10)
-  } catch {} // no such process
-}

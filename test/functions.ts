@@ -1,10 +1,11 @@
 // Remote functions for the tests: each does one thing that a function should not do, or that needs to be looked at.
 
 import { spawn } from 'node:child_process'
-import { existsSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
-import { FILES } from '../protocol.ts'
-import { remote } from '../tasks.ts'
+import { FILES } from '../settings.ts'
+import { remote } from '../task.ts'
 
 const count = { name: 'count', type: 'integer', description: 'how many', default: 3 } as const
 
@@ -146,5 +147,81 @@ export const rate = remote('so many entries, so many a second, each with the tim
     const due = Math.min(count, Math.ceil((now() - began) / 1e6 * perSecond))
     for (; step < due; step++) task.msg({ step, at: now() })
     await sleep(1, undefined, { signal: task.signal })
+  }
+})
+
+const ends = { name: 'ends', type: 'string', description: 'return, throw or wait' } as const
+
+/** A process that has left its process group and session, by each of the ways that there are. */
+export const daemons = remote('starts processes that leave its process group', [ends], async (task, ends) => {
+  const detached = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore' })
+  const daemon = spawn('sh', ['-c', 'setsid sh -c "trap \\"\\" TERM HUP; sleep 1000 & echo $!; wait" & wait'])
+  const [grandchild] = await once(daemon.stdout, 'data')
+  task.msg({ pids: [detached.pid, Number(grandchild)] })
+  if (ends === 'throw') throw new Error('with daemons')
+  if (ends === 'wait') await sleep(600_000)
+})
+
+export const tidy = remote('cleans up as its process exits', [ends], async (task, ends) => {
+  process.on('exit', () => {
+    writeFileSync(`${FILES}/${task.id}.tidied`, 'x')
+    task.log('too late to be said')
+  })
+  task.log('working')
+  if (ends === 'throw') throw new Error('untidy')
+  if (ends === 'wait') await sleep(600_000, undefined, { signal: task.signal })
+})
+
+export const stuck = remote('hangs as its process exits', [], () => {
+  process.on('exit', () => { for (;;); })
+})
+
+export const explain = remote('throws, reports or returns an error of that kind', [
+  { name: 'kind', type: 'string', description: 'a key of ERRORS' }, { name: 'how', type: 'string', description: 'throw, error, msg or return' },
+], async (task, kind, how) => {
+  const error = await ERRORS[kind]!().catch((error: unknown) => error)
+  if (how === 'throw') throw error
+  if (how === 'error') task.error(error)
+  if (how === 'msg') task.msg({ failed: error })
+  if (how === 'return') return error
+})
+
+const ERRORS: Record<string, () => Promise<unknown>> = {
+  fetch: () => fetch('http://127.0.0.1:9/'), // the port is discarded by all that there is
+  aggregate: () => Promise.any([Promise.reject(new Error('the first')), Promise.reject(new Error('the second'))]),
+  cause: async () => { throw new Error('outside', { cause: new Error('inside', { cause: 'a text' }) }) },
+  code: async () => readFileSync('/nowhere/at/all'),
+  text: async () => { throw 'a text' },
+  object: async () => { throw { status: 7 } },
+}
+
+export const odd = remote('reports what JSON would say wrongly', [], async task => {
+  task.msg({ nan: NaN, infinity: -Infinity, map: new Map([['a', 1]]), set: new Set([1, 2]), nothing: undefined, list: [undefined] })
+  task.msg(new Map([[{ a: 1 }, NaN]]))
+  task.msg({ promise: Promise.resolve(1), pattern: /x/, date: new Date(NaN), when: new Date(0), call: odd })
+  task.msg({ deep: [{ map: new Map([['set', new Set(['x'])]]) }], empty: {}, null: null })
+  task.progress(NaN, Infinity, 'rows')
+  task.log('with details', { line: undefined, why: new Set(['a']) })
+  task.warning({ toString: 'x' })
+  return new Map([['answer', 42]])
+})
+
+export const grumble = remote('says something on stderr, then ends its process', [
+  { name: 'lines', type: 'integer', description: 'how many' }, { name: 'code', type: 'integer', description: 'exit code' },
+], (_, lines, code) => {
+  for (let line = 1; line <= lines; line++) console.error(`grumble ${line}`)
+  process.exit(code)
+})
+
+export const chatter = remote('prints so many lines of a kB, and ends', [count], async (task, count) => {
+  for (let line = 0; line < count; line++) console.log('x'.repeat(1000))
+  task.log('printed')
+})
+
+export const reports = remote('reports what it is given', [
+  { name: 'entries', type: 'object', description: 'the name of a method of Task, and its arguments, by any name' },
+], async (task, entries) => {
+  for (const [name, ...data] of Object.values(entries) as [string, ...unknown[]][]) {
+    (task as unknown as Record<string, (...data: unknown[]) => void>)[name]!(...data)
   }
 })

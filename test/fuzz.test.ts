@@ -4,11 +4,12 @@
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
+import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { Dealer } from 'zeromq'
-import { App, tcpAddresses } from './app.ts'
+import { App, memoryOf, randomFrom, tcpAddresses } from './app.ts'
 
 const ROUNDS = 2000
 const AT_ONCE = 20
@@ -21,6 +22,7 @@ before(async () => {
   app = new App({ ...tcpAddresses(), MAX_UPLOAD: '100000' })
   await app.startWorkers()
   await app.startServer()
+  writeFileSync(join(app.runs, 'files', 'fuzz.txt'), '0123456789')
   await honest()
   began = memory()
 })
@@ -32,11 +34,13 @@ test('2,000 mutated HTTP requests', async () => {
   const call = '{"method":"takes","args":["text",1,2.5,true,{"a":[1]}],"id":"fuzz","callId":"x","timeLimit":1}'
   const seeds = [
     `GET / HTTP/1.1\r\n${host}Accept: text/html\r\nIf-None-Match: "x"\r\n\r\n`, `GET /tasks HTTP/1.1\r\n${host}Cookie: longrun=x; a=b\r\n\r\n`,
-    `GET /tasks/any/log?from=0 HTTP/1.1\r\n${host}Origin: http://localhost\r\n\r\n`, `GET /tasks/any/events HTTP/1.1\r\n${host}Last-Event-ID: 10\r\n\r\n`,
+    `GET /tasks/any/log?offset=0&key=x HTTP/1.1\r\n${host}Origin: http://localhost\r\nIf-None-Match: "0-1"\r\n\r\n`,
+    `GET /tasks/any/log?offset=-1&live=sse&cursor=1 HTTP/1.1\r\n${host}\r\n`, `GET /tasks/any/log.ndjson HTTP/1.1\r\n${host}\r\n`,
+    `OPTIONS /tasks/any/log HTTP/1.1\r\n${host}Origin: http://localhost\r\nAccess-Control-Request-Method: GET\r\n\r\n`,
     `POST /tasks HTTP/1.1\r\n${host}Content-Type: application/json\r\nContent-Length: ${call.length}\r\n\r\n${call}`,
     `POST /tasks HTTP/1.1\r\n${host}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n${call.length.toString(16)}\r\n${call}\r\n0\r\n\r\n`,
     `POST /files HTTP/1.1\r\n${host}Content-Length: 10\r\n\r\n0123456789`, `DELETE /tasks/any HTTP/1.1\r\n${host}Authorization: Bearer x\r\n\r\n`,
-    `GET /files/any.txt HTTP/1.1\r\n${host}Range: bytes=0-1\r\nExpect: 100-continue\r\n\r\n`,
+    `GET /files/fuzz.txt HTTP/1.1\r\n${host}Range: bytes=0-1\r\nIf-Range: "x"\r\nExpect: 100-continue\r\n\r\n`,
     `GET /log HTTP/1.1\r\n${host}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n`,
   ].map(text => Buffer.from(text))
   await manyAtOnce(ROUNDS, index => send(app.url, mutate(seeds[index % seeds.length]!, random)))
@@ -120,17 +124,7 @@ async function honest() {
 
 /** Resident memory of both servers, in bytes. */
 function memory(): number[] {
-  return [app.server, app.workers].map(({ process }) => 1024 * Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${process.pid}/status`, 'utf8'))![1]))
-}
-
-/** Numbers below `most` that look random, and are the same every time (mulberry32). */
-function randomFrom(seed: number): (most: number) => number {
-  return most => {
-    seed = (seed + 0x6d2b79f5) | 0
-    let mixed = Math.imul(seed ^ (seed >>> 15), seed | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % most
-  }
+  return [app.server, app.workers].map(memoryOf)
 }
 
 const TOKENS = [

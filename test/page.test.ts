@@ -3,15 +3,17 @@
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test, type TestContext } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
+import axe from 'axe-core'
+import type { Browser, BrowserContextOptions, Page } from 'playwright-core'
 import { App, startApp } from './app.ts'
-import { browserMissing, startBrowser, type Browser, type Page } from './browser.ts'
+import {
+  arrived, chromiumMissing as skip, complaints, copied, counts, has, openPage, sees, start, startChromium, state, steps,
+} from './browser.ts'
 
-const skip = browserMissing
 let browser: Browser
 let app: App
 let folder = ''
@@ -20,7 +22,10 @@ before(async () => {
   if (skip) return
   folder = await mkdtemp(join(tmpdir(), 'longrun-page-'))
   app = new App({ PROCESS_LIMIT: '3', SPARES: '2' })
-  await Promise.all([app.startWorkers().then(() => app.startServer()), startBrowser().then(started => { browser = started })])
+  await Promise.all([
+    app.startWorkers().then(() => app.startServer()),
+    startChromium().then(started => { browser = started }),
+  ])
 })
 
 after(async () => {
@@ -29,128 +34,106 @@ after(async () => {
   if (folder) await rm(folder, { recursive: true })
 })
 
-/** Without motion, which costs much where the picture is made without a graphics card. */
-async function open(t: TestContext, path = '/', look: { height?: number } = {}) {
-  const page = await browser.open(app.url + path, { still: true, ...look })
-  t.after(() => page.close())
-  await page.sees('Connected')
+async function open(t: TestContext, path = '/', look: BrowserContextOptions = {}) {
+  const permissions = ['clipboard-read', 'clipboard-write']
+  const page = await openPage(t, browser, app.url + path, { permissions, ...look })
+  await sees(page, 'Connected')
   return page
 }
 
-/** Fills a form of the start view and submits it; resolves with the id of the run that is then in view. */
-async function start(page: Page, method: string, values: Record<string, string | number> = {}) {
-  const form = `form[data-method=${method}]`
-  await page.until(form => document.querySelector(form)?.checkVisibility(), form)
-  for (const [name, value] of Object.entries(values)) await page.type(`${form} [name=${name}]`, String(value))
-  await page.click(`${form} button.primary`)
-  return runInView(page)
-}
-
-const runInView = (page: Page) => page.until(() => new URLSearchParams(location.search).get('run'))
-const state = (page: Page, wanted: string) => page.until(wanted => document.querySelector<HTMLElement>('#run')?.dataset.state === wanted, wanted)
-const text = (page: Page, selector: string) => page.run(selector => document.querySelector(selector)?.textContent ?? '', selector)
-const rows = (page: Page, list: string) => page.run(list => [...document.querySelectorAll(`${list} .row:not([hidden])`)].map(row => row.textContent ?? ''), list)
+const text = (page: Page, selector: string) => page.locator(selector).innerText()
+const rows = (page: Page, list: string) => page.locator(`${list} .row:not([hidden])`).allTextContents()
 const lines = (id: string) => readFileSync(join(app.runs, `${id}.ndjson`), 'utf8').trimEnd().split('\n')
-
-/** What the log in the page holds, by its own Copy button. */
-async function copied(page: Page) {
-  await page.run(() => {
-    Object.defineProperty(navigator, 'clipboard', { configurable: true, value: { writeText: async (text: string) => { document.body.dataset.copied = text } } })
-    delete document.body.dataset.copied
-  })
-  await page.click('#copy-log')
-  return (await page.until(() => document.body.dataset.copied)).split('\n')
+/** What the foot of the log says when all of a run has arrived: progress has its bar, and is left out of the log. */
+function whole(id: string) {
+  const all = lines(id)
+  const shown = all.filter(line => !line.startsWith('{"type":"progress"'))
+  const [n, of] = [shown.length.toLocaleString('en'), all.length.toLocaleString('en')]
+  return n === of ? `${n} entries` : `${n} of ${of} entries`
 }
-
-/** The steps of a run of `process`, in the order in which the page shows them. */
-async function steps(page: Page) {
-  return (await copied(page)).flatMap(line => /"step":(\d+)/.exec(line)?.[1] ?? []).map(Number)
-}
-
-const counts = (page: Page, wanted: string) => page.until(wanted => document.querySelector('#log-count')?.textContent === wanted, wanted)
-/** Until the log in the page has more than that many entries. */
-const arrived = (page: Page, more: number) => page.until(more => Number(/([\d,]+) entr/.exec(document.querySelector('#log-count')?.textContent ?? '')?.[1]?.replaceAll(',', '')) > more, more)
 const upTo = (n: number) => Array.from({ length: n }, (_, step) => step)
 
-test('a CSV file chosen in the page is imported: the bar moves, bad lines are named, the rows can be downloaded', { skip }, async t => {
+/** What the file is that the page offers. */
+async function download(page: Page) {
+  const link = await page.locator('#file[href]').getAttribute('href')
+  return app.request('GET', new URL(link!, page.url()).pathname)
+}
+
+test('a chosen CSV file is imported: the bar moves, bad lines are named, rows can be downloaded', { skip }, async t => {
   const bad = [7, 500, 12_345, 19_999] // lines of the file; the header is line 1
   const file = join(folder, 'people.csv')
-  const row = (line: number) => (bad.includes(line) ? `${line},too few` : `${line},"Ada, ""the"" runner",${'x'.repeat(2000)}`) // wide, so that the import takes a moment
-  await writeFile(file, ['number,name,note', ...Array.from({ length: 20_000 }, (_, at) => row(at + 2))].join('\n') + '\n')
+  const wide = 'x'.repeat(2000) // so that the import takes a moment
+  const row = (line: number) => (bad.includes(line) ? `${line},too few` : `${line},"Ada, ""the"" runner",${wide}`)
+  await writeFile(file, ['number,name,note', ...upTo(20_000).map(at => row(at + 2)), ''].join('\n'))
 
   const page = await open(t)
-  await page.run(() => {
+  const seen = await page.locator('#bar').evaluateHandle(bar => {
     const seen = new Set<number>()
-    Object.assign(globalThis, { seen })
-    const bar = document.querySelector<HTMLProgressElement>('#bar')!
-    new MutationObserver(() => seen.add(bar.value)).observe(bar, { attributes: true })
+    new MutationObserver(() => seen.add((bar as HTMLProgressElement).value)).observe(bar, { attributes: true })
+    return seen
   })
-  await page.chooseFile('form[data-method=importCsv] input[type=file]', file)
-  await page.sees('people.csv')
-  await page.click('form[data-method=importCsv] button.primary')
-  const id = await runInView(page)
-  await page.until(() => document.querySelector<HTMLAnchorElement>('#file')?.href)
-
-  assert.equal(await text(page, '#run-title'), 'people.csv')
-  const moved = await page.run(() => (globalThis as unknown as { seen: Set<number> }).seen.size)
-  assert.ok(moved >= 2, `the bar moved ${moved} times`)
-  assert.deepEqual(await page.run(() => [...document.querySelectorAll('#findings-list .where')].map(where => where.textContent)), bad.map(line => `line ${line}`))
-  assert.match(await text(page, '#tiles'), /Rows imported19,996Rejected lines4Columns3/)
-  assert.equal(await text(page, '#warnings'), '4')
-  assert.equal(await text(page, '#percent'), '100 %')
-
-  const link = await page.run(() => document.querySelector<HTMLAnchorElement>('#file')!.href)
-  const produced = await app.request('GET', new URL(link).pathname)
+  await page.locator('form[data-method=importCsv] input[type=file]').setInputFiles(file)
+  await sees(page, 'people.csv')
+  const id = await start(page, 'importCsv')
+  const produced = await download(page)
   assert.match(produced.headers.get('content-disposition') ?? '', /^attachment/)
   assert.equal(produced.body.trimEnd().split('\n').length, 19_996)
+
+  assert.equal(await text(page, '#run-title'), 'people.csv')
+  const moved = await seen.evaluate(seen => seen.size)
+  assert.ok(moved >= 2, `the bar moved ${moved} times`)
+  assert.deepEqual(await page.locator('#findings-list .where').allTextContents(), bad.map(line => `line ${line}`))
+  await has(page, '#tiles', /Rows imported19,996Rejected lines4Columns3/)
+  assert.equal(await text(page, '#warnings'), '4')
+  assert.equal(await text(page, '#percent'), '100 %')
   assert.match(lines(id).at(-1)!, /"outcome":"ok"/)
-  assert.deepEqual(page.troubles, [])
+  assert.deepEqual(await complaints(page), [])
 })
 
 test('what a task of one\'s own has produced can be downloaded, too', { skip }, async t => {
   const run = await app.start('produce', [10])
   await run.outcome()
   const page = await open(t, `/?run=${run.id}`)
-  await page.sees('Download the file')
-  const link = await page.run(() => document.querySelector<HTMLAnchorElement>('#file')!.href)
-  assert.equal((await app.request('GET', new URL(link).pathname)).body, 'x'.repeat(10))
+  await sees(page, 'Download the file')
+  assert.equal((await download(page)).body, 'x'.repeat(10))
 
   const other = await app.start('claim', [{ file: '../somewhere.txt' }])
   await other.outcome()
-  await page.go(`${app.url}/?run=${other.id}`)
-  await page.sees('somewhere.txt')
-  assert.ok(await page.run(() => document.querySelector<HTMLElement>('#file')!.hidden), 'what it has not produced cannot be downloaded')
-  assert.deepEqual(page.troubles, [])
+  await page.goto(`${app.url}/?run=${other.id}`)
+  await sees(page, 'somewhere.txt')
+  assert.ok(await page.locator('#file').isHidden(), 'what it has not produced cannot be downloaded')
+  assert.deepEqual(await complaints(page), [])
 })
 
 test('one click imports the sample file; a file dropped anywhere is imported at once', { skip }, async t => {
   const page = await open(t)
   await page.click('#sample')
-  await page.until(() => document.querySelector<HTMLAnchorElement>('#file')?.href)
-  assert.match(await text(page, '#tiles'), /Rejected lines6/)
+  await page.locator('#file[href]').waitFor()
+  await has(page, '#tiles', /Rejected lines6/)
 
   const file = join(folder, 'dropped.csv')
   await writeFile(file, 'a;b\n1;2\n3;4\n')
-  await page.drop(file)
-  await page.until(() => document.querySelector('#run-title')?.textContent === 'dropped.csv')
-  await page.until(() => /Rows imported2R/.test(document.querySelector('#tiles')?.textContent ?? ''))
-  await page.until(() => document.querySelectorAll('#runs li').length === 2) // both are in the list
-  assert.deepEqual(page.troubles, [])
+  await page.locator('body').drop({ files: file })
+  await has(page, '#run-title', 'dropped.csv')
+  await has(page, '#tiles', /Rows imported2R/)
+  for (const name of ['sample.csv', 'dropped.csv']) await page.locator('#runs li', { hasText: name }).first().waitFor()
+  assert.deepEqual(await complaints(page), [])
 })
 
 test('a source with two errors: each problem is listed, and choosing one shows its line', { skip }, async t => {
   const page = await open(t)
   await start(page, 'compile', { source: 'const n: number = 1\nconst s: string = n\n\nn.nothing()\n' })
   await state(page, 'ok')
-  await page.until(() => document.querySelectorAll('#findings-list .row:not([hidden])').length === 2)
+  await page.locator('#findings-list .row').nth(1).waitFor()
   const problems = await rows(page, '#findings-list')
+  assert.equal(problems.length, 2)
   assert.match(problems[0]!, /line 2:7.*not assignable/)
   assert.match(problems[1]!, /line 4:3.*nothing/)
-  assert.match(await text(page, '#tiles'), /Errors2/)
+  await has(page, '#tiles', /Errors2/)
 
   await page.click('#findings-list .row:nth-child(2)')
-  await page.until(() => document.querySelector('#source-lines [aria-selected=true]')?.textContent?.includes('n.nothing()'))
-  assert.deepEqual(await page.run(() => [...document.querySelectorAll<HTMLElement>('#source-lines [data-level=error] .n')].map(n => n.textContent)), ['2', '4'])
+  await has(page, '#source-lines [aria-selected=true]', 'n.nothing()')
+  assert.deepEqual(await page.locator('#source-lines [data-level=error] .n').allTextContents(), ['2', '4'])
 })
 
 test('reloading in the middle, or opening the address elsewhere, shows the whole run', { skip }, async t => {
@@ -165,22 +148,20 @@ test('reloading in the middle, or opening the address elsewhere, shows the whole
   await Promise.all([state(page, 'ok'), state(other, 'ok')])
   for (const reader of [page, other]) {
     assert.deepEqual(await steps(reader), upTo(60))
-    await counts(reader, '62 entries')
+    await counts(reader, whole(id))
   }
-  assert.equal(await page.run(() => document.querySelector('#runs .name')?.textContent), 'process(60, 30)', 'the list remembers it')
-  assert.equal(await other.run(() => document.querySelectorAll('#runs li').length), 1, 'another browser lists what it has opened')
-  await other.click('#all')
-  await other.until(id => document.querySelector(`#runs a[href*="${id}"]`), elsewhere.id)
+  assert.equal(await page.locator('#runs .name').first().innerText(), 'process(60, 30)', 'the list names it')
+  await other.locator(`#runs a[href*="${elsewhere.id}"]`).waitFor()
 })
 
 test('a run that nobody knows is said to be unknown, and shown when it begins', { skip }, async t => {
   const page = await open(t, '/?run=not-begun')
   await state(page, 'unknown')
-  assert.ok(await page.run(() => !document.querySelector('.meter')?.checkVisibility() && !document.querySelector('#cancel')?.checkVisibility()))
+  for (const part of ['.meter', '#cancel']) assert.ok(await page.locator(part).isHidden(), part)
   await app.start('process', [3, 1], { id: 'not-begun' })
   await state(page, 'ok')
   assert.deepEqual(await steps(page), upTo(3))
-  assert.ok(await page.run(() => document.querySelector('.meter')?.checkVisibility()))
+  assert.ok(await page.locator('.meter').isVisible())
   const wrong = await open(t, '/?run=bad%20id')
   await state(wrong, 'unknown')
 })
@@ -200,24 +181,25 @@ test('cancelling says that it is cancelling, then how it ended', { skip }, async
   await state(page, 'cancelled')
   assert.equal(await text(page, '#state-words'), 'Cancelled')
   assert.match(lines(id).at(-1)!, /"outcome":"cancelled"/)
-  await page.click('#again')
-  await page.until(id => !location.search.includes(id), id)
+  await page.click('#again') // fills the form, so that one value can be changed
+  assert.equal(await page.locator('form[data-method=process] [name=delay]').inputValue(), '50')
+  await start(page, 'process', { steps: 500 })
   await arrived(page, 1)
   await page.click('#cancel')
   await state(page, 'cancelled')
-  await page.until(() => !document.querySelector('#runs [data-state=cancelling]')) // the deaf one is killed meanwhile
+  await page.locator('#runs [data-state=cancelling]').waitFor({ state: 'detached' }) // the deaf one is killed meanwhile
 })
 
 test('when all places are taken, it offers to start as soon as one is free', { skip }, async t => {
-  while ((await app.request('GET', '/health')).body.running) await sleep(20)
-  const taken = await Promise.all([1, 2, 3].map(() => app.start('process', [1000, 50])))
   const page = await open(t)
+  await page.waitForFunction(async () => !(await (await fetch('health')).json()).running, undefined, { polling: 100 })
+  const taken = await Promise.all([1, 2, 3].map(() => app.start('process', [1000, 50])))
   await start(page, 'process', { steps: 3, delay: 1 })
-  await page.sees('All places are taken')
+  await sees(page, 'All places are taken')
   await page.click('#new') // what can still be started stays when one looks elsewhere
-  await page.until(() => document.querySelector('form[data-method=process]')?.checkVisibility())
-  await page.run(() => history.back())
-  await page.sees('All places are taken')
+  await page.locator('form[data-method=process]').waitFor()
+  await page.goBack()
+  await sees(page, 'All places are taken')
   await page.click('#wait')
   await state(page, 'queued')
   await taken[0]!.cancel()
@@ -228,15 +210,15 @@ test('when all places are taken, it offers to start as soon as one is free', { s
 })
 
 test('what is already running is not started twice: the page goes to that run', { skip }, async t => {
-  const callId = 'once.csv 8 1'
-  const first = await app.start('process', [1000, 50], { callId })
+  const file = join(folder, 'once.csv')
+  await writeFile(file, 'a,b\n1,2\n')
+  await utimes(file, 1, 1)
+  const first = await app.start('process', [1000, 50], { callId: 'once.csv 8 1000' }) // name, size and time of the file
   const page = await open(t)
-  await page.run(() => document.querySelector('#dropping')!.dispatchEvent(Object.assign(new Event('drop', { bubbles: true }), {
-    dataTransfer: { types: ['Files'], files: [new File(['a,b\n1,2\n'], 'once.csv', { lastModified: 1 })] },
-  })))
-  await page.sees('already running')
+  await page.locator('body').drop({ files: file })
+  await sees(page, 'already running')
   await page.click('#other')
-  await page.until(id => location.search.includes(id), first.id)
+  await page.waitForURL(`**/?run=${first.id}`)
   await state(page, 'running')
   await first.cancel()
   await state(page, 'cancelled')
@@ -249,9 +231,9 @@ test('what is refused is said, with the reason', { skip }, async t => {
   assert.deepEqual(JSON.parse(await text(page, '#result-text')), ['s', 5, 1.5, false, {}])
 
   await page.click('#new')
-  await page.run(() => { document.querySelector<HTMLElement>('form[data-method=takes]')!.dataset.method = 'toString' })
-  await page.click('form[data-method=toString] button.primary')
-  await page.sees('Refused: ')
+  await page.locator('form[data-method=takes]').evaluate(form => { form.dataset['method'] = 'toString' })
+  await start(page, 'toString')
+  await sees(page, 'Refused: ')
   assert.equal(await text(page, '#state-words'), 'Not started')
 })
 
@@ -260,12 +242,12 @@ test('the connection is lost and comes back: the log goes on, nothing is missing
   const id = await start(page, 'process', { steps: 150, delay: 30 })
   await arrived(page, 10)
   await app.kill('server')
-  await page.sees('Connection lost')
+  await sees(page, 'Connection lost')
   await app.startServer()
-  await page.sees('nothing is missing')
+  await sees(page, 'nothing is missing')
   await state(page, 'ok')
   assert.deepEqual(await steps(page), upTo(150))
-  await counts(page, `${lines(id).length} entries`)
+  await counts(page, whole(id))
 })
 
 test('when the workers server does not answer, the page says so, and nothing is started later', { skip }, async t => {
@@ -273,45 +255,45 @@ test('when the workers server does not answer, the page says so, and nothing is 
   const id = await start(page, 'process', { steps: 200, delay: 30 })
   await state(page, 'running')
   await app.kill('workers')
-  await page.sees('Workers server does not answer')
+  await sees(page, 'Workers server does not answer')
   await page.click('#new')
   await start(page, 'process', { steps: 1, delay: 1 })
-  await page.sees('nothing was started')
+  await sees(page, 'nothing was started')
   await app.startWorkers()
-  await page.sees('Connected')
+  await sees(page, 'Connected')
   await page.click('#retry')
   await state(page, 'ok')
-  await page.run(id => document.querySelector<HTMLElement>(`#runs a[href*="${id}"]`)?.click(), id)
-  await counts(page, '202 entries')
+  await page.click(`#runs a[href*="${id}"]`)
+  await counts(page, whole(id))
   assert.deepEqual(await steps(page), upTo(200))
 })
 
 test('a flood leaves the page responsive and small, and every entry can be looked at', { skip }, async t => {
   const page = await open(t)
-  await page.run(() => {
+  const waits = await page.evaluateHandle(() => {
     const waits: number[] = []
-    Object.assign(globalThis, { waits })
     document.addEventListener('click', click => waits.push(performance.now() - click.timeStamp))
+    return waits
   })
   await start(page, 'flood', { count: 200_000 })
-  while (!(await page.run(() => document.querySelector<HTMLElement>('#run')?.dataset.state === 'ok'))) await page.click('#times')
+  while (await page.locator('#run[data-state=ok]').count() === 0) await page.click('#times', { force: true }) // at once
   await counts(page, '200,002 entries')
-  const waits = await page.run(() => (globalThis as unknown as { waits: number[] }).waits.sort((a, b) => a - b))
-  const [median = 0, worst = 0] = [waits[waits.length >> 1], waits.at(-1)]
-  t.diagnostic(`${waits.length} clicks in the flood: answered after ${median.toFixed(1)} ms, at worst ${worst.toFixed(1)} ms`)
+  const sorted = (await waits.jsonValue()).sort((a, b) => a - b)
+  const [median = 0, worst = 0] = [sorted[sorted.length >> 1], sorted.at(-1)]
+  t.diagnostic(`${sorted.length} clicks answered after ${median.toFixed(1)} ms, at worst ${worst.toFixed(1)} ms`)
   assert.ok(median < 1000, 'a click is answered at once, also where ten others want the processor')
-  const nodes = await page.run(() => document.querySelectorAll('*').length)
+  const nodes = await page.locator('*').count()
   assert.ok(nodes < 1500, `${nodes} nodes`)
 
-  await page.run(() => document.querySelector<HTMLElement>('#log-list')!.focus())
-  await page.press('Home') // let go meanwhile, so read from the log again
-  await page.press('ArrowDown')
-  await page.until(() => document.querySelector('#entry-title')?.textContent?.startsWith('Entry 2,') && document.querySelector('#entry-text')?.textContent?.includes('"step": 0,'))
-  await page.press('End')
-  await page.until(() => document.querySelector('#entry-title')?.textContent?.startsWith('Entry 200,002'))
-  await page.type('#search', '"step":123456,')
+  await page.press('#log-list', 'Home') // let go meanwhile, so read from the log again
+  await page.keyboard.press('ArrowDown')
+  await has(page, '#entry-title', /^Entry 2,/)
+  await has(page, '#entry-text', '"step": 0,')
+  await page.keyboard.press('End')
+  await has(page, '#entry-title', /^Entry 200,002/)
+  await page.fill('#search', '"step":123456,')
   await counts(page, '1 of 200,002 entries')
-  await page.until(() => document.querySelector('#log-list mark')?.textContent === '"step":123456,')
+  await page.locator('#log-list mark:text-is(\'"step":123456,\')').waitFor()
 })
 
 test('text from a task stays text', { skip }, async t => {
@@ -319,129 +301,131 @@ test('text from a task stays text', { skip }, async t => {
   const nasty = '<script>document.title = "owned"</script><img src=x onerror="document.title = \'owned\'">'
   await start(page, 'crash', { msg: nasty, count: 2 })
   await state(page, 'error')
-  await page.until(nasty => document.querySelector('#log-list')?.textContent?.includes(nasty), nasty)
-  assert.equal(await page.run(() => document.querySelectorAll('main script, main img').length), 0)
-  assert.match(await page.run(() => document.title), /^✕ · crash/)
+  await has(page, '#log-list', nasty)
+  assert.equal(await page.locator('main :is(script, img)').count(), 0)
+  assert.match(await page.title(), /^✕ · crash/)
   assert.equal(await text(page, '#errors'), '1')
-  assert.deepEqual(page.troubles, [])
+  assert.deepEqual(await complaints(page), [])
 })
 
 test('the log follows the end, stays put when one scrolls up, and goes back with one click', { skip }, async t => {
-  const page = await open(t, '/', { height: 700 })
+  const page = await open(t, '/', { viewport: { width: 1280, height: 700 } })
   await start(page, 'process', { steps: 120, delay: 30 })
   await arrived(page, 40)
-  await page.run(() => { document.querySelector('#log-list')!.scrollTop = 0 })
-  await page.until(() => document.querySelector('#to-end')?.checkVisibility())
+  await page.locator('#log-list').evaluate(list => { list.scrollTop = 0 })
+  await page.locator('#to-end').waitFor()
   const put = await rows(page, '#log-list')
-  await page.until(() => Number(/\((\d+) below/.exec(document.querySelector('#to-end')?.textContent ?? '')?.[1]) >= 60)
+  await has(page, '#to-end', /\(([6-9]\d|\d{3}) below/)
   assert.deepEqual((await rows(page, '#log-list')).slice(0, 10), put.slice(0, 10))
   await page.click('#to-end')
-  await page.sees('"step":119')
-  await page.until(() => !document.querySelector('#to-end')?.checkVisibility())
+  await sees(page, '"step":119')
+  await page.locator('#to-end').waitFor({ state: 'hidden' })
 })
 
 test('levels can be left out, and a link leads to a line', { skip }, async t => {
   const run = await app.start('crash', ['the end', 500])
   await run.outcome()
   const page = await open(t, `/?run=${run.id}&line=250`)
-  await page.sees('Entry 250, log')
-  assert.match(await text(page, '#entry-text'), /entry 248/)
+  await sees(page, 'Entry 250, log')
+  await has(page, '#entry-text', 'entry 248')
   await page.click('.chip[data-level=log]')
   await counts(page, '3 of 503 entries')
   await page.click('#next-warning')
-  await page.sees('Entry 502, error')
-  await page.run(() => Object.defineProperty(navigator, 'clipboard', { configurable: true, value: { writeText: async (text: string) => { document.body.dataset.copied = text } } }))
-  await page.click('#entry-link')
-  assert.equal(await page.until(() => document.body.dataset.copied), `${app.url}/?run=${run.id}&line=502`)
+  await sees(page, 'Entry 502, error')
+  assert.equal(await copied(page, '#entry-link'), `${app.url}/?run=${run.id}&line=502`)
 })
 
 test('everything works with the keyboard alone', { skip }, async t => {
   const page = await open(t)
-  await page.until(() => document.querySelector('form[data-method=process]')?.checkVisibility())
-  const focused = () => page.run(() => document.activeElement?.id || document.activeElement?.getAttribute('name') || document.activeElement?.textContent || '')
-  for (let tabs = 0; (await focused()) !== 'steps'; tabs++) {
-    assert.ok(tabs < 30, 'the field is reached with the Tab key')
-    await page.press('Tab')
+  const isFocused = (selector: string) => page.locator(`${selector}:focus`).count()
+  const reach = async (selector: string, key: string) => {
+    for (let presses = 0; !(await isFocused(selector)); presses++) {
+      assert.ok(presses < 60, `${selector} is reached with ${key}`)
+      await page.keyboard.press(key)
+    }
   }
-  assert.equal(await page.run(() => getComputedStyle(document.activeElement!).outlineStyle), 'solid', 'and its focus is visible')
-  await page.press('Enter')
+  await page.locator('form[data-method=process]').waitFor()
+  await page.keyboard.press('Tab')
+  await page.keyboard.press('Enter') // skips the list of runs
+  await reach('form[data-method=process] [name=steps]', 'Tab')
+  const outline = await page.locator(':focus').evaluate(field => getComputedStyle(field).outlineStyle)
+  assert.equal(outline, 'solid', 'and its focus is visible')
+  await page.keyboard.press('Enter')
   await state(page, 'running')
-  for (let tabs = 0; (await focused()) !== 'log-list'; tabs++) {
-    assert.ok(tabs < 30, 'the log is reached with the Tab key')
-    await page.press('Tab')
-  }
-  await page.press('Home')
-  await page.sees('Entry 1, start')
-  await page.until(() => document.getElementById(document.activeElement?.getAttribute('aria-activedescendant') ?? '')?.textContent?.includes('started as process'))
-  await page.press('Escape')
-  await page.until(() => document.querySelector<HTMLElement>('#entry')!.hidden)
-  await page.press('/')
-  assert.equal(await focused(), 'search')
-  for (let tabs = 0; (await focused()) !== 'cancel'; tabs++) {
-    assert.ok(tabs < 60, 'the button is reached with Shift and Tab')
-    await page.press('Tab', true)
-  }
-  await page.press('Enter')
+  await reach('#log-list', 'Tab')
+  await page.keyboard.press('Home')
+  await sees(page, 'Entry 1, start')
+  const active = await page.locator('#log-list').getAttribute('aria-activedescendant')
+  await has(page, `[id="${active}"]`, 'started as process')
+  await page.keyboard.press('Escape')
+  await page.locator('#entry').waitFor({ state: 'hidden' })
+  await page.keyboard.press('/')
+  assert.ok(await isFocused('#search'))
+  await reach('#cancel', 'Shift+Tab')
+  await page.keyboard.press('Enter')
   await state(page, 'cancelled')
 })
 
 test('a screen reader hears the state, and not the flood', { skip }, async t => {
   const page = await open(t)
   await start(page, 'process', { steps: 5, delay: 20 })
-  await page.until(() => document.querySelector('#status')?.textContent === 'process(5, 20): Finished')
-  assert.deepEqual(await page.run(() => [
-    document.querySelector('[role=log]')?.getAttribute('aria-live'),
-    document.querySelector('#status')?.getAttribute('role'),
-    document.querySelector('#bar')?.tagName,
-  ]), ['off', 'status', 'PROGRESS'])
+  await has(page, '#status[role=status]', /^process\(5, 20\): Finished$/)
+  assert.equal(await page.getByRole('log').getAttribute('aria-live'), 'off')
+  assert.equal(await page.getByRole('progressbar').getAttribute('id'), 'bar')
 })
 
-test('in a background tab the run goes on: title, icon, and a notification if it was asked for', { skip }, async t => {
+test('in a background tab the run goes on: title, and a notification if it was asked for', { skip }, async t => {
   const page = await open(t)
-  await page.run(() => {
+  const notices = await page.evaluateHandle(() => {
     const notices: string[] = []
-    Object.assign(globalThis, { notices, Notification: class { static requestPermission() { return Promise.resolve('granted') } constructor(title: string) { notices.push(title) } } })
+    class Notification {
+      static requestPermission() { return Promise.resolve('granted') }
+      constructor(title: string) { notices.push(title) }
+    }
     // frames stop in a hidden tab
-    Object.defineProperty(document, 'hidden', { configurable: true, get: () => document.documentElement.dataset.away !== undefined })
+    Object.defineProperty(document, 'hidden', { get: () => document.documentElement.dataset['away'] !== undefined })
     const frame = requestAnimationFrame
-    globalThis.requestAnimationFrame = callback => (document.hidden ? 0 : frame(callback))
+    const requestFrame: typeof frame = callback => (document.hidden ? 0 : frame(callback))
+    Object.assign(globalThis, { Notification, requestAnimationFrame: requestFrame })
+    return notices
   })
+  const turn = (away: boolean) => page.evaluate(away => {
+    document.documentElement.toggleAttribute('data-away', away)
+    document.dispatchEvent(new Event('visibilitychange'))
+  }, away)
+  const titled = (words: string) =>
+    page.waitForFunction(words => document.title.startsWith(words), words, { polling: 100 }) // needs no frames
+
   await start(page, 'flood', { count: 50_000 })
-  await page.until(() => document.title.startsWith('✓ · flood'))
-  assert.deepEqual(await page.run(() => (globalThis as unknown as { notices: string[] }).notices), [], 'nobody asked')
+  await titled('✓ · flood')
+  assert.deepEqual(await notices.jsonValue(), [], 'nobody asked')
   await page.click('#new')
   const id = await start(page, 'tick', { name: 'noticed' })
   await state(page, 'running')
   await page.click('#notify')
-  await page.until(() => document.querySelector('#notify')?.textContent === 'Will notify')
-  await page.run(() => {
-    document.documentElement.dataset.away = ''
-    document.dispatchEvent(new Event('visibilitychange'))
-  })
+  await has(page, '#notify', 'Will notify')
+  await turn(true)
   app.letGo('noticed')
-  await page.until(() => document.title.startsWith('✓ · tick'))
-  assert.match(await page.run(() => document.querySelector<HTMLLinkElement>('#favicon')!.href), /^data:image\/svg/)
-  assert.deepEqual(await page.run(() => (globalThis as unknown as { notices: string[] }).notices), ['tick("noticed"): Finished'])
-  await page.run(() => {
-    delete document.documentElement.dataset.away
-    document.dispatchEvent(new Event('visibilitychange'))
-  })
+  await titled('✓ · tick')
+  assert.deepEqual(await notices.jsonValue(), ['tick("noticed"): Finished'])
+  await turn(false)
   await state(page, 'ok')
-  await counts(page, `${lines(id).length} entries`)
+  await counts(page, whole(id))
 })
 
 test('under the hood, the path lights up, and the frames can be read', { skip }, async t => {
   const page = await open(t)
   const id = await start(page, 'process', { steps: 1000, delay: 50 })
   await page.click('#hood summary')
-  await page.until(() => document.querySelector('.hop[data-hop=publish].lit') && document.querySelector('.hop[data-hop=ack].lit'))
-  await page.until(() => /"step":/.test(document.querySelector('figure[data-hop=publish]')?.textContent ?? ''))
-  await page.until(() => /"ack":/.test(document.querySelector('figure[data-hop=ack]')?.textContent ?? ''))
-  const frames = await page.run(() => Object.fromEntries([...document.querySelectorAll<HTMLElement>('figure[data-hop]')].map(hop => [hop.dataset.hop, hop.querySelector('pre')?.textContent ?? ''])))
-  assert.equal(frames['request'], `[ process ]\n[  ]\n[ ${id} ]\n[ [1000,50] ]`)
-  const position = Number(/\n\[ (\d+) \]\n/.exec(frames['publish'] ?? '')?.[1])
-  assert.ok(lines(id).some((_, at, all) => Buffer.byteLength(all.slice(0, at).join('\n') + '\n') === position), 'a line begins at that position')
-  assert.match(frames['ack'] ?? '', new RegExp(`^{"ack":"${id}","next":\\d+}$`))
+  await page.waitForFunction(() => ['publish', 'ack'].every(hop => document.querySelector(`.hop[data-hop=${hop}].lit`)))
+  await has(page, 'figure[data-hop=publish]', /"step":/)
+  await has(page, 'figure[data-hop=ack]', /"ack":/)
+  const frame = (hop: string) => page.locator(`figure[data-hop=${hop}] pre`).innerText()
+  assert.equal(await frame('request'), `[ process ]\n[  ]\n[ ${id} ]\n[ [1000,50] ]`)
+  const position = Number(/\n\[ (\d+) \]\n/.exec(await frame('publish'))?.[1])
+  const before = Buffer.from(lines(id).join('\n') + '\n').subarray(0, position)
+  assert.ok(before.length === position && before.at(-1) === 10, 'a line begins at that position')
+  assert.match(await frame('ack'), new RegExp(`^{"ack":"${id}","next":\\d+}$`))
   await page.click('#cancel')
   await state(page, 'cancelled')
 })
@@ -450,37 +434,327 @@ test('nothing jumps while a run goes on and ends', { skip }, async t => {
   const run = await app.start('process', [80, 20])
   const page = await open(t, `/?run=${run.id}`)
   await arrived(page, 10)
-  await page.run(() => {
+  const shifts = await page.evaluateHandle(() => {
     const shifts: number[] = []
-    Object.assign(globalThis, { shifts })
     new PerformanceObserver(list => {
       for (const shift of list.getEntries()) shifts.push((shift as PerformanceEntry & { value: number }).value)
     }).observe({ type: 'layout-shift' })
+    return shifts
   })
   await state(page, 'ok')
-  const shifts = await page.run(() => (globalThis as unknown as { shifts: number[] }).shifts)
-  assert.ok(shifts.reduce((sum, shift) => sum + shift, 0) < 0.01, `layout shifts: ${shifts}`)
+  const seen = await shifts.jsonValue()
+  assert.ok(seen.reduce((sum, shift) => sum + shift, 0) < 0.01, `layout shifts: ${seen}`)
 })
 
 test('the page fits the screen from phone to desk, and keeps still when asked to', { skip }, async t => {
   const run = await app.start('crash', ['x'.repeat(3000), 3])
   await run.outcome()
   const page = await open(t, `/?run=${run.id}`)
-  for (const width of [390, 768, 1440]) {
-    await page.dress({ width, height: 844, still: true })
-    assert.ok(await page.run(() => document.documentElement.scrollWidth <= innerWidth), `at ${width} pixels`)
+  for (const width of [320, 390, 640, 768, 1440, 2560]) { // 640: a desk at 200 %
+    await page.setViewportSize({ width, height: 844 })
+    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `at ${width} pixels`)
   }
-  assert.equal(await page.run(() => document.getAnimations().length), 0)
+  assert.equal(await page.evaluate(() => document.getAnimations().length), 0)
 })
 
 test('a server with a token asks for it, then shows the page', { skip }, async t => {
-  const guarded = await startApp(t, { TOKEN: 'open-sesame', SPARES: '0' })
-  const page = await browser.open(guarded.url)
-  t.after(() => page.close())
-  await page.until(() => document.querySelector<HTMLInputElement>('input[name=token]')?.checkVisibility())
-  await page.type('input[name=token]', 'open-sesame')
-  await page.press('Enter')
-  await page.sees('Connected')
-  assert.equal(await page.run(() => location.search), '')
-  await page.until(() => document.querySelector('form[data-method=process]')?.checkVisibility())
+  const guarded = await startApp(t, { TOKEN: 'open-sesame-open', SPARES: '0' })
+  const page = await openPage(t, browser, guarded.url)
+  await page.fill('input[name=token]', 'open-sesame-open')
+  await page.keyboard.press('Enter')
+  await sees(page, 'Connected')
+  assert.equal(new URL(page.url()).search, '')
+  await page.locator('form[data-method=process]').waitFor()
+})
+
+const looks = [
+  { colorScheme: 'light', width: 1280 }, { colorScheme: 'dark', width: 1280 }, { colorScheme: 'light', width: 320 },
+] as const
+
+/** What axe-core finds wrong with the page as it stands, in each look. */
+async function barriers(page: Page, when: string): Promise<string[]> {
+  const found: string[] = []
+  await page.evaluate(axe.source) // not as a script element: the page's policy forbids those
+  for (const { colorScheme, width } of looks) {
+    await page.emulateMedia({ colorScheme })
+    await page.setViewportSize({ width, height: 900 })
+    const { violations } = await page.evaluate(() => (globalThis as unknown as { axe: typeof axe }).axe.run())
+    for (const { help, nodes } of violations) {
+      found.push(...nodes.map(({ target }) => `${when}, ${colorScheme}, ${width} pixels: ${help}: ${target.join(' ')}`))
+    }
+  }
+  return found
+}
+
+test('in no state and no look does axe-core find a barrier', { skip }, async t => {
+  const guarded = await startApp(t, { TOKEN: 'open-sesame-open', PROCESS_LIMIT: '1', SPARES: '0' })
+  const page = await openPage(t, browser, guarded.url)
+  const found: string[] = []
+  const check = async (when: string) => found.push(...await barriers(page, when))
+  await check('asked for a token')
+  await page.fill('input[name=token]', 'open-sesame-open')
+  await page.keyboard.press('Enter')
+  await page.locator('form[data-method=process]').waitFor()
+  await check('nothing started yet')
+
+  const id = await start(page, 'process', { steps: 100_000, delay: 50 })
+  await arrived(page, 10)
+  await check('running')
+  await page.press('#log-list', 'Home')
+  await sees(page, 'Entry 1, start')
+  await check('an entry is open')
+  await page.click('#hood summary')
+  await has(page, 'figure[data-hop=ack]', /"ack":/)
+  await check('under the hood is open')
+  await page.click('.chip[data-level=msg]')
+  await has(page, '#log-count', /^1 of/)
+  await check('a level is left out')
+  await page.keyboard.press('Control+f')
+  await page.fill('#search', 'nowhere')
+  await has(page, '#log-count', /^0 of/)
+  await check('searched in vain')
+  await page.fill('#search', 'process')
+  await has(page, '#log-count', /^1 of/)
+  await check('searched and found')
+
+  await page.click('#new')
+  await page.setViewportSize({ width: 1280, height: 900 })
+  await start(page, 'crash', { msg: 'on purpose', count: 3 })
+  await sees(page, 'All places are taken')
+  await check('all places are taken')
+  await page.click('#wait')
+  await state(page, 'queued')
+  await check('waiting for a place')
+  await page.click(`#runs a[href*="${id}"]`)
+  await page.click('#cancel')
+  await state(page, 'cancelled')
+  await check('cancelled')
+  await page.click('#runs [data-state=error] a')
+  await state(page, 'error')
+  await check('ended with an error')
+
+  await page.click('#new')
+  await start(page, 'compile', { source: 'const n: string = 1\n' })
+  await state(page, 'ok')
+  await page.click('#findings-list .row')
+  await check('a source and its problems')
+  await page.click('#new')
+  await check('some runs in the list')
+  await page.click('#sample')
+  await page.locator('#file[href]').waitFor()
+  await check('imported, with rejected lines')
+
+  await page.goto(`${guarded.url}/?run=unheard-of`)
+  await state(page, 'unknown')
+  await check('unknown')
+  await guarded.kill('server')
+  await sees(page, 'Connection lost')
+  await check('the connection is lost')
+  assert.deepEqual(found, [])
+})
+
+// ---- At a glance
+
+test('whatever a task reports, in any field, is one odd row, and the rest is shown as ever', { skip }, async t => {
+  const odd: unknown[] = [
+    { toString: 'x' }, null, [[]], { msg: { msg: null } }, -1, '', true, '\u202e', { length: 1e9 },
+  ]
+  const entries = odd.flatMap(what => [
+    ['warning', what, { line: what, column: what, code: what, file: what }],
+    ['error', what], ['log', what], ['msg', what], ['progress', what, what, what],
+  ])
+  const progress = [[-5, 10], [20, 10], ['7', 10], [1, 0], [1, -1], [null, null], [3, 4, 'steps']]
+  const run = await app.start('reports', [{ ...[...entries, ...progress.map(told => ['progress', ...told])] }])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`)
+  await state(page, 'ok')
+  await page.click('.chip[data-level=progress]')
+  await counts(page, `${lines(run.id).length} entries`)
+  assert.equal(await text(page, '#percent'), '100 %')
+  assert.deepEqual(await complaints(page), [])
+})
+
+test('progress that cannot be is never shown as more than all, or less than nothing', { skip }, async t => {
+  const told = [[[-5, 10], '0 %'], [[20, 10], '100 %'], [[5, 10], '50 %'], [['7', 10], '4']] as const
+  for (const [progress, percent] of told) {
+    const run = await app.start('reports', [{ one: ['progress', ...progress], two: ['throw'] }]) // ends with an error
+    await run.outcome()
+    const page = await open(t, `/?run=${run.id}`)
+    await has(page, '#percent', new RegExp(`^${percent}$`)) // what is no number is no progress: the entries are counted
+  }
+})
+
+test('a run that has ended says so at once, while its log is still being read', { skip }, async t => {
+  const run = await app.start('flood', [300_000])
+  await run.outcome()
+  const page = await openPage(t, browser, app.url)
+  await page.addInitScript(() => {
+    const states = new Set<string>()
+    Object.assign(globalThis, { states })
+    new MutationObserver(() => states.add(document.querySelector<HTMLElement>('#run')?.dataset['state'] ?? ''))
+      .observe(document, { subtree: true, attributes: true, attributeFilter: ['data-state'] })
+  })
+  await page.goto(`${app.url}/?run=${run.id}`)
+  await counts(page, '300,002 entries')
+  const states = await page.evaluate(() => [...(globalThis as unknown as { states: Set<string> }).states])
+  assert.ok(states.includes('ok') && !states.includes('running'), `was ${states}`)
+})
+
+test('where nothing says how much is left, it says when the last entry came', { skip }, async t => {
+  const run = await app.start('polite')
+  const page = await open(t, `/?run=${run.id}`)
+  await page.locator('dt:text-is("Last entry") + dd', { hasText: /^[2-9] s ago$/ }).waitFor()
+  await page.click('#cancel')
+  await state(page, 'cancelled')
+  await page.locator('dt:text-is("Ended") + dd', { hasText: /^\d\d:\d\d:\d\d$/ }).waitFor()
+  assert.equal(await page.locator('body:focus').count(), 0, 'the focus is not lost with the button')
+})
+
+test('a run that fails shows what went wrong where its result would stand', { skip }, async t => {
+  const page = await open(t)
+  await start(page, 'crash', { msg: 'the database does not answer', count: 2 })
+  await has(page, '#failure', 'the database does not answer')
+  await has(page, '#failure-stack', /^at .*functions\.ts/)
+  assert.equal(await text(page, '#result-title'), 'What went wrong')
+})
+
+test('Ctrl-F finds all that an entry contains, and steps through the hits', { skip }, async t => {
+  const hidden = `${'x'.repeat(2500)}needle`
+  const run = await app.start('reports', [{
+    a: ['warning', 'one', { file: 'needle.csv' }], b: ['error', 'two', { stack: 'at needle' }], c: ['log', hidden],
+    d: ['log', 'no'], e: ['msg', { deep: { NEEDLE: 1 } }], f: ['log', 'İstanbul needle'],
+  }])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`)
+  await counts(page, '8 entries')
+  await page.keyboard.press('Control+f')
+  await page.keyboard.type('needle')
+  await counts(page, '6 of 8 entries') // the call contains it, too
+  await page.keyboard.press('Enter')
+  await has(page, '#hit-count', '1 of 6 hits')
+  await page.keyboard.press('Shift+Enter')
+  await has(page, '#hit-count', '6 of 6 hits')
+  await has(page, '#entry-title', 'Entry 7')
+  await page.locator('.row mark:text-is("needle")').last().waitFor()
+  await page.keyboard.press('Escape')
+  await counts(page, '8 entries')
+})
+
+test('colours and overwriting of the command line are not shown raw', { skip }, async t => {
+  const run = await app.start('reports', [{
+    a: ['log', '\x1b[1;31mred\x1b[0m'], b: ['msg', ' 10 %\r 20 %\r\n'], c: ['log', 'a\r\nb'],
+  }])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`)
+  await counts(page, '5 entries')
+  const shown = (await page.locator('#log-list .row:not([hidden]) .text').allTextContents()).slice(1, -1)
+  assert.deepEqual(shown, ['red', ' 20 %↵', 'a↵b'])
+})
+
+test('one error among very many entries is seen beside the log, and a click goes there', { skip }, async t => {
+  const entries = upTo(8001).map(at => (at === 5000 ? ['error', 'the one'] : ['warning', 'one of many']))
+  const run = await app.start('reports', [{ ...entries }])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`)
+  const words = '1 error and 8,000 warnings along the log, the first error is entry 5,002'
+  await page.locator(`#ribbon-words:text-is("${words}")`).waitFor({ state: 'attached' })
+  const { height } = (await page.locator('#ribbon').boundingBox())!
+  await page.click('#ribbon', { position: { x: 6, y: height * 0.63 } })
+  await has(page, '#entry-title', 'Entry 5,002, error')
+  await page.click('#entry-close')
+  assert.equal(await page.locator('#log-list:focus').count(), 1, 'closing it gives the focus back to the log')
+})
+
+test('what cannot be sent is said at the field; what is left blank has its default', { skip }, async t => {
+  const page = await open(t)
+  await page.fill('form[data-method=takes] [name=string]', 's')
+  await page.fill('form[data-method=takes] [name=integer]', '3')
+  await page.fill('form[data-method=takes] [name=number]', '1')
+  await page.fill('form[data-method=takes] [name=object]', '{ not JSON')
+  await page.click('form[data-method=takes] button.primary')
+  const field = page.locator('form[data-method=takes] [name=object]')
+  assert.match(await field.evaluate(field => (field as HTMLTextAreaElement).validationMessage), /^Not JSON/)
+  await start(page, 'takes', { object: '' })
+  await state(page, 'ok')
+  assert.deepEqual(JSON.parse(await text(page, '#result-text')), ['s', 3, 1, false, {}])
+})
+
+test('a copy that is not the whole log says how much it is', { skip }, async t => {
+  const run = await app.start('flood', [30_000])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`)
+  await counts(page, '30,002 entries')
+  assert.equal((await copied(page, '#copy-log')).split('\n').length, 20_000)
+  await sees(page, 'Copied 20,000 of 30,002 entries')
+})
+
+test('where no WebSocket gets through, the page follows over HTTP, and says so', { skip }, async t => {
+  const page = await open(t)
+  await page.addInitScript(() => {
+    class WebSocket {
+      onclose?: () => void
+      constructor() { setTimeout(() => this.onclose?.()) }
+      close() {}
+    }
+    Object.assign(globalThis, { WebSocket })
+  })
+  await page.reload()
+  await sees(page, 'Connected, without WebSocket')
+  const id = await start(page, 'process', { steps: 100, delay: 30 })
+  await arrived(page, 10)
+  await app.kill('server')
+  await sees(page, 'Connection lost')
+  await app.startServer()
+  await sees(page, 'nothing is missing')
+  await state(page, 'ok')
+  assert.deepEqual(await steps(page), upTo(100))
+  await counts(page, whole(id))
+})
+
+test('any page can follow runs by follow.js: each entry once, all over one WebSocket', { skip }, async t => {
+  const runs = await Promise.all([1, 2].map(() => app.start('process', [20, 10])))
+  const page = await open(t)
+  const sockets: string[] = []
+  page.on('websocket', socket => sockets.push(socket.url()))
+  const seen = await page.evaluate(async ids => {
+    const { follow } = await import(new URL('follow.js', location.href).href)
+    return Promise.all(ids.map(id => new Promise<object[]>(resolve => {
+      const seen: object[] = []
+      follow('./', id, async (entries: { type: string }[]) => {
+        await new Promise(resolve => setTimeout(resolve, 5))
+        seen.push(...entries)
+        if (entries.at(-1)?.type === 'done') resolve(seen)
+      })
+    })))
+  }, runs.map(({ id }) => id))
+  assert.deepEqual(seen, runs.map(({ id }) => lines(id).map(line => JSON.parse(line))))
+  assert.equal(sockets.length, 1)
+})
+
+test('where the system sets the colours, what is pressed, chosen and current is told by lines', { skip }, async t => {
+  const run = await app.start('crash', ['on purpose', 5])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`, { forcedColors: 'active' })
+  await counts(page, '8 entries')
+  await page.click('.chip[data-level=msg]')
+  await page.press('#log-list', 'End')
+  const styleOf = (selector: string, property: string) => page.locator(selector).first()
+    .evaluate((found, property) => getComputedStyle(found).getPropertyValue(property), property)
+  const widthOf = (pressed: boolean) => styleOf(`.chip[aria-pressed=${pressed}]`, 'border-top-width')
+  assert.notEqual(await widthOf(true), await widthOf(false))
+  for (const chosen of ['#log-list .row[aria-selected=true]', '#runs a[aria-current]']) {
+    assert.equal(await styleOf(chosen, 'outline-style'), 'solid', chosen)
+  }
+  assert.equal(await styleOf('.bar', 'border-top-style'), 'solid')
+  assert.equal(await styleOf('#log-list .row[data-level=log]', 'border-left-width'), '0px', 'only problems have a mark')
+  assert.notEqual(await styleOf('#log-list .row[data-level=error]', 'border-left-width'), '0px')
+})
+
+test('the second window lists what the first one has started, with a title', { skip }, async t => {
+  const first = await open(t)
+  const second = await first.context().newPage()
+  await second.goto(app.url)
+  await sees(second, 'Connected')
+  const id = await start(first, 'process', { steps: 7, delay: 1 })
+  await second.locator(`#runs a[href*="${id}"] .name`, { hasText: /^process\(7, ?1\)$/ }).waitFor()
 })

@@ -1,12 +1,14 @@
-// What a run is to its caller: the contract over HTTP, WebSocket, Server-Sent Events and ZeroMQ, and its limits.
+// What a run is to its caller: the contract over HTTP, WebSocket and ZeroMQ, and its limits. (Its log as a stream for
+// outside programs is in stream.test.ts.)
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { packEntry, type Entry } from '../log.ts'
 import { App, ROOT, startApp } from './app.ts'
 
 suite('A run', () => {
@@ -21,9 +23,11 @@ suite('A run', () => {
     const run = await app.start('process', [3, 20], { callId: 'first' })
     const [start, ...rest] = await run.entries()
     assert.deepEqual(start!.data, { method: 'process', args: [3, 20], callId: 'first', pid: run.pid, timeLimit: 100 })
-    assert.deepEqual(rest.slice(0, 3).map(({ data }) => data), [0, 1, 2].map(step => ({ process: run.pid, step, token: run.id })))
+    const [steps, progress] = ['msg', 'progress'].map(wanted => rest.filter(({ type }) => type === wanted).map(({ data }) => data))
+    assert.deepEqual(steps, [0, 1, 2].map(step => ({ process: run.pid, step, token: run.id })))
+    assert.deepEqual(progress!.at(-1), { current: 3, total: 3, unit: 'steps' })
     assert.equal((await run.outcome()).outcome, 'ok')
-    assert.deepEqual(await run.types(), ['start', 'msg', 'msg', 'msg', 'done'])
+    assert.deepEqual((await run.types()).filter(type => type !== 'progress'), ['start', 'msg', 'msg', 'msg', 'done'])
   })
 
   test('is the same for a reader that comes in the middle, after the end, or from a position on', async () => {
@@ -38,28 +42,15 @@ suite('A run', () => {
     assert.deepEqual(await (await app.follow(run.id, first!.length + 1)).done(), entries.slice(1))
   })
 
-  test('can be followed by Server-Sent Events, and resumed by the last event id', async () => {
-    const run = await app.start('process', [5, 20])
-    const { body, headers } = await app.request('GET', `/tasks/${run.id}/events`)
-    assert.equal(headers.get('content-type'), 'text/event-stream')
-    const events = parseEvents(body)
-    assert.deepEqual(events.flatMap(({ data }) => data.entries), await run.entries())
-    assert.ok(events.every(({ id, data }) => Number(id) === data.next))
-    const rest = await app.request('GET', `/tasks/${run.id}/events`, undefined, { 'last-event-id': events[0]!.id })
-    assert.deepEqual(parseEvents(rest.body).flatMap(({ data }) => data.entries), (await run.entries()).slice(events[0]!.data.entries.length))
-  })
-
-  test('can be downloaded, whole or from a position on', async () => {
+  test('can be downloaded', async () => {
     const run = await app.start('process', [5, 1])
     await run.outcome()
-    const whole = await app.request('GET', `/tasks/${run.id}/log`)
-    assert.equal(whole.headers.get('content-type'), 'application/x-ndjson')
-    assert.match(whole.headers.get('content-disposition')!, /^attachment/)
-    assert.equal(whole.body, run.log())
-    const from = run.log().indexOf('\n') + 1
-    assert.equal((await app.request('GET', `/tasks/${run.id}/log?from=${from}`)).body, run.log().slice(from))
-    for (const wrong of ['x', '-1', '3']) assert.equal((await app.request('GET', `/tasks/${run.id}/log?from=${wrong}`)).status, 400, wrong)
-    assert.equal((await app.request('GET', '/tasks/nobody/log')).status, 404)
+    const { body, headers } = await app.request('GET', `/tasks/${run.id}/log.ndjson`)
+    assert.equal(headers.get('content-type'), 'application/x-ndjson')
+    assert.equal(headers.get('content-disposition'), `attachment; filename="${run.id}.ndjson"`)
+    assert.equal(body, run.log())
+    assert.deepEqual((await app.request('HEAD', `/tasks/${run.id}/log.ndjson`)).body, '')
+    assert.equal((await app.request('GET', '/tasks/nobody/log.ndjson')).status, 404)
   })
 
   test('is refused with what is wrong, and the fitting status', async () => {
@@ -143,8 +134,9 @@ suite('A run', () => {
   test('is a million entries: whole, in order, each once', async () => {
     const run = await app.start('process', [1_000_000, 0])
     assert.equal((await run.outcome()).outcome, 'ok')
-    assert.equal(run.reader.entries.length, 1_000_002)
-    run.reader.entries.slice(1, -1).forEach(({ data }, step) => {
+    const steps = run.reader.entries.filter(({ type }) => type === 'msg')
+    assert.equal(steps.length, 1_000_000)
+    steps.forEach(({ data }, step) => {
       if ((data as { step: number }).step !== step) assert.fail(`entry ${step} is ${JSON.stringify(data)}`)
     })
   })
@@ -158,16 +150,19 @@ suite('A run', () => {
   test('can be followed together with others on one socket, each kept apart', async () => {
     const socket = await app.connect()
     const ids = [randomUUID(), 'a', 'ab', 'constructor', '__proto__', 'toString']
-    const heard: Record<string, number> = Object.create(null)
+    const heard = new Map(ids.map(id => [id, [] as Entry[]]))
     const done = new Promise<void>(resolve => socket.on('message', text => {
       const { id, entries } = JSON.parse(String(text))
-      if (!entries) return
-      heard[id] = (heard[id] ?? 0) + entries.length
-      if (ids.every(id => heard[id] === 5)) resolve()
+      if (entries) heard.get(id)!.push(...entries)
+      if ([...heard.values()].every(entries => entries.at(-1)?.type === 'done')) resolve()
     }))
     for (const id of ids) socket.send(JSON.stringify({ start: id }))
-    for (const id of ids) await app.start('process', [3, 1], { id }).then(run => run.outcome())
+    for (const id of ids) {
+      const run = await app.start('process', [3, 1], { id })
+      await run.outcome()
+    }
     await done
+    for (const [id, entries] of heard) assert.deepEqual(entries, await (await app.follow(id)).done(), id)
     socket.terminate()
   })
 
@@ -243,6 +238,20 @@ test('of finished runs, the oldest go first, with what they produced', async t =
   assert.deepEqual(statuses, [404, 404, 200, 200])
 })
 
+test('finished runs take no memory for what they were called with', async t => {
+  const app = new App({ SPARES: '0', NODE_OPTIONS: '--max-old-space-size=100' })
+  t.after(() => app.end())
+  await app.startWorkers()
+  await app.kill('workers')
+  for (let at = 0; at < 200; at++) {
+    const text = String.fromCharCode(97 + at % 26).repeat(1_000_000)
+    const start = packEntry('start', { method: 'process', args: [text], callId: '', pid: 0, timeLimit: 0 })
+    writeFileSync(join(app.runs, `old${at}.ndjson`), start + packEntry('done', { outcome: 'ok', seconds: 1 }), { mode: 0o600 })
+  }
+  await app.startWorkers()
+  assert.equal(JSON.parse((await app.call('list', '', '', '[]'))[1]).length, 200)
+})
+
 test('a run that is not to be kept has its end all the same', async t => {
   const app = await startApp(t, { KEEP_RUNS: '0' })
   const run = await app.start('process', [3, 1])
@@ -271,7 +280,7 @@ for (const spares of ['0', '1']) {
     writeFileSync(join(folder, 'package.json'), '{ "type": "module" }')
     writeFileSync(join(folder, 'greeting.ts'), `export const greeting: string = 'hello'`)
     const own = (first: string) => `${first}
-      import { remote } from ${JSON.stringify(join(ROOT, 'tasks.ts'))}
+      import { remote } from ${JSON.stringify(join(ROOT, 'task.ts'))}
       export const greet = remote('greets', [], async task => {
         const { greeting } = await import('./greeting.ts')
         task.log(greeting)
@@ -299,9 +308,42 @@ async function endOf(pid: number) {
   }
 }
 
-function parseEvents(text: string): { id: string; data: any }[] {
-  return text.split('\n\n').filter(event => event.startsWith('id:')).map(event => {
-    const [, id, data] = /^id: (\d+)\ndata: (.*)$/.exec(event)!
-    return { id: id!, data: JSON.parse(data!) }
-  })
-}
+test('an upload stays as long as somebody waits for a place with it', async t => {
+  const app = await startApp(t, { PROCESS_LIMIT: '1' })
+  const file = await app.upload('a,b\n1,2\n')
+  const path = join(app.runs, 'uploads', file)
+  const run = await app.start('tick', ['go'])
+  utimesSync(path, 0, 0) // long ago
+  assert.equal((await app.request('POST', '/tasks', { method: 'importCsv', args: [file] })).status, 503)
+  assert.ok(Date.now() - statSync(path).mtimeMs < 60_000, 'asking for it again makes it new')
+  app.letGo('go')
+  await run.outcome()
+  while ((await app.request('GET', '/health')).body.running) await sleep(20)
+  assert.equal((await (await app.start('importCsv', [file])).outcome()).outcome, 'ok')
+})
+
+test('a clock that was set back makes no time negative, and keeps the order of the starts', async t => {
+  const app = new App({ PROCESS_LIMIT: '4' })
+  t.after(() => app.end())
+  await app.startWorkers()
+  await app.startServer()
+  const run = await app.start('tick', ['go'])
+  await app.kill('workers')
+  const late = { method: 'process', args: [], callId: '', pid: 1, timeLimit: 0 }
+  const tomorrow = Date.now() + 86_400_000
+  writeFileSync(join(app.runs, 'future.ndjson'), `${JSON.stringify({ type: 'start', time: tomorrow, data: late })}\n`, { mode: 0o600 })
+  await app.startWorkers()
+  const { seconds } = (await (await app.follow('future')).done()).at(-1)!.data as { seconds: number }
+  assert.ok(seconds >= 0 && seconds < 60, `${seconds} s`)
+  const next = await app.start('process', [1, 1])
+  await next.outcome()
+  const [first] = (await app.request('GET', '/tasks')).body
+  assert.equal(first.id, next.id, 'what was started last comes first, whatever the clock said before')
+  app.letGo('go')
+  await run.outcome()
+})
+
+test('what the loader is told by TSX_… reaches the tasks', async t => {
+  const app = await startApp(t, { TSX_DISABLE_CACHE: '1' })
+  assert.ok(((await (await app.start('environment')).outcome()).result as string[]).includes('TSX_DISABLE_CACHE'))
+})

@@ -4,14 +4,14 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, statSync, writeFileSync } from 'node:fs'
 import { get, request, type IncomingMessage } from 'node:http'
 import { connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { suite, test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type WebSocket } from 'ws'
-import { App, Reader, ROOT, startApp, tcpAddresses } from './app.ts'
+import { App, logOf, memoryOf, onEvents, Reader, ROOT, startApp, tcpAddresses, until, type Run } from './app.ts'
 
 suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
   suite('brings every entry to its reader once, although', { concurrency: true }, () => {
@@ -26,8 +26,8 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
         await app.startServer()
         events.connect()
       }
-      assert.equal((await reader.done()).length, 302)
-      for (; !events.reader.isDone; events.connect()) await events.closed
+      await reader.done()
+      for (; !events.isClosed; events.connect()) await events.closed
       assert.deepEqual(events.reader.entries, reader.entries)
       assert.equal(reader.lines.join('\n') + '\n', logOf(app, run.id))
     })
@@ -51,7 +51,7 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
       line.cut()
       const silent = await app.start('process', [20, 10])
       assert.equal((await silent.outcome()).outcome, 'ok')
-      assert.equal(silent.reader.entries.length, 22)
+      assert.equal(steps(silent), 20)
 
       line.mend()
       const run = await app.start('process', [300, 10])
@@ -60,7 +60,7 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
       await run.reader.until(({ entries }) => entries.length > 100)
       line.mend()
       assert.equal((await run.outcome()).outcome, 'ok')
-      assert.equal(run.reader.entries.length, 302)
+      assert.equal(steps(run), 300)
     })
   })
 
@@ -85,15 +85,17 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
 
     test('holds little for pages that do not read, hurries no other, and goes on when they read again', async t => {
       const app = await startApp(t) // of its own: what others do at the same time takes memory, too
-      const before = memoryOf(app)
+      const before = memoryOf(app.server)
       const pages = await Promise.all(Array.from({ length: 8 }, () => app.follow('large')))
-      const clients = Array.from({ length: 8 }, () => new Events(app, 'large'))
-      await Promise.all(clients.map(({ opened }) => opened))
       pages.forEach(({ socket }) => socket!.pause())
-      clients.forEach(({ response }) => response!.pause())
       const run = await app.start('flood', [200_000], { id: 'large' }) // about 18 MB, for each of them
+      const clients = Array.from({ length: 8 }, () => new Events(app, 'large'))
+      for (const client of clients) {
+        await client.opened
+        client.response!.pause()
+      }
       assert.equal((await run.outcome()).outcome, 'ok')
-      const grown = (memoryOf(app) - before) / 2 ** 20
+      const grown = (memoryOf(app.server) - before) / 2 ** 20
       assert.ok(grown < 150, `the web server has grown by ${grown} MiB`)
 
       // If this took long, the server has taken them for gone: then they come back.
@@ -174,7 +176,7 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
       const run = await app.start('flood', [6000], { id: 'downloaded' })
       await run.outcome()
       let underWay = 400
-      const downloads = Array.from({ length: underWay }, () => app.request('GET', '/tasks/downloaded/log').finally(() => underWay--))
+      const downloads = Array.from({ length: underWay }, () => app.request('GET', '/tasks/downloaded/log.ndjson').finally(() => underWay--))
       const polite = await app.start('polite')
       assert.equal((await polite.cancel()).status, 202)
       assert.ok(underWay > 0, 'some downloads are under way')
@@ -182,24 +184,53 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
       for (const { status, body } of await Promise.all(downloads)) assert.deepEqual([status, body.length], [200, run.reader.next])
     })
 
-    test('goes on with events after the last one that a client says it has', async () => {
-      const run = await app.start('process', [20, 1])
+    test('serves files that runs produced in ranges, so that a download that was cut off is gone on with', async () => {
+      const run = await app.start('produce', [1000])
       await run.outcome()
-      const all = new Events(app, run.id)
-      await all.closed // it ends after `done`
-      assert.deepEqual(all.reader.lines, run.reader.lines)
-      const { next } = all.reader
-      const half = run.reader.lines.slice(0, 11).join('\n').length + 1
-      const rest = new Events(app, run.id, half)
-      await rest.closed
-      assert.deepEqual(rest.reader.lines, run.reader.lines.slice(11))
-      let nothing
-      do {
-        nothing = new Events(app, run.id, next)
-        await nothing.closed
-      } while (nothing.response!.statusCode === 200) // there was a heartbeat before there was an answer
-      assert.deepEqual(nothing.reader.lines, [])
-      assert.equal(nothing.response!.statusCode, 204) // else an EventSource would come again, and again
+      const path = `/files/${run.id}.txt`
+      writeFileSync(join(app.runs, path), '0123456789')
+      const part = async (range: string, headers = {}) => {
+        const answer = await app.request('GET', path, undefined, { range, ...headers })
+        return [answer.status, answer.body, answer.headers.get('content-range')]
+      }
+      const whole = await app.request('GET', path)
+      assert.deepEqual([whole.status, whole.body, whole.headers.get('accept-ranges')], [200, '0123456789', 'bytes'])
+      for (const [range, bytes, place] of [
+        ['bytes=0-3', '0123', '0-3'], ['bytes=4-', '456789', '4-9'], ['bytes=-3', '789', '7-9'], ['bytes=9-9', '9', '9-9'],
+        ['bytes=5-99', '56789', '5-9'], ['bytes=-99', '0123456789', '0-9'],
+      ] as const) assert.deepEqual(await part(range), [206, bytes, `bytes ${place}/10`], range)
+      for (const range of ['bytes=10-', 'bytes=99-100', 'bytes=-0']) {
+        const [status, , place] = await part(range)
+        assert.deepEqual([status, place], [416, 'bytes */10'], range)
+      }
+      for (const range of ['bytes=3-2', 'bytes=-', 'bytes=0-1,4-5', 'lines=0-1', 'bytes=a-b', 'bytes=0x1-2']) {
+        assert.deepEqual(await part(range), [200, '0123456789', null], range)
+      }
+      const tag = whole.headers.get('etag')!
+      assert.deepEqual(await part('bytes=4-', { 'if-range': tag }), [206, '456789', 'bytes 4-9/10'])
+      const head = await app.request('HEAD', path, undefined, { range: 'bytes=4-' })
+      assert.deepEqual([head.status, head.headers.get('content-length')], [200, '10'])
+      writeFileSync(join(app.runs, path), 'another file')
+      assert.deepEqual(await part('bytes=4-', { 'if-range': tag }), [200, 'another file', null])
+      writeFileSync(join(app.runs, path), '')
+      assert.deepEqual([(await app.request('GET', path)).body, (await part('bytes=0-'))[0]], ['', 416])
+    })
+
+    test('lets curl go on with a download after it was cut off', async t => {
+      const run = await app.start('produce', [50_000_000])
+      await run.outcome()
+      const file = join(app.runs, 'downloaded')
+      const download = (...options: string[]) =>
+        spawn('curl', ['-sS', '-C', '-', ...options, '-o', file, `${app.url}/files/${run.id}.txt`], { stdio: 'inherit' })
+      const slow = download('--limit-rate', '1M')
+      t.after(() => slow.kill())
+      await until(() => (statSync(file, { throwIfNoEntry: false })?.size ?? 0) > 100_000)
+      slow.kill()
+      await once(slow, 'exit')
+      const { size } = statSync(file)
+      assert.ok(size < 50_000_000)
+      assert.deepEqual(await once(download(), 'exit'), [0, null])
+      assert.equal(statSync(file).size, 50_000_000)
     })
 
     test('keeps nothing of an upload that breaks off, or is too large', async () => {
@@ -312,6 +343,8 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
 /** A client of Server-Sent Events; what it gets is checked as a page's is. */
 class Events {
   readonly reader: Reader
+  /** Whether it was told that nothing will come any more. */
+  isClosed = false
   response?: IncomingMessage
   opened!: Promise<unknown>
   closed!: Promise<unknown>
@@ -326,26 +359,25 @@ class Events {
   /** Goes on from where it is. */
   connect() {
     const { id, next } = this.reader
-    const headers = next ? { 'last-event-id': String(next) } : {}
-    const asked = get(`${this.#app.url}/tasks/${id}/events`, { agent: false, headers }).on('error', () => {})
+    const asked = get(`${this.#app.url}/tasks/${id}/log?live=sse&offset=${next}`, { agent: false }).on('error', () => {})
     this.opened = once(asked, 'response').then(([response]) => { this.#read(response) })
     this.opened.catch(() => {}) // the server has been killed meanwhile
     this.closed = new Promise(resolve => asked.once('close', resolve))
   }
 
   #read(response: IncomingMessage) {
+    assert.equal(response.statusCode, 200)
     this.response = response
-    let text = ''
-    response.on('error', () => {}).setEncoding('utf8').on('data', (part: string) => {
-      const events = (text + part).split('\n\n')
-      text = events.pop()!
-      for (const event of events.filter(event => event !== ':')) {
-        const [, next, data] = /^id: (\d+)\ndata: (.*)$/.exec(event)!
-        assert.equal(JSON.parse(data!).next, Number(next))
-        this.reader.receive(`{"id":"${this.reader.id}",${data!.slice(1)}`)
-      }
+    onEvents(response, ({ next, entries, isClosed }) => {
+      this.isClosed = isClosed === true
+      if (entries.length) this.reader.receive(JSON.stringify({ id: this.reader.id, next, entries }))
     })
   }
+}
+
+/** How many steps of `process` a reader has seen. */
+function steps({ reader }: Run): number {
+  return reader.entries.filter(({ type }) => type === 'msg').length
 }
 
 /** The line from the workers server to the web server's SUB socket, through this process: it can be cut, and mended. */
@@ -381,19 +413,4 @@ async function startAppWithLine(t: TestContext): Promise<{ app: App; line: Line 
       mend() { whole = true },
     },
   }
-}
-
-/** For what no event tells: looks again and again. */
-async function until(holds: () => unknown) {
-  while (!await holds()) await sleep(50)
-}
-
-/** Of the web server, in bytes. */
-function memoryOf(app: App): number {
-  const [, kilobytes] = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${app.server.process.pid}/status`, 'utf8'))!
-  return Number(kilobytes) * 1024
-}
-
-function logOf(app: App, id: string): string {
-  return readFileSync(join(app.runs, `${id}.ndjson`), 'utf8')
 }

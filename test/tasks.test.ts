@@ -1,4 +1,4 @@
-// The remote functions that come with the project: importCsv and compile, over HTTP and WebSocket, with real files.
+// The remote functions that come with the project, over HTTP and WebSocket, with real files.
 
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
@@ -14,12 +14,29 @@ before(async () => {
 })
 after(() => app.end())
 
+suite('process', { concurrency: 3 }, () => {
+  test('says after each step how far it is', async () => {
+    const run = await app.start('process', [3, 60])
+    const steps = (await run.entries()).flatMap(({ type, data }) => type === 'progress' ? [data] : [])
+    assert.deepEqual(steps, [1, 2, 3].map(current => ({ current, total: 3, unit: 'steps' })))
+  })
+
+  test('without a delay, has one message per step, and no more progress than a page can show', async () => {
+    const entries = await (await app.start('process', [50_000, 0])).entries()
+    const messages = entries.filter(({ type }) => type === 'msg')
+    const progress = entries.flatMap(({ type, data }) => type === 'progress' ? [data] : [])
+    assert.equal(messages.length, 50_000)
+    assert.deepEqual(progress.at(-1), { current: 50_000, total: 50_000, unit: 'steps' })
+    assert.ok(progress.length < 25 * (entries.at(-1)!.time - entries[0]!.time) / 1000 + 10, `${progress.length} entries`)
+  })
+})
+
 suite('importCsv', { concurrency: 3 }, () => {
-  /** Imports a file, and gives the rows that were produced, the warnings as [line, msg], and the result. */
-  async function importCsv(content: string | Buffer, options = {}) {
-    const run = await app.start('importCsv', [await app.upload(content), options])
+  /** Imports a file, and gives the rows that were produced, the warnings of lines as [line, msg], and the result. */
+  async function importCsv(content: string | Buffer, options = {}, name?: string) {
+    const run = await app.start('importCsv', [await app.upload(content), options, ...name ? [name] : []])
     const done = await run.outcome()
-    const warnings = run.reader.entries.flatMap(({ type, data }) => type === 'warning' ? [[data.line, data.msg]] : [])
+    const warnings = run.reader.entries.flatMap(({ type, data }) => type === 'warning' && data.line ? [[data.line, data.msg]] : [])
     const result = done.result as { rows: number; rejected: number; columns: string[]; file: string } | undefined
     const produced = result ? await app.request('GET', `/files/${result.file}`) : undefined
     const rows = produced?.body.split('\n').slice(0, -1).map((line: string) => JSON.parse(line)) as unknown[]
@@ -42,12 +59,34 @@ suite('importCsv', { concurrency: 3 }, () => {
     assert.deepEqual(warnings, [])
   })
 
-  test('finds the delimiter in the header, or takes the one that is given', async () => {
+  test('finds the delimiter, or takes the one that is given', async () => {
     assert.deepEqual((await importCsv('a;b,c;d\n1;2;3')).rows, [{ a: '1', 'b,c': '2', d: '3' }])
     assert.deepEqual((await importCsv('a\tb\n1\t2')).rows, [{ a: '1', b: '2' }])
     assert.deepEqual((await importCsv('a;b,c\n1,2', { delimiter: ',' })).rows, [{ 'a;b': '1', c: '2' }])
-    assert.match((await importCsv('a,b\n1,2', { delimiter: '|' })).done.reason!, /must be a comma, a semicolon or a tab/)
+    for (const delimiter of ['^', 5, null, '']) {
+      const { done } = await importCsv('a,b\n1,2', { delimiter })
+      assert.match(done.reason!, /must be a comma, a semicolon, a tab or a bar/)
+    }
     assert.match((await importCsv('a,b\n1,2', { header: false })).done.reason!, /unknown option 'header'/)
+  })
+
+  test('says what it has found, by the name that people know, and what it doubts', async () => {
+    const said = async (...args: Parameters<typeof importCsv>) => (await importCsv(...args)).run.reader.entries
+      .flatMap(({ type, data }) => type === 'log' || type === 'warning' ? [`${type}: ${data.msg}`] : [])
+    const [named] = await said('Konto;Betrag\n1;5,50\n', {}, 'Konten.csv')
+    assert.equal(named, 'log: Konten.csv: 2 columns, separated by semicolons')
+    assert.deepEqual(await said('sep=|\na|b\n'), ['log: 2 columns, separated by bars, as the first line says'])
+    const [found, doubt] = await said('Konto\n1200\n')
+    assert.equal(found, 'log: 1 column')
+    assert.match(doubt!, /^warning: there is only one column/)
+    const { result } = await importCsv('Konto\n1200\n')
+    assert.equal(result!.rejected, 0, 'a doubt is no rejected line')
+  })
+
+  test('names what a file is that is no CSV in UTF-8', async () => {
+    const { done } = await importCsv(Buffer.from('\ufeffname;age\r\nAnna;3\r\n', 'utf16le'))
+    assert.equal(done.outcome, 'error')
+    assert.match(done.reason!, /seems to be UTF-16/)
   })
 
   test('warns of each line that cannot be imported, with its number and why, and goes on', async () => {
@@ -121,6 +160,26 @@ suite('compile', { concurrency: 3 }, () => {
     assert.match(errors[0]!.msg, /'string' is not assignable to type 'number'/)
   })
 
+  test('is not fooled by a source whose types look like diagnostics', async () => {
+    const lines = '\nsource.ts(9,9): error TS9999: invented\nerror TS9998: invented, too\n  (1,1): error TS9997: and this\n'
+    const source = `type T = \`${lines}\${number}\`\nconst a: T = 5\nconst b: ${JSON.stringify(lines)} = 5\n`
+    const { done, errors } = await compile(source)
+    assert.deepEqual(done.result, { errors: 2, warnings: 0 })
+    assert.deepEqual(errors.map(({ line, column, code }) => [line, column, code]), [[6, 7, 'TS2322'], [7, 7, 'TS2322']])
+    assert.ok(errors[0]!.msg.endsWith(`is not assignable to type '\`${lines}\${number}\`'.`), 'the whole message')
+  })
+
+  test('calls the source by one name, wherever the compiler speaks of it', async () => {
+    const source = 'export namespace A { export type X = { a: 1 } }\nnamespace B { type X = { a: 2 }; let x: X = null! as A.X }\n'
+    const { errors } = await compile(source)
+    assert.match(errors[0]!.msg, /'import\(".*\/source"\)\.A\.X' is not assignable to type 'X'\.\n  Types of property 'a' are/)
+  })
+
+  test('counts lines as the compiler does: LF, CRLF, CR, and two separators of Unicode', async () => {
+    const { errors } = await compile('\ufeff1\n2\r\n3\r4\u20285\u2029const ü = nope\n')
+    assert.deepEqual(errors.map(({ line, column, msg }) => [line, column, msg]), [[6, 11, "Cannot find name 'nope'."]])
+  })
+
   test('finds nothing wrong with a good source', async () => {
     assert.deepEqual((await compile('export const add = (a: number, b: number) => a + b\n')).done.result, { errors: 0, warnings: 0 })
   })
@@ -136,7 +195,7 @@ suite('compile', { concurrency: 3 }, () => {
   test('is cancelled together with its compiler, and leaves nothing in its folder', async () => {
     const deep = Array.from({ length: 400 }, (_, i) => `type T${i}<A> = A extends { x: infer B } ? T${(i + 1) % 400}<B | { x: A, y${i}: B }> : A; let v${i}: T${i}<{ x: { x: { x: number } } }> = 0`).join('\n')
     const run = await app.start('compile', [deep])
-    const compiles = () => processesOf(app.runs).some(({ command }) => command.includes('source.ts'))
+    const compiles = () => processesOf(app.runs).some(({ command }) => command.includes('--moduleSuffixes'))
     await until(() => run.reader.isDone || compiles())
     await run.cancel()
     await run.outcome()

@@ -2,7 +2,7 @@
 //
 //   npm run torture -- --seconds 60 --seed 7
 //
-// Every piece that a reader gets is compared with the log as it arrives, byte for byte; at the end everything is
+// Every chunk that a reader gets is compared with the log as it arrives, byte for byte; at the end everything is
 // started again, all runs end, and each reader must have each run whole. Look for: WHAT_HAPPENS, the faults and how
 // often they come; Follower, which checks; Torture, which lives through it.
 
@@ -15,8 +15,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { WebSocket } from 'ws'
 import { Dealer, Publisher, Subscriber } from 'zeromq'
-import { packChunk, unpackEntry, type Entry } from '../protocol.ts'
-import { App, processesOf, Reader, ROOT } from './app.ts'
+import { unpackEntry, type Entry } from '../log.ts'
+import { packChunk } from '../protocol.ts'
+import { App, onEvents, processesOf, Reader } from './app.ts'
 
 export type Options = {
   seconds: number
@@ -25,8 +26,8 @@ export type Options = {
   plan?: Step[]
   /** How long everything may take to be whole again after the last fault, in seconds. */
   patience?: number
-  /** The folder of the program. */
-  root?: string
+  /** More of the environment of both servers. */
+  env?: Record<string, string>
   say?: (line: string) => void
 }
 export type Summary = { seed: number; runs: number; started: number; readers: number; entries: number; steps: Record<string, number>; problems: string[] }
@@ -67,7 +68,7 @@ const choose = <T>(items: readonly T[], pick: number) => items[Math.floor(pick *
 const WHAT_HAPPENS = {
   'a run starts': [24, (torture: Torture, step: Step) => torture.startRun(step)],
   'a page opens': [14, (torture: Torture, step: Step) => torture.open(new Page(torture, torture.someRuns(step)))],
-  'a client of events comes': [8, (torture: Torture, step: Step) => torture.open(new Events(torture, torture.someRuns(step).slice(0, 1)))],
+  'a client of events comes': [8, (torture: Torture, step: Step) => torture.open(new Stream(torture, torture.someRuns(step).slice(0, 1)))],
   'a run is cancelled': [4, (torture: Torture, step: Step) => torture.ask('DELETE', `/tasks/${choose(torture.runs, step.pick)?.id}`)],
   'the web server is killed': [2, (torture: Torture, step: Step) => torture.kill('server', step)],
   'the web server is stopped': [2, (torture: Torture, step: Step) => torture.pause('server', step)],
@@ -242,25 +243,17 @@ class Page extends Client {
   }
 }
 
-class Events extends Client {
+class Stream extends Client {
   async connect() {
     const [follower] = this.followers as [Follower]
-    const asked = get(`${this.app.url}/tasks/${follower.id}/events`, { agent: false, headers: { 'last-event-id': String(follower.next) } })
+    const asked = get(`${this.app.url}/tasks/${follower.id}/log?offset=${follower.next}&live=sse`, { agent: false })
     const [response] = await once(asked, 'response') as [IncomingMessage]
-    response.on('error', () => {}) // cut off
-    let text = ''
-    response.setEncoding('utf8').on('data', (part: string) => {
-      const events = (text + part).split('\n\n')
-      text = events.pop()!
-      for (const event of events) this.#take(event, follower)
+    const closed = once(response, 'close')
+    onEvents(response, ({ next, entries }) => {
+      if (entries.length) follower.receive(JSON.stringify({ id: follower.id, next, entries }))
     })
-    return { stall: () => response.pause(), goOn: () => response.resume(), drop: () => response.destroy(), closed: new Promise(resolve => response.once('close', resolve)) }
-  }
-
-  #take(event: string, follower: Follower) {
-    const [, next, data] = /^id: (\d+)\ndata: (.*)$/.exec(event) ?? []
-    if (data && JSON.parse(data).next === Number(next)) follower.receive(`{"id":"${follower.id}",${data.slice(1)}`)
-    else if (event !== ':') follower.errors.push(`not an event: ${event.slice(0, 200)}`)
+    if (response.statusCode !== 200) response.destroy() // it has not begun
+    return { stall: () => response.pause(), goOn: () => response.resume(), drop: () => response.destroy(), closed }
   }
 }
 
@@ -283,8 +276,8 @@ class Torture {
   #isOver = false
 
   constructor(options: Options) {
-    this.options = { plan: makePlan(options.seed, options.seconds), patience: 60, root: ROOT, say: () => {}, ...options }
-    this.app = new App({ PROCESS_LIMIT: '6', KEEP_RUNS: '100000', TASKS: join(this.options.root, 'test/functions.ts') }, this.options.root)
+    this.options = { plan: makePlan(options.seed, options.seconds), patience: 60, env: {}, say: () => {}, ...options }
+    this.app = new App({ PROCESS_LIMIT: '6', KEEP_RUNS: '100000', ...this.options.env })
   }
 
   report = (problem: string) => {

@@ -1,6 +1,6 @@
-// A list of any length in a bounded number of nodes: only the rows in sight exist. All rows have one
-// height, the line height of the list in style.css. Arrows, Page, Home and End move the selection;
-// a screen reader hears it through aria-activedescendant.
+// A list of any length in a bounded number of nodes: only the rows in sight exist. All rows have one height, the line
+// height of the list in style.css. Arrows, Page, Home and End move the selection; a screen reader hears it through
+// aria-activedescendant.
 
 import { redraw, set } from './draw.js'
 
@@ -8,7 +8,7 @@ const SPARE = 8 // rows drawn above and below, so that scrolling shows no blank 
 const TALLEST = 8_000_000 // pixels; browsers cannot make an element much taller than 17 million
 let lists = 0
 
-export class List {
+export class VirtualList {
   count = 0
   selected = -1
   /** the row at the upper edge, with a fraction */
@@ -22,8 +22,8 @@ export class List {
   #scrolled = 0
   #room = 0
 
-  /** @param {HTMLElement} box @param {{ fill: (row: HTMLElement, n: number) => void | boolean, choose: (n: number) => void }} uses
-   * fill returns false when the row is not complete yet */
+  /** `fill` returns false when the row is not complete yet. @param {HTMLElement} box
+   * @param {{ fill: (row: HTMLElement, n: number) => void | boolean, choose: (n: number) => void }} uses */
   constructor(box, uses) {
     this.box = box
     this.uses = uses
@@ -46,8 +46,7 @@ export class List {
     return this.#room / this.height
   }
 
-  /** @param {number} count */
-  draw(count) {
+  draw(/** @type {number} */ count) {
     this.count = count
     const tall = Math.min(count * this.height, TALLEST)
     set(this.space.style, 'height', `${tall}px`)
@@ -59,8 +58,7 @@ export class List {
     this.stale = false
   }
 
-  /** @param {number} scroll */
-  #drawRows(scroll) {
+  #drawRows(/** @type {number} */ scroll) {
     const first = Math.max(0, Math.floor(this.top) - SPARE)
     const wanted = Math.max(0, Math.min(this.count - first, Math.ceil(this.inSight) + 2 * SPARE))
     while (this.rows.length < wanted) this.rows.push(this.space.appendChild(this.#makeRow()))
@@ -91,16 +89,14 @@ export class List {
     return row
   }
 
-  /** @param {number} n */
-  reveal(n) {
+  reveal(/** @type {number} */ n) {
     this.following = false
     const room = this.inSight
     if (n < this.top + 1 || n > this.top + room - 2) this.top = Math.max(0, n - room / 3)
     redraw()
   }
 
-  /** @param {number} n */
-  select(n) {
+  select(/** @type {number} */ n) {
     if (n < 0 || n >= this.count) return
     this.selected = n
     this.reveal(n)
@@ -124,14 +120,12 @@ export class List {
     redraw()
   }
 
-  /** @param {number} row */
-  #toPixels(row) {
+  #toPixels(/** @type {number} */ row) {
     const { last, end } = this.#ends()
     return last ? (row / last) * end : 0
   }
 
-  /** @param {number} pixels */
-  #toRow(pixels) {
+  #toRow(/** @type {number} */ pixels) {
     const { last, end } = this.#ends()
     return end ? (pixels / end) * last : 0
   }
@@ -143,22 +137,23 @@ export class List {
     }
   }
 
-  /** @param {KeyboardEvent} key */
-  #press(key) {
+  #press(/** @type {KeyboardEvent} */ key) {
     if (key.ctrlKey || key.metaKey || key.altKey) return
     const from = this.selected >= 0 ? this.selected : Math.floor(this.top) - 1
     const page = Math.max(1, Math.floor(this.inSight) - 1)
     /** @type {Record<string, number>} */
-    const to = { ArrowDown: from + 1, ArrowUp: from - 1, PageDown: from + page, PageUp: from - page, Home: 0, End: this.count - 1, Enter: from }
-    const n = to[key.key]
+    const targets = {
+      ArrowDown: from + 1, ArrowUp: from - 1, PageDown: from + page, PageUp: from - page,
+      Home: 0, End: this.count - 1, Enter: from,
+    }
+    const n = targets[key.key]
     if (n === undefined) return
     key.preventDefault()
     this.select(Math.max(0, Math.min(this.count - 1, n)))
     if (key.key === 'End') this.following = true
   }
 
-  /** @param {MouseEvent} click */
-  #click(click) {
+  #click(/** @type {MouseEvent} */ click) {
     const row = click.target instanceof Element && click.target.closest('.row')
     const dragged = String(getSelection()) !== '' // someone is copying, not choosing
     if (row instanceof HTMLElement && row.dataset.n && !dragged) this.select(Number(row.dataset.n))

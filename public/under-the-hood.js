@@ -1,15 +1,15 @@
-// The picture under the hood: the path of the messages of the run in view, each hop lit while something
-// passes, with the frames of the last message to read. The WebSocket's two directions are what was
-// really sent; the hops behind it follow from them by protocol.ts. Closed, it costs nothing.
+// The picture under the hood: the path of the messages of the run in view, each hop lit while something passes, with
+// the frames of the last one to read. The WebSocket's two directions are what was really sent; the hops behind it
+// follow from them by protocol.ts. Closed, it costs nothing.
 
-import { clockAhead } from './api.js'
 import { connection } from './connection.js'
-import { element, make, picture, put, redraw } from './draw.js'
-import { inView } from './runs.js'
+import { element, make, picture, redraw, setText } from './draw.js'
+import { inView } from './followed-runs.js'
+import { clockAhead } from './requests.js'
 import { bytes, count } from './words.js'
 
-/** @typedef {import('./run.js').Run} Run */
-/** @typedef {import('./connection.js').Piece} Piece */
+/** @typedef {import('./follow.js').Tap} Tap */
+/** @typedef {import('./run-state.js').Run} Run */
 
 const GLOW = 500 // milliseconds a hop stays lit
 const READ = 400 // milliseconds between two changes of the frames: faster nobody reads
@@ -51,33 +51,30 @@ picture(() => {
   if (now - readAt < READ) return
   readAt = now
   knowBeginning(run)
-  for (const [hop, frame] of frames) put(frame, texts.get(hop) ?? 'nothing since this was opened')
-  put(element('hood-pid', SVGElement), run.start ? `process ${run.start.data.pid}` : 'tasks.ts')
-  put(element('hood-end', SVGElement), bytes(run.next))
+  for (const [hop, frame] of frames) setText(frame, texts.get(hop) ?? 'nothing since this was opened')
+  setText(element('hood-pid', SVGElement), run.start ? `process ${run.start.pid}` : 'tasks.ts')
+  setText(element('hood-end', SVGElement), bytes(run.store.end))
 })
 
-/** @param {'in' | 'out'} way @param {string} text @param {Piece & { position: number }} [piece] */
-function tap(way, text, piece) {
+/** @type {Tap} */
+function tap(way, text, chunk) {
   if (!run) return
   if (way === 'out') {
     if (text.startsWith(`{"ack":"${run.id}"`)) pass('ack', text)
-  } else if (piece?.id === run.id) {
-    const size = piece.next - piece.position
-    const first = piece.entries[0]
-    const lines = piece.entries.length > 1 ? `… and ${count(piece.entries.length - 1)} more lines` : ''
-    const line = first ? JSON.stringify(first) : ''
+  } else if (chunk?.id === run.id) {
+    const { id, position, next, entries } = chunk
+    const line = cut(JSON.stringify(entries[0]))
+    const lines = entries.length > 1 ? `… and ${count(entries.length - 1)} more lines` : ''
     pass('socket', text)
     // what comes from a run that is over, or long past, came out of the log
-    const live = first && Date.now() - clockAhead - first.time < 5000
-    pass(live ? 'publish' : 'read', live ? framed(piece.id, piece.position, cut(line), lines) : `["${piece.id}", ${piece.position}]\n→ ${cut(line)}\n${lines}`)
-    if (live) pass('append', `at byte ${count(piece.position)}, ${counted(size)}\n${cut(line)}\n${lines}`)
+    const isLive = Date.now() - clockAhead - entries[0].time < 5000
+    if (isLive) pass('publish', framed(id, position, line, lines))
+    else pass('read', `["${id}", ${position}]\n→ ${line}\n${lines}`)
+    if (isLive) pass('append', `at byte ${count(position)}, ${count(next - position)} bytes\n${line}\n${lines}`)
   }
   redraw()
   setTimeout(redraw, GLOW + 20)
 }
-
-/** @param {number} size */
-const counted = size => `${count(size)} bytes`
 
 /** @param {string} hop @param {string} text */
 function pass(hop, text) {
@@ -87,9 +84,11 @@ function pass(hop, text) {
 
 /** The first four hops were passed before the log began; its first line tells what they carried.
  * @param {Run} run */
-function knowBeginning({ id, start }) {
+function knowBeginning({ id, start, call }) {
   if (!start || texts.has('post')) return
-  const { method, args, callId, pid } = start.data
+  const { method, args } = start
+  const callId = call?.callId ?? ''
+  const pid = String(start.pid)
   texts.set('post', cut(`POST /tasks\n${JSON.stringify({ id, method, args, callId })}`))
   texts.set('request', framed(method, callId, id, cut(JSON.stringify(args))))
   texts.set('reply', framed('', pid))
@@ -97,16 +96,18 @@ function knowBeginning({ id, start }) {
 }
 
 /** One frame a line. @param {(string | number)[]} parts */
-const framed = (...parts) => parts.filter((part, at) => part !== '' || at < 2).map(part => `[ ${part} ]`).join('\n')
+function framed(...parts) {
+  return parts.filter((part, at) => part !== '' || at < 2).map(part => `[ ${part} ]`).join('\n')
+}
 
-/** @param {string} text */
-const cut = text => (text.length > LONGEST ? text.slice(0, LONGEST) + ' …' : text)
+const cut = (/** @type {string} */ text) => (text.length > LONGEST ? text.slice(0, LONGEST) + ' …' : text)
 
 /** @param {string} hop @param {string} title */
 function makeFrames(hop, title) {
   const card = make('figure')
   card.dataset.hop = hop
   const frame = make('pre')
+  frame.tabIndex = 0
   card.append(make('figcaption', '', title), frame)
   element('hops', HTMLElement).append(card)
   return frame

@@ -1,0 +1,165 @@
+// Who gets in. Pure functions of what a request says of itself: its path, its query and its headers; the settings say
+// what is right. Three who want something: a page of ours, a program with the token, and a page of somebody else's
+// web application that may see one run, by its key. Look for: admit.
+
+import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
+import type { IncomingHttpHeaders } from 'node:http'
+import { isIP } from 'node:net'
+import { networkInterfaces } from 'node:os'
+import { ALLOWED_HOSTS, ALLOWED_ORIGINS, HOST, TOKEN } from './settings.ts'
+
+/** What a request says of itself. The path as it came: never decoded or resolved, so none can lead elsewhere. */
+export type Asked = { path: string; query: URLSearchParams; headers: IncomingHttpHeaders }
+
+/** An answer other than success: the message is for the user. */
+export class HttpError extends Error {
+  override name = 'HttpError'
+  readonly status: number
+  readonly headers: Record<string, string>
+  constructor(status: number, message: string, headers: Record<string, string> = {}) {
+    super(message)
+    this.status = status
+    this.headers = headers
+  }
+}
+
+/** What somebody may see who was let in: one run, or everything. `cookie` lets a browser in from now on. */
+export type Pass = { run?: string; cookie?: string }
+
+/** Lets a request in, or says why not. `hosts`: the names of this server, see `ownHosts`. */
+export function admit(asked: Asked, hosts: Set<string>): Pass | HttpError {
+  const { path, query, headers } = asked
+  const stranger = checkHost(headers, hosts)
+  if (stranger) return stranger
+  if (path === PUBLIC) return {}
+  const run = runOf(asked)
+  const isForeign = headers.origin !== undefined && !isOwn(headers.origin, hosts)
+  if (isForeign && !isShared(asked)) return foreignPage(headers.origin!)
+  if (!TOKEN) return {}
+  const cookie = cookieFor(asked)
+  if (cookie) return { cookie }
+  const key = query.get('key')
+  // Trap, the cookie of the same site: a browser sends it from pages on all ports and subdomains of ours, too, whatever
+  // SameSite says. So a page of another origin gets in by a key alone.
+  if (run !== undefined && (key !== null || isForeign)) {
+    const isRight = key !== null && isSame(key, keyOf(run))
+    return isRight ? { run } : unauthorized('this is not the key of that run')
+  }
+  return hasToken(headers) ? {} : unauthorized('a token is needed: Authorization: Bearer TOKEN, or open /?token=TOKEN')
+}
+
+const unauthorized = (message: string) => new HttpError(401, message, { 'WWW-Authenticate': 'Bearer' })
+
+// ---- Names
+
+/** Whether HOST can be reached from this machine alone. */
+export const isLoopback = HOST === 'localhost' || HOST === '::1' || /^127\./.test(HOST) && isIP(HOST) === 4
+
+/**
+ * The names under which this server answers, HOST first. Any other Host is that of a foreign page,
+ * whose owner lets his own name lead to our address (DNS rebinding).
+ */
+export function ownHosts(port: number): Set<string> {
+  const isEverywhere = HOST === '0.0.0.0' || HOST === '::'
+  const local = isLoopback || isEverywhere ? ['localhost', '127.0.0.1', '::1'] : []
+  const all = isEverywhere ? Object.values(networkInterfaces()).flatMap(found => found ?? []) : []
+  const names = [HOST, ...local, ...all.map(({ address }) => address)]
+  const hosts = names.map(name => `${isIP(name) === 6 ? `[${name}]` : name}${port === 80 ? '' : `:${port}`}`)
+  return new Set([...hosts, ...ALLOWED_HOSTS].map(host => host.toLowerCase()))
+}
+
+function checkHost({ host }: IncomingHttpHeaders, hosts: Set<string>): HttpError | undefined {
+  if (host === undefined) return new HttpError(400, 'a Host is needed')
+  if (hosts.has(host.toLowerCase())) return undefined
+  const mend = `if this is its name behind a proxy, set ALLOWED_HOSTS=${shown(host)}`
+  return new HttpError(403, `this server does not answer to the Host ${shown(host)}: ${mend}`)
+}
+
+function isOwn(origin: string, hosts: Set<string>): boolean {
+  return hosts.has(/^https?:\/\/(.+)$/.exec(origin)?.[1] ?? '')
+}
+
+function foreignPage(origin: string): HttpError {
+  if (ALLOWED_ORIGINS.includes(origin)) {
+    return new HttpError(403, `pages of ${shown(origin)} may only follow, cancel and download runs, each by its key`)
+  }
+  const name = /^https?:\/\/([\w.:[\]-]+)$/.exec(origin)?.[1]
+  const mend = `: if this is the server's own name behind a proxy, set ALLOWED_HOSTS=${name}; `
+    + `if its pages follow runs by key, set ALLOWED_ORIGINS=${origin}`
+  return new HttpError(403, `requests from pages of ${shown(origin)} are refused${name ? mend : ''}`)
+}
+
+const shown = (text: string) => text.slice(0, 100)
+
+// ---- The token
+
+/** In constant time: how long a comparison takes would tell how much of a guess was right. */
+function isSame(given: string, right: string): boolean {
+  return timingSafeEqual(sha256(given), sha256(right))
+}
+
+export function sha256(text: string | Buffer): Buffer {
+  return createHash('sha256').update(text).digest()
+}
+
+function hasToken({ authorization = '', cookie = '' }: IncomingHttpHeaders): boolean {
+  const bearer = /^Bearer (.+)$/i.exec(authorization)?.[1]
+  const own = /(?:^|; )longrun=([^;]+)/.exec(cookie)?.[1]
+  return [bearer, own].some(given => isSame(given ?? '', TOKEN))
+}
+
+/** For a browser that opens `/?token=TOKEN`; undefined when that is not the token. */
+function cookieFor({ path, query, headers }: Asked): string | undefined {
+  // Trap: in a query, + stands for a blank. A token has none, so what was typed as + is meant.
+  const given = query.get('token')?.replaceAll(' ', '+')
+  if (path !== '/' || !isSame(given ?? '', TOKEN)) return undefined
+  const secure = headers['x-forwarded-proto'] === 'https' ? '; Secure' : ''
+  // Out of reach of scripts and of other sites; without a Path, it stays below the path at which a proxy shows us.
+  return `longrun=${TOKEN}; HttpOnly; SameSite=Strict${secure}`
+}
+
+// ---- The key of a run
+
+/** The file that pages of all origins may have: it follows runs. */
+const PUBLIC = '/follow.js'
+
+/** The key of a run, which lets its holder see that run alone. Nothing is stored: whoever has the token can make it. */
+export function keyOf(id: string): string {
+  return createHmac('sha256', TOKEN).update(id).digest('hex')
+}
+
+/** The run that is asked for: all that its key opens. */
+function runOf({ path, query }: Asked): string | undefined {
+  if (path === '/log') return query.get('run') ?? undefined // the WebSocket
+  const ofTask = /^\/tasks\/([\w-]{1,64})(?:\/log|\/log\.ndjson)?$/.exec(path)
+  return (ofTask ?? /^\/files\/([\w-]{1,64})\.\w+$/.exec(path))?.[1]
+}
+
+/** Whether a page of another origin may ask for this, with a key. */
+function isShared(asked: Asked): boolean {
+  return runOf(asked) !== undefined && ALLOWED_ORIGINS.includes(asked.headers.origin ?? '')
+}
+
+// ---- Pages of other origins (CORS)
+
+/** What a script of another origin may read of an answer. */
+const EXPOSED = 'Stream-Next-Offset, Stream-Up-To-Date, Stream-Closed, Stream-Cursor, ETag, Content-Range, '
+  + 'Content-Disposition, Retry-After'
+
+/** Headers that let a page of another origin read an answer, if it may. */
+export function corsHeaders(asked: Asked): Record<string, string> {
+  if (asked.path === PUBLIC) {
+    return { 'Access-Control-Allow-Origin': '*', 'Cross-Origin-Resource-Policy': 'cross-origin' }
+  }
+  if (!isShared(asked)) return {}
+  return { 'Access-Control-Allow-Origin': asked.headers.origin!, 'Access-Control-Expose-Headers': EXPOSED }
+}
+
+/** For a browser that asks beforehand what a page of another origin may send; undefined when it may nothing. */
+export function preflightHeaders(asked: Asked): Record<string, string> | undefined {
+  return isShared(asked) ? {
+    'Access-Control-Allow-Methods': 'GET, HEAD, DELETE',
+    'Access-Control-Allow-Headers': 'If-None-Match, If-Range, Range',
+    'Access-Control-Max-Age': '600',
+  } : undefined
+}

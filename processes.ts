@@ -1,0 +1,221 @@
+// The processes of runs: how one is started, ahead of time if that is possible; how it is told from others, as its id
+// may come round again; how all that it has started is ended. When that is to be, workers.ts knows. Look for:
+// startProcess, and the spares behind it; hasOpen; endProcesses.
+
+import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import {
+  closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync, readSync, rmSync, statSync, writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { stderrPath } from './log.ts'
+import { RemoteError } from './protocol.ts'
+import { LAUNCH, RUNS, SPARES, taskEnvironment } from './settings.ts'
+import { RUN_MARK, VERSION } from './task.ts'
+
+/** Whether an engine's command stands for each process, see LAUNCH. */
+export const isLaunched = LAUNCH.length > 0
+// In milliseconds:
+const QUIET = 20 // without a launch before a spare is refilled: loading one would slow down a burst of launches
+const LONGEST_PAUSE = 30_000 // between two attempts to load a spare, when all of them crash
+const TASK_PROCESS = join(import.meta.dirname, 'task.ts')
+const LAST_LINES = { bytes: 64 * 2 ** 10, lines: 20, characters: 2000 } // of stderr: kept, and quoted
+
+// Node strips the types itself, from 22.18 on; else tsx does. Not `--import tsx`: that runs a second thread for
+// `import`, and takes 450 ms to load a task process, not 200.
+const stripsTypes = 'typescript' in process.features && Boolean(process.features.typescript)
+const TSX = ['--require', fileURLToPath(import.meta.resolve('tsx/cjs')), '--eval', 'require(process.argv[1])']
+const LOADER = stripsTypes ? [] : TSX
+
+/** A process that has no run yet: kept ready, or loading. */
+type Spare = { child: ChildProcess; stderr: string; isReady: boolean }
+
+const spares = new Set<Spare>() // at most one of them is not ready
+let pause = QUIET
+let refillTimer: NodeJS.Timeout | undefined
+let isEnding = false
+let loadedVersion = ''
+
+// ---- Spares
+
+/** From now on processes are kept ready, for the version of the functions that the server has loaded. */
+export function keepSpares(version: string) {
+  loadedVersion = version
+  refill()
+}
+
+/** None is kept any more. */
+export function endSpares() {
+  isEnding = true
+  for (const { child } of spares) child.kill('SIGKILL') // it has nothing to clean up
+}
+
+/**
+ * A spare, or a fresh process; no other call can have taken it, as one is answered after the other. What it says goes
+ * to the file `stderr`. Throws a RemoteError.
+ */
+export async function startProcess(id: string): Promise<Spare> {
+  try {
+    const spare = takeSpare() ?? startTask(id)
+    const { child } = spare
+    if (!child.pid) throw (await once(child, 'error'))[0] // no such binary, no descriptors: then there is no `exit`
+    return spare
+  } catch (error) {
+    const launcher = isLaunched ? ` by LAUNCH=${LAUNCH.join(' ')}` : ''
+    throw new RemoteError('failed', `cannot start a process${launcher}: ${(error as Error).message}`)
+  }
+}
+
+/** One that is still loading will do: it is ready sooner than a new one, and two would slow each other down. */
+function takeSpare(): Spare | undefined {
+  refillSoon()
+  const [spare] = spares
+  if (!spare) return undefined
+  spares.delete(spare)
+  spare.child.removeAllListeners('exit').removeAllListeners('message')
+  return spare
+}
+
+// Refilled one at a time, and not in the middle of a burst of launches, which the loading would slow down.
+function refillSoon() {
+  clearTimeout(refillTimer)
+  refillTimer = setTimeout(attempt, pause, 'start a spare', refill)
+}
+
+function refill() {
+  const isLoading = [...spares].some(({ isReady }) => !isReady)
+  if (isEnding || isLoading || spares.size >= SPARES) return
+  const spare = startTask()
+  const { child } = spare
+  spares.add(spare)
+  child.once('message', () => {
+    spare.isReady = true
+    pause = QUIET
+    attempt('start a spare', refill)
+  })
+  child.once(child.pid ? 'exit' : 'error', () => { // what could not be forked does not exit
+    spares.delete(spare)
+    rmSync(spare.stderr, { force: true })
+    pause = Math.min(2 * pause, LONGEST_PAUSE) // when all of them crash: a pause that grows, not a fork storm
+    refillSoon()
+  })
+}
+
+/**
+ * Starts a task process. It gets the id of its run over IPC, when it has one; below a launcher there is no such
+ * channel, and the id is its last argument.
+ */
+function startTask(id = ''): Spare {
+  const [command, ...args] = [...LAUNCH, process.execPath, ...LOADER, TASK_PROCESS, ...isLaunched ? [id] : []]
+  const env = { ...taskEnvironment(), [VERSION]: loadedVersion, [RUN_MARK]: isLaunched ? id : undefined }
+  // A file and not a pipe: that would end with this server, and a task that says something then with it.
+  const stderr = join(RUNS, `task.${randomUUID()}.stderr`) // no run's id has a point
+  const file = openSync(stderr, 'ax', 0o600)
+  try {
+    // `detached`: a process group of its own: the run can be killed with all that it started, and a Ctrl-C in the
+    // terminal reaches the workers server alone, which then asks the runs to end.
+    const stdio: StdioOptions = ['ignore', 'inherit', file, isLaunched ? 'ignore' : 'ipc']
+    const child = spawn(command!, args, { detached: true, env, stdio })
+    // It could not be forked, see startProcess and refill. Without a listener that would end this process.
+    child.on('error', () => rmSync(stderr, { force: true }))
+    return { child, stderr, isReady: false }
+  } catch (error) {
+    rmSync(stderr)
+    throw error
+  } finally {
+    closeSync(file)
+  }
+}
+
+// ---- What it says on stderr
+
+/** The last lines that the process of a run, or its launcher, has said on stderr. */
+export function lastErrors(id: string): string {
+  const path = stderrPath(id)
+  if (!existsSync(path)) return ''
+  const lines = String(readEnd(path, LAST_LINES.bytes)).trimEnd().split('\n').slice(-LAST_LINES.lines)
+  return lines.join('\n').slice(-LAST_LINES.characters)
+}
+
+/** Bounds what the processes of these runs have said on stderr: only the end is kept. */
+export function trimErrors(ids: string[]) {
+  for (const path of ids.map(stderrPath)) {
+    const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0
+    if (size < 4 * LAST_LINES.bytes) continue
+    writeFileSync(path, readEnd(path, LAST_LINES.bytes)) // it was opened to append: what comes next stands after this
+  }
+}
+
+// Not the whole file, which may be larger than what can be read at once: nobody trims it while there is no server.
+function readEnd(path: string, most: number): Buffer {
+  const file = openSync(path, 'r')
+  try {
+    const { size } = fstatSync(file)
+    const bytes = Buffer.alloc(Math.min(size, most))
+    return bytes.subarray(0, readSync(file, bytes, 0, bytes.length, size - bytes.length))
+  } finally {
+    closeSync(file)
+  }
+}
+
+// ---- Whose a process is
+
+/**
+ * Whether a process has one of these files open. Its id, or that of its group, says nothing about who it is: it may
+ * have come round again, and be somebody else's.
+ */
+export function hasOpen(pid: number, paths: string[]): boolean {
+  if (!Number.isSafeInteger(pid) || pid <= 1) return false
+  const own = paths.map(path => statSync(path, { throwIfNoEntry: false }))
+  try {
+    if (!readFileSync(`/proc/${pid}/cmdline`).length) return false // a zombie: its parent has died
+    return readdirSync(`/proc/${pid}/fd`).some(file => {
+      const open = statSync(`/proc/${pid}/fd/${file}`, { throwIfNoEntry: false }) // it may be closed by now
+      return open && own.some(path => path?.ino === open.ino && path.dev === open.dev)
+    })
+  } catch {
+    return false // no such process, or another user's
+  }
+}
+
+/**
+ * Ends the processes whose environment has the mark of such a run: what its process has started, and left, in its own
+ * process group or not. Again, until none is found: one may have started another meanwhile. (Those without the mark it
+ * cannot see: `env -i`, sudo, containers, other machines.)
+ */
+export function endProcesses(isToEnd: (id: string) => boolean) {
+  for (let round = 0; round < 20; round++) {
+    const pids = readdirSync('/proc').filter(name => /^\d+$/.test(name)).map(Number)
+    const left = pids.filter(pid => pid !== process.pid && isMarked(pid))
+    if (!left.length) return
+    for (const pid of left) sendSignal(pid, 'SIGKILL')
+  }
+
+  function isMarked(pid: number): boolean {
+    try {
+      const environment = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0')
+      const mark = environment.find(variable => variable.startsWith(`${RUN_MARK}=`))
+      return mark !== undefined && environment.includes(`RUNS=${RUNS}`) && isToEnd(mark.slice(RUN_MARK.length + 1))
+    } catch {
+      return false // it has ended, or is another user's
+    }
+  }
+}
+
+/** A negative id means the process group. That nobody is there any more is no error. */
+export function sendSignal(pid: number, signal: NodeJS.Signals) {
+  try {
+    process.kill(pid, signal)
+  } catch {}
+}
+
+/** For what is no reason to end when it fails. */
+export function attempt(what: string, act: () => void) {
+  try {
+    act()
+  } catch (error) {
+    console.error(`cannot ${what}: ${(error as Error).message}`)
+  }
+}

@@ -1,0 +1,128 @@
+// All that the page knows about single functions. Any other function has a form, a result and findings, too, made
+// from what the server and the log say; these have better words for them. One of your own may stand here, and need not.
+
+import { toNumber, toText } from './entries.js'
+import { count, counted } from './words.js'
+
+/** @typedef {import('./entries.js').Fields} Fields */
+/** @typedef {import('./run-state.js').Run} Run */
+/** One control of a form; `accept`: the files that it takes.
+ * @typedef {{ label?: string, preset?: string, accept?: string, choices?: [words: string, value: unknown][] }} Field */
+/** The result in figures, in place of all that was returned; `waiting`: the note before there is one.
+ * @typedef {{ figures: (result: Fields | undefined, run: Run) => [name: string, figure: string][],
+ *   note: (result: Fields) => string, waiting: string }} Summary */
+/**
+ * @typedef {object} Known
+ * @property {string} heading of its form
+ * @property {string} about
+ * @property {string} button
+ * @property {Record<string, Field>} fields by the name of the parameter; one that is missing here has the usual control
+ * @property {{ file: string, words: string }} [sample] a file of the page to try it with
+ * @property {string[]} [filled] parameters without a control
+ * @property {(values: Fields) => { values: Fields, callId: string }} [complete] what is called with what the form holds
+ * @property {(args: unknown[]) => string} [title] of a run
+ * @property {Summary} [summary]
+ * @property {string} [download] words for the file that it produces
+ * @property {string} [findings] heading of the warnings and errors that say where they were found
+ * @property {string} [noFindings]
+ * @property {(result: Fields) => { warning?: unknown, error?: unknown }} [counted] with those that are not in the log
+ * @property {(args: unknown[]) => string} [source] the text in which they were found
+ */
+
+/** @type {[words: string, value: unknown][]} */
+const DELIMITERS = [
+  ['found from the first line', {}],
+  ['comma', { delimiter: ',' }], ['semicolon', { delimiter: ';' }], ['tab', { delimiter: '\t' }],
+]
+
+const SOURCE = `type Runner = { name: string, laps: number }
+
+const runners: Runner[] = [
+  { name: 'Ada', laps: 12 },
+  { name: 'Emil', laps: 'eight' },
+]
+
+for (const runner of runners) {
+  runner.lap += 1
+}`
+
+/** @type {Record<string, Known>} */
+const known = {
+  importCsv: {
+    heading: 'Import a CSV file',
+    about: 'Every row is checked. The lines that cannot be imported are named, the rest go in.',
+    button: 'Import',
+    fields: {
+      file: { accept: '.csv,.tsv,.txt,text/csv,text/tab-separated-values' },
+      options: { label: 'Delimiter', choices: DELIMITERS },
+    },
+    sample: { file: 'sample.csv', words: 'Try the sample file' },
+    filled: ['name'],
+    // A file that is being imported is not imported a second time meanwhile.
+    complete: values => {
+      const { name, size, lastModified } = /** @type {File} */ (values['file'])
+      return { values: { ...values, name }, callId: `${name.slice(-150)} ${size} ${lastModified}` }
+    },
+    title: ([, , name]) => toText(name) || 'CSV file',
+    summary: {
+      figures: (result, run) => [
+        ['Rows imported', figure(result?.['rows'])],
+        ['Rejected lines', figure(result?.['rejected'], run.findings.length)],
+        ['Columns', Array.isArray(result?.['columns']) ? count(result['columns'].length) : '–'],
+      ],
+      note: ({ columns }) => (Array.isArray(columns) ? columns.map(toText).join(', ') : ''),
+      waiting: 'The rows can be downloaded when the import has ended.',
+    },
+    download: 'Download the rows',
+    findings: 'Rejected lines',
+    noFindings: 'None: every line went in.',
+    counted: ({ rejected }) => ({ warning: rejected }),
+  },
+  compile: {
+    heading: 'Compile TypeScript',
+    about: 'Checked by the compiler, never run. Each problem is shown beside its line.',
+    button: 'Compile',
+    fields: { source: { label: 'Source', preset: SOURCE } },
+    title: ([source]) => `compile ${counted(toText(source).split('\n').length, 'line')}`,
+    summary: {
+      figures: (result, run) => [
+        ['Errors', figure(result?.['errors'], run.count('error'))],
+        ['Warnings', figure(result?.['warnings'], run.count('warning'))],
+      ],
+      note: ({ errors }) => (errors ? 'Choose a problem to see its line.' : 'It compiles.'),
+      waiting: 'The compiler is at work.',
+    },
+    findings: 'Problems',
+    noFindings: 'None.',
+    counted: ({ errors, warnings }) => ({ error: errors, warning: warnings }),
+    source: ([source]) => toText(source),
+  },
+  process: {
+    heading: 'Just count',
+    about: 'A task that says at each step that it is still there. Good for watching, and for cancelling.',
+    button: 'Start',
+    fields: {
+      steps: { label: 'Steps', preset: '100' },
+      delay: { label: 'Pause between steps, milliseconds', preset: '100' },
+    },
+  },
+}
+
+/** @param {string} method */
+export const knownFunction = method => (Object.hasOwn(known, method) ? known[method] : undefined)
+
+/** Those that are known come first, in the order in which they stand here. @param {string} method */
+export const rankOf = method => (knownFunction(method) ? Object.keys(known).indexOf(method) : 99)
+
+/** Which function a file is for that is dropped on the page, and what else it is called with.
+ * @type {{ method: string, values: Fields }} */
+export const FOR_DROPPED_FILES = { method: 'importCsv', values: { options: {} } }
+
+const MOST_REPORTS = 1000 // that importCsv and compile make entries of; the others they only count
+
+/** @param {unknown} final @param {number} [soFar] */
+function figure(final, soFar) {
+  const shown = toNumber(final) ?? soFar
+  if (shown === undefined) return '–'
+  return count(shown) + (final === undefined && shown >= MOST_REPORTS ? ' or more' : '')
+}

@@ -1,0 +1,162 @@
+// A run's log as the page holds it: chunks, each with the position at which it stands in the log. Memory is bounded:
+// chunks that have not been looked at for long are let go, and when someone scrolls back to them they are read from
+// the log again. Only one byte an entry, its level, is kept of all.
+
+import { redraw } from './draw.js'
+import { LEVELS, levelOf } from './entries.js'
+
+/** @typedef {import('./entries.js').Entry} Entry */
+/** @typedef {{ position: number, next: number, first: number, count: number, entries: Entry[] | undefined,
+ *   loading: Promise<void> | undefined }} Chunk `first`: the number of its first entry */
+
+const CHUNK = 256 * 1024 // bytes; also what one look back reads
+/** places along the whole log, each with the levels that stand there */
+export const MOST_MARKS = 500
+const KEEP = 16 * 1024 * 1024 // bytes of log kept as entries; in memory they are about four times that
+
+export class LogStore {
+  /** entries */
+  count = 0
+  /** the position at which the log ends, so far as it has come */
+  end = 0
+  kept = 0
+  /** how many entries of each level */
+  counts = LEVELS.map(() => 0)
+  levels = new Uint8Array(1024)
+  /** which of warning and error occur among so many entries: one bit for each level */
+  marks = new Uint8Array(MOST_MARKS)
+  markSize = 1
+  /** @type {Chunk[]} */
+  chunks = []
+  /** those with their entries, the longest unused first @type {Set<Chunk>} */
+  held = new Set()
+
+  constructor(/** @type {string} */ id) {
+    this.id = id
+  }
+
+  /** @param {Entry[]} entries @param {number} next */
+  append(entries, next) {
+    this.#index(entries)
+    const last = this.chunks.at(-1)
+    if (last?.entries && last.next - last.position < CHUNK) {
+      for (const entry of entries) last.entries.push(entry)
+      last.count += entries.length
+      last.next = next
+    } else {
+      const { length } = entries
+      this.chunks.push({ position: this.end, next, first: this.count, count: length, entries, loading: undefined })
+    }
+    this.count += entries.length
+    this.kept += next - this.end
+    this.end = next
+    this.#use(this.chunks[this.chunks.length - 1])
+    this.keepTo(KEEP)
+  }
+
+  /** The entry, or undefined while it is being read again. @param {number} n @returns {Entry | undefined} */
+  get(n) {
+    const chunk = this.chunkOf(n)
+    if (!chunk?.entries) {
+      if (chunk) this.load(chunk)
+      return
+    }
+    this.#use(chunk)
+    return chunk.entries[n - chunk.first]
+  }
+
+  /** The entry, after it was read again where it has to be. @param {number} n */
+  async fetch(n) {
+    const chunk = this.chunkOf(n)
+    if (chunk && !chunk.entries) await this.load(chunk)
+    return this.get(n)
+  }
+
+  chunkOf(/** @type {number} */ n) {
+    let low = 0
+    let high = this.chunks.length - 1
+    while (low < high) {
+      const middle = (low + high + 1) >> 1
+      if ((this.chunks[middle]?.first ?? 0) <= n) low = middle
+      else high = middle - 1
+    }
+    return n < this.count ? this.chunks[low] : undefined
+  }
+
+  /** Redraws when it has arrived. @param {Chunk} chunk */
+  load(chunk) {
+    return (chunk.loading ??= this.#readAgain(chunk))
+  }
+
+  async #readAgain(/** @type {Chunk} */ chunk) {
+    try {
+      chunk.entries = await readLog(this.id, chunk)
+      this.kept += chunk.next - chunk.position
+      this.#use(chunk)
+      this.keepTo(KEEP)
+      chunk.loading = undefined
+    } catch {
+      setTimeout(() => { chunk.loading = undefined; redraw() }, 1000) // not at once again: the server may be down
+    }
+    redraw()
+  }
+
+  keepTo(/** @type {number} */ bytes) {
+    for (const chunk of this.held) {
+      if (this.kept <= bytes) return
+      if (chunk === this.chunks.at(-1)) continue // it still grows
+      chunk.entries = undefined
+      this.kept -= chunk.next - chunk.position
+      this.held.delete(chunk)
+    }
+  }
+
+  #use(/** @type {Chunk | undefined} */ chunk) {
+    if (!chunk) return
+    this.held.delete(chunk)
+    this.held.add(chunk)
+  }
+
+  #index(/** @type {Entry[]} */ entries) {
+    if (this.count + entries.length > this.levels.length) {
+      const levels = new Uint8Array(2 * (this.count + entries.length))
+      levels.set(this.levels)
+      this.levels = levels
+    }
+    let n = this.count
+    for (const entry of entries) {
+      const level = levelOf(entry)
+      this.levels[n++] = level
+      this.counts[level] = (this.counts[level] ?? 0) + 1
+      if (entry.type === 'warning' || entry.type === 'error') this.#mark(n - 1, level)
+    }
+  }
+
+  /** @param {number} n @param {number} level */
+  #mark(n, level) {
+    for (; n >= MOST_MARKS * this.markSize; this.markSize *= 2) { // two places become one
+      this.marks.forEach((mark, at) => {
+        this.marks[at] = 0
+        this.marks[at >> 1] = (this.marks[at >> 1] ?? 0) | mark
+      })
+    }
+    const place = Math.floor(n / this.markSize)
+    this.marks[place] = (this.marks[place] ?? 0) | 1 << level
+  }
+}
+
+/** A catch-up read gives a part of the log, which may end before the chunk or behind it.
+ * @param {string} id @param {Chunk} chunk @returns {Promise<Entry[]>} */
+async function readLog(id, { position, count }) {
+  /** @type {Entry[]} */
+  let entries = []
+  for (let next = String(position); entries.length < count; ) {
+    const answer = await fetch(`tasks/${id}/log?offset=${next}`)
+    if (!answer.ok) throw new Error(`log of ${id}: status ${answer.status}`)
+    const part = await answer.json()
+    if (!part.length) throw new Error(`log of ${id} ends early`)
+    entries = entries.concat(part)
+    next = answer.headers.get('stream-next-offset') ?? ''
+  }
+  return entries.slice(0, count)
+}

@@ -1,0 +1,328 @@
+// The log of the run in view: which of its entries are shown (levels, search), the list of them, and the one that was
+// chosen, in full.
+
+import { calmPicture, element, make, partsOf, picture, redraw, set, setLink, setText } from './draw.js'
+import { contains, cut, describe, fullText, LEVELS, toText } from './entries.js'
+import { VirtualList } from './virtual-list.js'
+import { clock, count, counted } from './words.js'
+
+/** @typedef {import('./entries.js').Entry} Entry */
+/** @typedef {import('./run-state.js').Run} Run */
+
+const SCAN = 8 // milliseconds of filtering within one frame
+const LONGEST_TEXT = 100_000 // characters of one entry shown in full, or copied
+const COPIED = 20_000 // entries
+
+const list = new VirtualList(element('log-list', HTMLElement), { fill, choose })
+const search = element('search', HTMLInputElement)
+const box = element('entry', HTMLElement)
+const toEnd = element('to-end', HTMLButtonElement)
+const times = element('times', HTMLButtonElement)
+const body = element('log', HTMLElement)
+const hits = element('hits', HTMLElement)
+const download = element('download', HTMLAnchorElement)
+/** the levels that can be left out; a beginning and an end are always shown
+ * @type {Map<Entry['type'], HTMLButtonElement>} */
+const chips = new Map(LEVELS.filter(level => !['start', 'done'].includes(level)).map(level => [level, makeChip(level)]))
+
+/** @type {Run | undefined} */
+let run
+let wanted = LEVELS.map(level => level !== 'progress') // the bar shows these; in the log they are noise
+/** @type {RegExp | undefined} */
+let query
+/** the numbers of the entries shown, ascending, so far as they have been scanned */
+let shown = new Int32Array(1024)
+let shownCount = 0
+let scanned = 0
+let chosen = -1
+let wantedLine = -1
+/** @type {Entry | undefined} the entry that is shown in full */
+let drawn
+
+/** @param {Run | undefined} next @param {number} [line] to go to when it has arrived, from 1 */
+export function showLog(next, line = 0) {
+  run = next
+  chosen = -1
+  wantedLine = line - 1
+  clearSearch()
+  wanted = LEVELS.map((level, at) => level !== 'progress' || at === wantedLine)
+  list.following = wantedLine < 0
+  list.top = 0
+  refilter()
+}
+
+picture(() => {
+  if (!run) return
+  scan(run)
+  if (wantedLine >= 0 && wantedLine < run.store.count) revealEntry(wantedLine)
+  list.selected = chosen < 0 ? -1 : rowOf(chosen)
+  list.draw(shownCount)
+  drawChoice(run)
+})
+
+calmPicture(() => run && drawHead(run))
+
+function drawHead(/** @type {Run} */ run) {
+  chips.forEach((chip, type) => {
+    const level = LEVELS.indexOf(type)
+    const of = run.store.counts[level] ?? 0
+    setText(/** @type {Element} */ (chip.lastElementChild), count(of))
+    set(chip, 'ariaPressed', String(wanted[level]))
+    set(chip.dataset, 'empty', String(of === 0))
+  })
+  const all = run.store.count
+  const entries = counted(all, 'entry', 'entries')
+  const part = `${count(shownCount)} of ${entries}` + (scanned < all ? `, searched ${count(scanned)}` : '')
+  setText(element('log-count', HTMLElement), all === 0 ? '' : shownCount === all ? entries : part)
+  const reading = run.read < 1 ? `Reading its log, ${Math.floor(run.read * 100)} %` : ''
+  setText(element('log-note', HTMLElement), run.note || (run.ended ? reading : ''))
+  setLink(download, run.start ? `tasks/${run.id}/log.ndjson` : undefined)
+  const empty = element('log-empty', HTMLElement)
+  set(empty, 'hidden', shownCount > 0)
+  setText(empty, all === 0 ? 'Nothing yet.' : scanned < all ? 'Searching …' : 'No entry matches.')
+  const below = Math.round(shownCount - list.top - list.inSight)
+  set(toEnd, 'hidden', list.following || below < 1)
+  setText(toEnd, `↓ To the end (${count(Math.max(0, below))} below)`)
+  set(element('next-warning', HTMLButtonElement), 'disabled', !warningsIn(run))
+  set(hits, 'hidden', query === undefined)
+  const at = list.selected >= 0 ? `${count(list.selected + 1)} of ` : ''
+  setText(element('hit-count', HTMLElement), at + counted(shownCount, 'hit') + (scanned < all ? ' so far' : ''))
+}
+
+/** Goes on where it stopped, a few milliseconds each frame. @param {Run} run */
+function scan({ store }) {
+  const until = performance.now() + SCAN
+  while (scanned < store.count) {
+    const chunk = store.chunkOf(scanned)
+    if (!chunk) return
+    if (query && !chunk.entries) return void store.load(chunk) // redraws when it is there
+    const end = chunk.first + chunk.count
+    for (; scanned < end; scanned++) {
+      const isWanted = wanted[store.levels[scanned] ?? 0]
+      if (isWanted && (!query || matches(chunk.entries?.[scanned - chunk.first], query))) show(scanned)
+    }
+    if (performance.now() > until) return redraw()
+  }
+}
+
+function show(/** @type {number} */ n) {
+  if (shownCount === shown.length) {
+    const longer = new Int32Array(2 * shown.length)
+    longer.set(shown)
+    shown = longer
+  }
+  shown[shownCount++] = n
+}
+
+/** @param {Entry | undefined} entry @param {RegExp} query */
+const matches = (entry, query) => entry !== undefined && contains(entry, query)
+
+function clearSearch() {
+  search.value = ''
+  query = undefined
+}
+
+/** From the chosen one, or from the upper edge; round the end to the beginning. @param {1 | -1} step */
+function jumpToHit(step) {
+  if (run && !shownCount) scan(run) // pressed before the first frame of the search
+  if (!shownCount) return
+  const from = list.selected >= 0 ? list.selected + step : step > 0 ? Math.floor(list.top) : shownCount - 1
+  list.select((from + shownCount) % shownCount)
+}
+
+function refilter() {
+  scanned = shownCount = 0
+  list.stale = true
+  if (chosen >= 0 && !query && run) { // what was chosen stays in sight
+    scan(run)
+    list.reveal(rowOf(chosen))
+  }
+  redraw()
+}
+
+/** What a task calls it, if that is a word. @param {Entry} entry */
+const levelText = ({ type }) => toText(type).slice(0, 20)
+
+/** The row that shows entry n, or -1. @param {number} n */
+function rowOf(n) {
+  const row = rowFrom(n)
+  return shown[row] === n && row < shownCount ? row : -1
+}
+
+/** The first row at entry n or after it. @param {number} n */
+function rowFrom(n) {
+  let low = 0
+  let high = shownCount
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if ((shown[middle] ?? 0) < n) low = middle + 1
+    else high = middle
+  }
+  return low
+}
+
+/** @param {HTMLElement} row @param {number} at */
+function fill(row, at) {
+  const n = shown[at] ?? 0
+  const entry = run?.store.get(n)
+  if (!row.firstChild) {
+    row.append(make('span', 'n'), make('time'), make('span', 'level'), make('span', 'text'))
+    set(/** @type {HTMLElement} */ (row.lastElementChild), 'dir', 'auto')
+  }
+  const [number, time, level, text] = partsOf(row)
+  setText(number, String(n + 1))
+  const type = entry ? levelText(entry) : ''
+  set(row.dataset, 'level', type)
+  setText(level, type)
+  setText(time, entry ? clock(entry.time) : '')
+  if (entry) writeMarked(text, describe(entry).replaceAll('\n', '↵'))
+  else setText(text, '…')
+  return entry !== undefined
+}
+
+/** With what was searched for marked. @param {Element} target @param {string} text */
+function writeMarked(target, text) {
+  const hit = query?.exec(text)
+  if (!hit) return setText(target, text)
+  const end = hit.index + hit[0].length
+  target.replaceChildren(text.slice(0, hit.index), make('mark', '', hit[0]), text.slice(end))
+}
+
+function choose(/** @type {number} */ row) {
+  chosen = shown[row] ?? -1
+  redraw()
+}
+
+/** Shows entry n, also when the filter would not. @param {number} n */
+export function revealEntry(n) {
+  wantedLine = -1
+  chosen = n
+  const level = run?.store.levels[n] ?? 0
+  if (!wanted[level] || query) {
+    wanted[level] = true
+    clearSearch()
+    refilter()
+  }
+  list.reveal(rowFrom(n))
+}
+
+function drawChoice(/** @type {Run} */ { store }) {
+  const entry = chosen < 0 ? undefined : store.get(chosen)
+  const opened = box.hidden && entry
+  set(box, 'hidden', !entry)
+  if (!entry || entry === drawn && !opened) return
+  drawn = entry
+  setText(element('entry-title', HTMLElement), `Entry ${count(chosen + 1)}, ${levelText(entry)}, ${clock(entry.time)}`)
+  setText(element('entry-text', HTMLElement), cut(fullText(entry), LONGEST_TEXT))
+  if (opened) box.scrollIntoView({ block: 'nearest' })
+}
+
+const warningsIn = (/** @type {Run} */ run) => run.count('warning') + run.count('error') > 0
+
+/** From the chosen entry, or from the upper edge; round the end to the beginning. @param {1 | -1} step */
+function jumpToWarning(step) {
+  if (!run || !warningsIn(run)) return
+  const { count, levels } = run.store
+  const from = chosen >= 0 ? chosen : step > 0 ? -1 : count
+  for (let i = 1; i <= count; i++) {
+    const n = (((from + step * i) % count) + count) % count
+    const level = LEVELS[levels[n] ?? 0]
+    if (level === 'warning' || level === 'error') return revealEntry(n)
+  }
+}
+
+function makeChip(/** @type {Entry['type']} */ type) {
+  const level = LEVELS.indexOf(type)
+  const chip = make('button', 'chip')
+  chip.type = 'button'
+  chip.dataset.level = type
+  chip.append(make('span', 'level', type), make('span', 'of'))
+  chip.addEventListener('click', () => { wanted[level] = !wanted[level]; refilter() })
+  element('levels', HTMLElement).append(chip)
+  return chip
+}
+
+/** @param {HTMLButtonElement} button @param {() => string | Promise<string>} text */
+export function copies(button, text) {
+  const words = button.textContent ?? ''
+  button.addEventListener('click', async () => {
+    // missing where the page comes over plain HTTP from another machine
+    const copied = await navigator.clipboard?.writeText(await text()).then(() => true, () => false)
+    button.textContent = copied ? 'Copied' : 'Not allowed here'
+    setTimeout(() => { button.textContent = words }, 1500)
+  })
+}
+
+const address = (/** @type {number} */ line) => new URL(`?run=${run?.id}&line=${line}`, location.href).href
+
+copies(element('entry-copy', HTMLButtonElement), () => element('entry-text', HTMLElement).textContent ?? '')
+copies(element('entry-link', HTMLButtonElement), () => address(chosen + 1))
+copies(element('copy-log', HTMLButtonElement), async () => {
+  const from = run
+  const all = shownCount
+  const lines = []
+  for (const n of shown.slice(Math.max(0, all - COPIED), all)) {
+    const entry = await from?.store.fetch(n)
+    if (entry) lines.push(`${clock(entry.time)} ${levelText(entry).padEnd(8)} ${describe(entry)}`)
+  }
+  const copied = `Copied ${count(lines.length)} of ${count(all)} entries, the last ones. “Whole log” has all.`
+  if (from && lines.length < all) from.note = copied
+  redraw()
+  return lines.join('\n')
+})
+element('entry-close', HTMLButtonElement).addEventListener('click', closeEntry)
+element('next-warning', HTMLButtonElement).addEventListener('click', () => jumpToWarning(1))
+toEnd.addEventListener('click', () => {
+  list.following = true
+  list.box.focus()
+  redraw()
+})
+search.addEventListener('input', () => {
+  // as it is written, and without a look at upper and lower case
+  query = search.value ? new RegExp(search.value.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&'), 'iu') : undefined
+  refilter()
+})
+search.addEventListener('keydown', ({ key, shiftKey }) => {
+  if (key === 'Escape') {
+    clearSearch()
+    refilter()
+    list.box.focus()
+  }
+  if (key === 'Enter') jumpToHit(shiftKey ? -1 : 1)
+  if (key === 'ArrowDown') list.box.focus()
+})
+element('next-hit', HTMLButtonElement).addEventListener('click', () => jumpToHit(1))
+element('previous-hit', HTMLButtonElement).addEventListener('click', () => jumpToHit(-1))
+// The browser's own search would find only the rows in sight. Pressed a second time, it is the browser's all the same.
+addEventListener('keydown', press => {
+  if (!run || press.key !== 'f' || !(press.ctrlKey || press.metaKey) || press.shiftKey || press.altKey) return
+  if (document.activeElement === search) return
+  press.preventDefault()
+  search.focus()
+  search.select()
+})
+times.addEventListener('click', () => {
+  const on = body.toggleAttribute('data-times')
+  times.setAttribute('aria-pressed', String(on))
+})
+list.box.addEventListener('keydown', key => {
+  if (key.ctrlKey || key.metaKey || key.altKey) return
+  /** @type {Record<string, () => void>} */
+  const keys = {
+    w: () => jumpToWarning(1),
+    W: () => jumpToWarning(-1),
+    '/': () => search.focus(),
+    Escape: closeEntry,
+    t: () => times.click(),
+  }
+  const does = keys[key.key]
+  if (!does) return
+  key.preventDefault()
+  does()
+})
+
+function closeEntry() {
+  if (box.contains(document.activeElement)) list.box.focus() // what is hidden loses the focus
+  chosen = -1
+  redraw()
+}

@@ -1,0 +1,175 @@
+// What came out of a run, and what it found on the way. Warnings and errors that say where they were found are listed
+// beside the log; with the source in which that is, if it is known. functions.js has better words for some functions.
+
+import { calmPicture, element, make, partsOf, redraw, set, setLink, setText } from './draw.js'
+import { cut, placeOf, toText } from './entries.js'
+import { inView } from './followed-runs.js'
+import { knownFunction } from './functions.js'
+import { revealEntry } from './log-view.js'
+import { VirtualList } from './virtual-list.js'
+import { count } from './words.js'
+
+/** @typedef {import('./run-state.js').Run} Run */
+/** @typedef {import('./run-state.js').Finding} Finding */
+
+const LONGEST_RESULT = 20_000 // characters
+const STACK = 5 // lines of it: the first ones tell
+
+const work = element('work', HTMLElement)
+const tiles = element('tiles', HTMLElement)
+const text = element('result-text', HTMLElement)
+const note = element('result-note', HTMLElement)
+const file = element('file', HTMLAnchorElement)
+const failure = element('failure', HTMLElement)
+const source = element('source', HTMLElement)
+const findings = element('findings', HTMLElement)
+const sourceList = new VirtualList(element('source-lines', HTMLElement), { fill: fillSource, choose: chooseSource })
+const findingList = new VirtualList(element('findings-list', HTMLElement), { fill: fillFinding, choose: chooseFinding })
+
+/** what is drawn: the one in view @type {Run} */
+let run
+/** what the page knows of its function @type {import('./functions.js').Known | undefined} */
+let known
+/** @type {string[]} */
+let lines = []
+/** the worst level found in each line of the source @type {Map<number, string>} */
+let marks = new Map()
+let marked = 0
+
+export function showResult(/** @type {Run | undefined} */ next) {
+  if (next) run = next
+  lines = []
+  marks = new Map()
+  marked = 0
+  for (const list of [sourceList, findingList]) Object.assign(list, { selected: -1, top: 0, stale: true })
+}
+
+calmPicture(() => {
+  if (!inView) return
+  known = knownFunction(run.method)
+  drawTiles(known?.summary?.figures(run.result, run) ?? [])
+  drawFile()
+  drawFailure()
+  drawWords()
+  drawSource(known?.source?.(run.args))
+  drawFindings()
+})
+
+function drawFile() {
+  const name = toText(run.result?.['file'])
+  const isProduced = name.startsWith(`${run.id}.`) // any other that it may have named cannot be had
+  setText(file, known?.download ?? 'Download the file')
+  set(file, 'hidden', !isProduced && !known?.download) // from the beginning, so that nothing moves when it can be used
+  setLink(file, isProduced ? `files/${encodeURIComponent(name)}` : undefined)
+}
+
+// What went wrong stands where the result would, with its causes and the place.
+function drawFailure() {
+  const { done, error } = run
+  const isFailed = done?.outcome === 'error' || done?.outcome === 'died'
+  set(failure, 'hidden', !isFailed)
+  setText(element('result-title', HTMLElement), isFailed ? 'What went wrong' : 'Result')
+  if (!isFailed) return
+  const { msg, code } = error ?? {} // its causes are in its message
+  const words = toText(msg) || done.reason || 'It did not say what.'
+  const isCoded = code !== undefined && !words.includes(toText(code))
+  setText(element('failure-words', HTMLElement), isCoded ? `${words} (${toText(code)})` : words)
+  const stack = toText(error?.['stack']).split('\n').map(line => line.trim()).filter(line => line.startsWith('at '))
+  setText(element('failure-stack', HTMLElement), stack.slice(0, STACK).join('\n'))
+}
+
+function drawWords() {
+  const { done, ended, result } = run
+  const summary = known?.summary
+  const none = done?.outcome === 'ok' ? 'It returned nothing.' : `No result: ${done?.reason || 'see the log'}.`
+  const json = typeof done?.result === 'string' ? done.result : JSON.stringify(done?.result, null, 2) ?? none
+  const waiting = ended ? 'Its log is still being read.' : summary?.waiting ?? 'What it returns is shown here.'
+  set(text, 'hidden', !done || summary !== undefined || !failure.hidden)
+  setText(text, cut(json, LONGEST_RESULT))
+  setText(note, !done ? waiting : !summary || !failure.hidden ? '' : result ? summary.note(result) : none)
+}
+
+function drawTiles(/** @type {[name: string, figure: string][]} */ wanted) {
+  while (tiles.children.length < wanted.length) {
+    const tile = make('div')
+    tile.append(make('dt'), make('dd'))
+    tiles.append(tile)
+  }
+  while (tiles.children.length > wanted.length) tiles.lastElementChild?.remove()
+  wanted.forEach(([name, value], at) => {
+    const [term, figure] = partsOf(tiles.children[at])
+    setText(term, name)
+    setText(figure, value)
+  })
+}
+
+function drawSource(/** @type {string | undefined} */ whole) {
+  set(source, 'hidden', whole === undefined)
+  work.toggleAttribute('data-source', whole !== undefined)
+  if (whole === undefined) return
+  if (!lines.length) lines = whole.split(/\r?\n/)
+  for (; marked < run.findings.length; marked++) mark(run.findings[marked])
+  sourceList.draw(lines.length)
+}
+
+function drawFindings() {
+  const n = run.findings.length
+  const isShown = n > 0 || known?.findings !== undefined
+  set(findings, 'hidden', !isShown)
+  work.toggleAttribute('data-findings', isShown)
+  if (!isShown) return
+  setText(element('findings-title', HTMLElement), known?.findings ?? 'Found on the way')
+  const chosen = run.findings[findingList.selected]
+  const found = known?.counted && run.result ? run.count('warning') + run.count('error') : n
+  const more = found > n ? `The first ${count(n)} of ${count(found)} are named; the rest are counted.` : ''
+  const none = run.done ? known?.noFindings ?? '' : 'None so far.'
+  setText(element('findings-note', HTMLElement), chosen ? toText(chosen.fields['msg']) : n ? more : none)
+  findingList.draw(n)
+}
+
+/** @param {HTMLElement} row @param {number} n */
+function fillFinding(row, n) {
+  const finding = run.findings[n]
+  if (!finding) return
+  if (!row.firstChild) row.append(make('span', 'level'), make('span', 'where'), make('span', 'text'))
+  const [level, where, words] = partsOf(row)
+  const { type, fields } = finding
+  row.dataset.level = type
+  row.title = toText(fields['msg'])
+  setText(level, type)
+  setText(where, placeOf(fields))
+  setText(words, [row.title, toText(fields['code'])].filter(Boolean).join('  '))
+}
+
+function chooseFinding(/** @type {number} */ n) {
+  const finding = run.findings[n]
+  if (!finding) return
+  revealEntry(finding.n)
+  if (source.hidden) return
+  sourceList.selected = finding.line - 1
+  sourceList.reveal(finding.line - 1)
+}
+
+/** @param {HTMLElement} row @param {number} n */
+function fillSource(row, n) {
+  if (!row.firstChild) row.append(make('span', 'n'), make('span', 'text'))
+  const [number, words] = partsOf(row)
+  setText(number, String(n + 1))
+  setText(words, lines[n] ?? '')
+  row.dataset.level = marks.get(n + 1) ?? ''
+}
+
+function chooseSource(/** @type {number} */ n) {
+  const at = run.findings.findIndex(({ line }) => line === n + 1)
+  if (at < 0) return
+  findingList.selected = at
+  findingList.reveal(at)
+}
+
+function mark(/** @type {Finding | undefined} */ finding) {
+  if (!finding) return
+  const { line, type } = finding
+  if (marks.get(line) !== 'error') marks.set(line, type)
+  sourceList.stale = true
+  redraw()
+}

@@ -1,0 +1,58 @@
+// The speed over time, small, under the bar of the run in view: a slow-down that one figure hides.
+
+import { calmPicture, element, set, setText } from './draw.js'
+import { inView } from './followed-runs.js'
+import { amount, compact, elapsed } from './words.js'
+
+/** @typedef {import('./run-state.js').Run} Run */
+
+const [WIDTH, HEIGHT] = [600, 100] // of the drawing, which is stretched to what there is
+const FEWEST = 4 // steps: less is no curve
+const DRAW_PAUSE = 500 // milliseconds between two drawings: in a flood there is more to do
+
+const plot = element('plot', HTMLElement)
+const area = element('plot-area', SVGPathElement)
+const curve = element('plot-curve', SVGPathElement)
+/** 0 to 1, where the pointer is */
+let pointer = -1
+let drawnAt = 0
+/** @type {Run | undefined} */
+let drawn
+
+calmPicture(() => {
+  const run = inView
+  if (!run || (run === drawn && !run.done && performance.now() - drawnAt < DRAW_PAUSE)) return
+  drawn = run
+  drawnAt = performance.now()
+  draw(run)
+})
+
+/** @param {Run} run */
+function draw({ plotted: { pace, unit }, ended }) {
+  const { speeds } = pace
+  const isCurve = speeds.length >= FEWEST
+  set(plot, 'hidden', ended !== undefined && !isCurve)
+  const most = Math.max(...speeds, Number.MIN_VALUE)
+  const points = speeds.map((speed, at) => {
+    return `${(at / (speeds.length - 1) * WIDTH).toFixed(1)} ${((1 - speed / most) * HEIGHT).toFixed(1)}`
+  })
+  curve.setAttribute('d', isCurve ? `M${points.join('L')}` : '')
+  area.setAttribute('d', isCurve ? `M0 ${HEIGHT}L${points.join('L')}L${WIDTH} ${HEIGHT}z` : '')
+  const at = Math.min(speeds.length - 1, Math.floor(pointer * speeds.length))
+  const words = `Speed over time, up to ${amount(most, unit, compact)}/s`
+  const here = `${amount(speeds[at] ?? 0, unit, compact)}/s after ${elapsed((at + 0.5) * pace.step / 1000)}`
+  setText(element('plot-words', HTMLElement), !isCurve ? 'Speed over time' : pointer < 0 ? words : here)
+  set(element('plot-line', SVGElement).style, 'transform', `translateX(${Math.max(0, pointer) * WIDTH}px)`)
+  plot.toggleAttribute('data-pointed', isCurve && pointer >= 0)
+}
+
+function point(/** @type {number} */ at) {
+  pointer = at
+  if (inView) draw(inView)
+}
+
+plot.addEventListener('pointermove', ({ clientX }) => {
+  const { left, width } = plot.getBoundingClientRect()
+  point(Math.max(0, Math.min(0.9999, (clientX - left) / width)))
+})
+plot.addEventListener('pointerleave', () => point(-1))

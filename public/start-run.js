@@ -1,0 +1,150 @@
+// From a call to a running run: upload, call, and what to do when the call is refused. The run is in view from the
+// first moment, and its log is followed before it is called.
+
+import { element, redraw } from './draw.js'
+import { goTo, openRun } from './followed-runs.js'
+import { makeId, request, upload } from './requests.js'
+import { fetchList, listedRun, runningCall } from './runs-list.js'
+
+/** @typedef {import('./run-state.js').Run} Run */
+/** @typedef {import('./run-state.js').Call} Call */
+/** @typedef {import('./requests.js').Refused} Refused */
+
+/** the names under which files have been uploaded @type {WeakMap<File, string>} */
+const uploaded = new WeakMap()
+/** @type {WeakMap<Run, AbortController>} */
+const uploads = new WeakMap()
+
+export function startRun(/** @type {Call} */ call) {
+  const run = openRun(makeId(), call)
+  goTo(`?run=${run.id}`)
+  element('main', HTMLElement).focus({ preventScroll: true }) // the button that had the focus has gone
+  return callFor(run)
+}
+
+/** The same id on every attempt, and no id is ever used twice: a call whose answer was lost can be repeated without
+ * running twice. @param {Run} run */
+async function callFor(run) {
+  run.problem = undefined
+  const args = await uploadFiles(run)
+  if (!args) return
+  if (run.phase !== 'queued') run.phase = 'asking'
+  redraw()
+  const { id, call } = run
+  const answer = await request('POST', 'tasks', { ...call, id, args })
+  if (answer.ok) {
+    for (const arg of call?.args ?? []) if (arg instanceof File) uploaded.delete(arg) // the run uses it up
+    run.phase = 'joining'
+    run.problem = undefined
+    fetchList()
+  } else if (!run.start) await explainRefusal(run, answer)
+  redraw()
+}
+
+/** @param {Run} run @returns {Promise<unknown[] | undefined>} the arguments, or nothing when the upload failed */
+async function uploadFiles(run) {
+  const args = []
+  for (const arg of run.call?.args ?? []) {
+    const name = arg instanceof File ? uploaded.get(arg) ?? await uploadFile(run, arg) : arg
+    if (arg instanceof File && !name) return
+    args.push(name)
+  }
+  return args
+}
+
+/** @param {Run} run @param {File} file @returns {Promise<string | undefined>} */
+async function uploadFile(run, file) {
+  const stop = new AbortController()
+  uploads.set(run, stop)
+  run.phase = 'uploading'
+  redraw()
+  const answer = await upload(file, stop.signal, (current, total) => {
+    run.progress = { current, total, unit: 'bytes' }
+    redraw()
+  })
+  run.progress = undefined
+  if (answer.ok) {
+    uploaded.set(file, answer.data.file)
+    return answer.data.file
+  }
+  run.phase = 'refused'
+  const retry = () => callFor(run)
+  run.problem = stop.signal.aborted
+    ? { kind: 'quiet', text: 'The upload was stopped.', retry }
+    : { kind: 'error', text: `The file could not be uploaded: ${reasons(answer)}`, retry }
+  redraw()
+}
+
+const NO_ANSWER = 'The web server did not answer. The call may have arrived all the same: this page follows the run, '
+  + 'and shows it if so. Trying again is safe, it cannot run twice.'
+const NO_WORKERS = 'The workers server does not answer, so nothing was started. Is it running?'
+
+/** @param {Run} run @param {Refused} answer */
+async function explainRefusal(run, answer) {
+  const retry = () => callFor(run)
+  const why = reasons(answer)
+  if (answer.status === 503) return run.phase === 'queued' ? waitForPlace(run, answer) : offerToWait(run, answer)
+  run.phase = answer.status === 0 ? 'unsure' : 'refused'
+  if (answer.status === 0) run.problem = { kind: 'error', retry, text: NO_ANSWER }
+  else if (answer.status === 504) run.problem = { kind: 'error', retry, text: NO_WORKERS }
+  else if (answer.status === 409) await pointToOther(run, why)
+  else run.problem = { kind: 'error', text: `Refused: ${why}` }
+}
+
+/** @param {Run} run @param {Refused} answer */
+function offerToWait(run, answer) {
+  run.phase = 'refused'
+  run.problem = {
+    kind: 'busy',
+    text: `All places are taken: ${reasons(answer)}. It can start by itself when one is free.`,
+    wait: () => waitForPlace(run, answer),
+    retry: () => callFor(run),
+  }
+}
+
+/** @param {Run} run @param {Refused} answer */
+function waitForPlace(run, answer) {
+  run.phase = 'queued'
+  run.problem = { kind: 'quiet', text: 'All places are taken. This run starts when one is free; keep the page open.' }
+  setTimeout(() => run.phase === 'queued' && callFor(run), answer.retryAfter * 1000)
+  redraw()
+}
+
+/** Running already, or its id used: by a first attempt of this very call, if its answer was lost.
+ * @param {Run} run @param {string} why */
+async function pointToOther(run, why) {
+  await fetchList()
+  if (listedRun(run.id)) {
+    run.phase = 'joining'
+    return
+  }
+  const other = run.call?.callId ? runningCall(run.call.callId)?.id : undefined
+  run.problem = { kind: 'busy', text: `This is already running: ${why}.`, ...(other && { other }) }
+}
+
+const reasons = (/** @type {Refused} */ answer) => answer.errors.join('; ')
+
+/** Whatever there is to cancel: the upload, the waiting for a place, the run. @param {Run} run */
+export async function cancelRun(run) {
+  uploads.get(run)?.abort()
+  if (run.phase === 'queued' && !run.start) {
+    run.phase = 'refused'
+    run.problem = { kind: 'quiet', text: 'Stopped waiting.', retry: () => callFor(run) }
+  }
+  if (run.state === 'running') {
+    run.cancelling = true
+    run.problem = undefined
+    redraw()
+    const answer = await request('DELETE', `tasks/${run.id}`)
+    if (!answer.ok && !run.done) explainCancel(run, answer)
+  }
+  redraw()
+}
+
+/** @param {Run} run @param {Refused} answer */
+function explainCancel(run, answer) {
+  run.cancelling = false
+  const noAnswer = 'The web server did not answer, so the run may not have been told.'
+  const text = answer.status === 0 ? noAnswer : `Not cancelled: ${reasons(answer)}`
+  run.problem = { kind: 'error', text, passes: true }
+}

@@ -1,0 +1,282 @@
+// The one rule. Whoever follows a run remembers one number: `next`, the position in the run's log that it wants next.
+// Late, reconnected, restarted, overtaken, too slow: all of them are a reader whose `next` is not where a chunk begins.
+// Look for: Reader.receive, which is the rule; Readers, which knows who follows which run, and asks how long the logs
+// are. Who the clients are, and how they are reached, is not known here: each reader has a sink.
+
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { LF } from './log.ts'
+import { limit, RemoteError, TimeoutError, type Chunk } from './protocol.ts'
+
+const WINDOW = 2 ** 20 // bytes that a client may have unacknowledged; beyond, it gets nothing until it acknowledges
+const JOINED = 64 * 2 ** 10 // bytes of chunks that become one; copying more costs more than it saves
+const MAX_READS = 16 // reads of logs that are under way at once: calls must find a free socket, too
+const CHECK = 2000 // ms between two questions for the sizes of the logs
+
+// ---- Chunks
+
+/** The position behind a chunk. */
+export const endOf = ({ position, lines }: Chunk) => position + lines.length
+
+/** The part of a chunk that begins at `position`; undefined when none of its lines begins there. */
+function partFrom(chunk: Chunk, position: number): Chunk | undefined {
+  const offset = position - chunk.position
+  if (offset === 0) return chunk // the same, not a copy: what is made of it is shared by all readers
+  return chunk.lines[offset - 1] === LF ? { ...chunk, position, lines: chunk.lines.subarray(offset) } : undefined
+}
+
+function join(chunks: Chunk[]): Chunk {
+  const [first] = chunks
+  return chunks.length === 1 ? first! : { ...first!, lines: Buffer.concat(chunks.map(({ lines }) => lines)) }
+}
+
+// ---- A reader
+
+/** Where the chunks of a reader go: all that it knows of its client. */
+export type Sink = {
+  /** The next chunk. When the client has dealt with it, it is to be acknowledged: see Reader.acknowledge. */
+  send(chunk: Chunk): void
+  /** Whether so much waits for this client that nothing should be added, whatever it has acknowledged. */
+  isFull(): boolean
+  /** It has all that there will ever be. Called once. */
+  finish(): void
+  /** It will get no more: no line begins where it wants to go on, or the log is gone. */
+  refuse(message: string): void
+}
+
+/** One client that follows one run. Made by Readers.follow. */
+export class Reader {
+  readonly id: string
+
+  // Positions in the log, in bytes. Always: acknowledged ≤ next ≤ seen.
+  /** The client has dealt with all before it. */
+  #acknowledged: number
+  /** What it wants next: all before it has been sent. */
+  #next: number
+  /** The log is known to reach so far. */
+  #seen: number
+  /** Where the log ends for good, once that is known. */
+  #last = Infinity
+
+  #isCatchingUp = false
+  #isStopped = false
+  #read: (position: number) => Promise<Chunk>
+  #sink: Sink
+
+  constructor(id: string, next: number, sink: Sink, read: (position: number) => Promise<Chunk>) {
+    this.id = id
+    this.#acknowledged = this.#next = this.#seen = next // what the client has must exist
+    this.#read = read
+    this.#sink = sink
+  }
+
+  get next() { return this.#next }
+  /** Whether it has all that is known to exist. */
+  get isUpToDate() { return this.#next === this.#seen }
+  /** Whether it has all that there will ever be. */
+  get isDone() { return this.#next >= this.#last }
+
+  /**
+   * The one rule of this program: a chunk at `next` is sent, one before it is old, one beyond it means that something
+   * was missed, and the log is read from `next`. An empty chunk only says how long the log is.
+   */
+  receive(chunk: Chunk) {
+    const end = endOf(chunk)
+    this.#seen = Math.max(this.#seen, end)
+    if (end <= this.#next || this.#isCatchingUp) return // old, or the catch-up will come to it
+    const fresh = partFrom(chunk, this.#next)
+    if (fresh && !this.#isFull()) this.#send(fresh)
+    else void this.#catchUp()
+  }
+
+  /** The client has dealt with everything before `position`. */
+  acknowledge(position: number) {
+    this.#acknowledged = Math.min(Math.max(position, this.#acknowledged), this.#next)
+    void this.#catchUp()
+  }
+
+  /** The log ends at `size`, for good. */
+  end(size: number) {
+    if (this.#last === size) return
+    this.#last = size
+    if (this.#next > size) this.#sink.refuse(`invalid position: the log has ended at ${size}`)
+    else if (this.isDone) this.#sink.finish()
+  }
+
+  /** Nothing more is sent, whatever is on its way. */
+  stop() { this.#isStopped = true }
+
+  #send(chunk: Chunk) {
+    this.#next = endOf(chunk)
+    this.#seen = Math.max(this.#seen, this.#next)
+    this.#sink.send(chunk)
+    if (this.isDone) this.#sink.finish()
+  }
+
+  // Trap, the stopped browser (a closed laptop, a debugger): its connection stays open, and sending never fails; all
+  // that is meant for it would pile up here. So it gets no more than WINDOW beyond what it has acknowledged.
+  #isFull() { return this.#next - this.#acknowledged >= WINDOW || this.#sink.isFull() }
+
+  // Chunks that arrive meanwhile only move `seen`, so the two cannot race: it goes on until `next` has come there. If
+  // it ends before (the client is slow, or there is no answer), an acknowledgement or the next size starts it again.
+  async #catchUp() {
+    if (this.#isCatchingUp) return
+    this.#isCatchingUp = true
+    try {
+      while (this.#next < this.#seen && !this.#isFull()) {
+        const chunk = await this.#read(this.#next)
+        if (this.#isStopped || !chunk.lines.length) break
+        this.#send(chunk)
+      }
+    } catch (error) {
+      const isRefused = error instanceof RemoteError && error.kind !== 'failed'
+      if (isRefused && !this.#isStopped) this.#sink.refuse(error.message)
+    } finally {
+      this.#isCatchingUp = false
+    }
+  }
+}
+
+// ---- All readers
+
+/** How long a log is, in bytes; `done`: for good. */
+export type Size = { size: number; done: boolean }
+
+/** Where chunks, lines and sizes come from: what Readers needs from whoever uses it. */
+export type Source = {
+  /** From now on the chunks of this run are wanted: they are given to Readers.receive. */
+  subscribe(id: string): void
+  unsubscribe(id: string): void
+  /** Whole lines of a log from a position, none at its end. Throws a RemoteError when it is refused. */
+  read(id: string, position: number): Promise<Buffer>
+  /** The sizes of those of these logs that exist. Throws a TimeoutError when nobody answers. */
+  stat(ids: string[]): Promise<Map<string, Size>>
+  /** Whether questions for sizes are answered: told when it changes. */
+  tell(isAnswering: boolean): void
+}
+
+/** The readers of one run, and the chunks that wait for the end of the turn. */
+type Followed = { readers: Set<Reader>; waiting: Chunk[] }
+
+/** Who follows which run. */
+export class Readers {
+  /** Whether the last question for sizes was answered; undefined before the first. */
+  isAnswering: boolean | undefined
+  #source: Source
+  #runs = new Map<string, Followed>()
+  #reads = new Map<string, Promise<Chunk>>() // under way, by run and position
+  #limitReads = limit(MAX_READS)
+  #wanted = new Set<string>() // logs whose size is asked for at the end of this turn
+  #sizes?: Promise<Map<string, Size>> // of those
+  #answered = -Infinity // when a question was answered last, in ms
+
+  constructor(source: Source) { this.#source = source }
+
+  get count() { return [...this.#runs.values()].reduce((sum, { readers }) => sum + readers.size, 0) }
+
+  /** A new reader of a run, which need not exist yet: it gets the log from `next` on. Ends with `unfollow`. */
+  follow(id: string, next: number, sink: Sink): Reader {
+    const reader = new Reader(id, next, sink, position => this.read(id, position))
+    const run = this.#runs.get(id) ?? { readers: new Set(), waiting: [] }
+    // Trap, the slow joiner: until a subscription has taken effect, chunks pass us by, without a sign. How long the log
+    // is tells whether there is something to catch up with; what comes after that answer is found by the next one.
+    if (!this.#runs.has(id)) this.#source.subscribe(id)
+    this.#runs.set(id, run)
+    run.readers.add(reader)
+    this.#check(id)
+    return reader
+  }
+
+  unfollow(reader: Reader) {
+    reader.stop()
+    const run = this.#runs.get(reader.id)
+    if (!run?.readers.delete(reader) || run.readers.size) return
+    this.#runs.delete(reader.id)
+    this.#source.unsubscribe(reader.id)
+  }
+
+  /**
+   * A chunk that was published. All that arrives in one turn of the event loop is joined to one: so the more there is
+   * to do, the less each entry costs.
+   */
+  receive(chunk: Chunk) {
+    // Trap, prefix topics: who subscribes to "first" gets "first2", too. So the whole id is compared.
+    const run = this.#runs.get(chunk.id)
+    if (!run) return
+    const [first] = run.waiting
+    // A chunk has no holes: what does not begin where the last one ended (after a gap, or old) begins a new one.
+    const fits = first && chunk.position === endOf(run.waiting.at(-1)!) && endOf(chunk) - first.position <= JOINED
+    if (!fits) passOn(run)
+    if (!run.waiting.length) setImmediate(passOn, run)
+    run.waiting.push(chunk)
+    if (!chunk.lines.length) this.#check(chunk.id) // the run has probably ended
+  }
+
+  /** A chunk of a log, empty at its end. Whoever wants the same gets the same: one request for all. */
+  read(id: string, position: number): Promise<Chunk> {
+    const key = `${id} ${position}`
+    const read = this.#reads.get(key) ?? this.#limitReads(async () => {
+      return { id, position, lines: await this.#source.read(id, position) }
+    }).finally(() => this.#reads.delete(key))
+    this.#reads.set(key, read)
+    return read
+  }
+
+  /** How long a log is; undefined when there is none. All that are wanted in one turn share one request. */
+  async size(id: string): Promise<Size | undefined> {
+    this.#wanted.add(id)
+    this.#sizes ??= nextTurn().then(() => {
+      const ids = [...this.#wanted]
+      this.#wanted.clear()
+      this.#sizes = undefined
+      return this.#ask(ids)
+    })
+    return (await this.#sizes).get(id)
+  }
+
+  // Trap, the lost tail: what was lost shows as a gap when more follows; after the last chunk nothing does, and a run
+  // that has ended would look as if it went on. So the sizes are asked for; that also tells whether anybody answers.
+  /** Asks for the sizes of all logs that have not ended: when chunks may have been missed. */
+  checkAll() {
+    const unfinished = [...this.#runs].filter(([, { readers }]) => [...readers].some(({ isDone }) => !isDone))
+    this.#ask(unfinished.map(([id]) => id)).catch(() => {}) // asked again soon
+  }
+
+  /** Asks now, and from now on every two seconds. */
+  keepChecking() {
+    this.checkAll()
+    setInterval(() => this.checkAll(), CHECK)
+  }
+
+  #check(id: string) { this.size(id).catch(() => {}) } // asked again soon
+
+  async #ask(ids: string[]): Promise<Map<string, Size>> {
+    const asked = performance.now()
+    try {
+      const sizes = await this.#source.stat(ids)
+      this.#answered = performance.now()
+      this.#tell(true)
+      for (const [id, { size, done }] of sizes) {
+        for (const reader of this.#runs.get(id)?.readers ?? []) {
+          reader.receive({ id, position: size, lines: Buffer.alloc(0) })
+          if (done) reader.end(size)
+        }
+      }
+      return sizes
+    } catch (error) {
+      if (error instanceof TimeoutError && this.#answered <= asked) this.#tell(false) // no later one was answered
+      throw error
+    }
+  }
+
+  #tell(isAnswering: boolean) {
+    const isNews = isAnswering !== (this.isAnswering ?? true)
+    this.isAnswering = isAnswering
+    if (isNews) this.#source.tell(isAnswering)
+  }
+}
+
+function passOn({ readers, waiting }: Followed) {
+  if (!waiting.length) return
+  const chunk = join(waiting.splice(0))
+  for (const reader of readers) reader.receive(chunk)
+}

@@ -1,0 +1,284 @@
+// The CSV reader by itself: bytes in; rows and complaints out. At the end, thousands of files at random against a
+// reference of thirty lines.
+
+import assert from 'node:assert/strict'
+import { isUtf8 } from 'node:buffer'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, suite, test } from 'node:test'
+import { gzipSync } from 'node:zlib'
+import { readHeader, readRows } from '../csv.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'longrun-csv-'))
+const file = await open(join(folder, 'some.csv'), 'w+')
+after(async () => {
+  await file.close()
+  rmSync(folder, { recursive: true })
+})
+
+/** All that is read from a file: the rows as objects, the complaints as [line, msg], and what its header told. */
+async function read(content: string | Buffer, delimiter?: string) {
+  await file.truncate()
+  await file.write(Buffer.from(content), 0, undefined, 0)
+  const complaints: [number, string][] = []
+  const header = await readHeader(file, delimiter)
+  let json = ''
+  for await (const part of readRows(file, header, (msg, line) => complaints.push([line, msg]))) json += part.json
+  return { ...header, json, rows: json.split('\n').slice(0, -1).map(line => JSON.parse(line)), complaints }
+}
+
+/** The rows of a file without any complaint, as lists of their fields. */
+async function fields(content: string | Buffer, delimiter?: string): Promise<string[][]> {
+  const { rows, complaints } = await read(content, delimiter)
+  assert.deepEqual(complaints, [])
+  return rows.map(row => Object.values(row))
+}
+
+suite('a row', () => {
+  test('has a field for each column; the last line may lack its end', async () => {
+    const { rows } = await read('name,age\nAnna,3\nBert,4')
+    assert.deepEqual(rows, [{ name: 'Anna', age: '3' }, { name: 'Bert', age: '4' }])
+  })
+
+  test('may have its fields in quotes, with delimiters, line breaks, and doubled quotes in them', async () => {
+    const rows = await fields('a,b\n"1,5","two\nlines"\n"say ""hi""",""\n')
+    assert.deepEqual(rows, [['1,5', 'two\nlines'], ['say "hi"', '']])
+  })
+
+  test('ends with LF or CRLF, and the line breaks in its fields stay what they are', async () => {
+    assert.deepEqual(await fields('a,b\r\n1,"x\r\ny"\r\n2,z\n'), [['1', 'x\r\ny'], ['2', 'z']])
+  })
+
+  test('is not made of a blank line', async () => {
+    assert.deepEqual(await fields('\n\r\na,b\n\n1,2\r\n\r\n3,4\n\n'), [['1', '2'], ['3', '4']])
+  })
+
+  test('keeps every character that JSON has to escape', async () => {
+    const odd = '\\ \b\f\t\v\0\u2028 é 😀 __proto__'
+    assert.deepEqual(await fields(`a,b\n${odd},2\n`), [[odd, '2']])
+    assert.equal((await read('__proto__,constructor\n1,2\n')).json, '{"__proto__":"1","constructor":"2"}\n')
+  })
+
+  test('may have more fields than there are columns when they are empty, as spreadsheets write them', async () => {
+    const rows = await fields('a;b;;\n1;2;;\n3;4;;;;\r\n5;6\n;;;\n')
+    assert.deepEqual(rows, [['1', '2'], ['3', '4'], ['5', '6'], ['', '']])
+    const { complaints } = await read('a,b\n1,2,,3\n1,2,""\n')
+    assert.deepEqual(complaints, [[2, '4 instead of 2 fields'], [3, '3 instead of 2 fields']])
+  })
+})
+
+suite('a row that is wrong costs itself, and no other', () => {
+  const good = { a: 'good', b: '1' }
+  for (const [what, wrong, why] of [
+    ['too few fields', '1', /^1 instead of 2 fields$/],
+    ['too many fields', '1,2,3', /^3 instead of 2 fields$/],
+    ['a stray quote', 'x"y,2', /^a quote inside field 1$/],
+    ['text after the quotes', '1,"x"y', /^text after the quotes of field 2$/],
+    ['a lone CR', '1,x\ry', /^a lone CR in field 2$/],
+    ['a forgotten quote', '"open,2', /not closed/],
+    ['bytes that are not UTF-8', Buffer.from('é,caf\xe9', 'latin1'), /^invalid UTF-8, perhaps Windows-1252/],
+    ['half a letter', Buffer.concat([Buffer.from('é,'), Buffer.from('é').subarray(0, 1)]), /^invalid UTF-8$/],
+  ] as const) test(what, async () => {
+    const content = Buffer.concat(['a,b\ngood,1\n', wrong, '\ngood,1\n'].map(part => Buffer.from(part)))
+    const { rows, complaints } = await read(content)
+    assert.deepEqual(rows, [good, good])
+    assert.deepEqual(complaints.map(([line]) => line), [3])
+    assert.match(complaints[0]![1], why)
+  })
+
+  test('a forgotten quote is noticed at the next one, many lines later, and those are right', async () => {
+    const { rows, complaints } = await read('a,b\n"open,2\n3,4\n5,"6"\n')
+    assert.deepEqual(rows, [{ a: '3', b: '4' }, { a: '5', b: '6' }])
+    assert.deepEqual(complaints, [[2, 'text after the quotes of field 1']])
+  })
+
+  test('a row may have 1 MiB; what is longer is left out', async () => {
+    const most = 'x'.repeat(2 ** 20 - 3)
+    const { rows, complaints } = await read(`a,b\n${most},\n${most}xx,\n"${most}\n1",2\ngood,1\n`)
+    assert.deepEqual(rows, [{ a: most, b: '' }, good])
+    assert.deepEqual(complaints, [
+      [3, 'a line of more than 1 MiB'],
+      [4, 'a quoted field that is not closed, or not within 1 MiB'],
+      [5, 'a quote inside field 1'],
+    ])
+  })
+
+  test('every complaint has the number of its line, whatever came before', async () => {
+    const { complaints } = await read('\ufeff\n\na,b\n"x\ny\r\nz",1\nwrong\n\n"1",2\nwrong\n')
+    assert.deepEqual(complaints.map(([line]) => line), [7, 10])
+  })
+})
+
+suite('the delimiter', () => {
+  const columns = async (content: string, delimiter?: string) => (await read(content, delimiter)).columns
+
+  test('is a comma, a semicolon, a tab or a bar', async () => {
+    const header = 'a,b;c\td|e'
+    for (const delimiter of [',', ';', '\t', '|']) {
+      assert.deepEqual(await columns(`${header}\n`, delimiter), header.split(delimiter))
+    }
+    await assert.rejects(read('a,b\n', '^'), /must be a comma, a semicolon, a tab or a bar/)
+  })
+
+  test('is found by the rows, too: a comma in a name, and decimal commas below it, make no columns', async () => {
+    const { columns, rows, summary } = await read('Konto;Saldo, EUR\n1200;5,50\n1300;7,00\n')
+    assert.deepEqual(columns, ['Konto', 'Saldo, EUR'])
+    assert.deepEqual(rows[0], { Konto: '1200', 'Saldo, EUR': '5,50' })
+    assert.equal(summary, '2 columns, separated by semicolons')
+  })
+
+  test('is found', async () => {
+    assert.deepEqual(await columns('Betrag, EUR;Datum, lokal\n5,50;2,75\n'), ['Betrag, EUR', 'Datum, lokal'])
+    assert.deepEqual(await columns('a;b,c;d\n1;2;3\n'), ['a', 'b,c', 'd'])
+    assert.deepEqual(await columns('id,name;alias\n1,foo\n2,bar;baz\n'), ['id', 'name;alias'])
+    assert.deepEqual(await columns('a|b|c\n1|2,5|3\n'), ['a', 'b', 'c'])
+    assert.deepEqual(await columns('"a;b","c;d","e"\n1,2,3\n'), ['a;b', 'c;d', 'e'])
+    assert.deepEqual(await columns('a\tb, c\n1\t2\n'), ['a', 'b, c'])
+    assert.deepEqual(await columns('a,b\n1,2\n3,4;5\n6,7,8\n'), ['a', 'b'])
+    assert.deepEqual(await columns('a,b,c;d\n'), ['a', 'b', 'c;d'], 'the most columns when there are no rows')
+    assert.deepEqual(await columns('a;b\n"open;1\n2;3,5\n'), ['a', 'b'], 'a forgotten quote in the first row')
+  })
+
+  test('that would do as well is mentioned', async () => {
+    const { summary, doubts } = await read('id,name;alias\n1,foo;bar\n')
+    assert.equal(summary, '2 columns, separated by semicolons')
+    assert.deepEqual(doubts, ['commas would fit as well: if the columns are wrong, name the delimiter'])
+    assert.deepEqual((await read('id,name;alias\n1,foo;bar\n', ',')).doubts, [], 'but not if it was given')
+  })
+
+  test('is the one that a first line names, as Excel writes and obeys it', async () => {
+    for (const line of ['sep=;', '\ufeffsep=;\r', '"sep=;"', ' SEP=;', '\n\nsep=;', 'sep=;;;']) {
+      const { columns, rows, summary } = await read(`${line}\na,b,c;d\n1;2\n`)
+      assert.deepEqual(columns, ['a,b,c', 'd'], line)
+      assert.deepEqual(rows, [{ 'a,b,c': '1', d: '2' }])
+      assert.equal(summary, '2 columns, separated by semicolons, as the first line says')
+    }
+    assert.deepEqual(await columns('sep=\t\r\na\tb;c;d\n'), ['a', 'b;c;d'])
+    assert.deepEqual(await columns('sep=;\na,b\n', ','), ['a', 'b'], 'unless another was given')
+    await assert.rejects(read('sep=^\na^b\n'), /names a delimiter that is not known: \^/)
+  })
+})
+
+suite('the header', () => {
+  test('has to name each column, once', async () => {
+    for (const [content, why] of [
+      ['', /the file is empty/], ['\ufeff\n\r\n', /the file is empty/], ['sep=;\n', /the file is empty/],
+      ['a,a\n1,2', /two columns are named 'a'/], ['a,,c\n', /column 2 has no name/], [',,\n', /column 1 has no name/],
+      ['a,"b\n', /not closed/], ['a,b"c\n', /a quote inside field 2/],
+      ['x'.repeat(2 ** 20 + 1), /the header is longer than 1 MiB/],
+    ] as const) await assert.rejects(read(content), why)
+  })
+
+  test('that is only one column, or only numbers, is doubted', async () => {
+    assert.match((await read('a:b\n1:2\n')).doubts[0]!, /only one column/)
+    assert.match((await read('2024,"1,5",-3\n2,3,4\n')).doubts[0]!, /only numbers/)
+    assert.deepEqual((await read('year,2023,2024\nx,3,4\n')).doubts, [])
+  })
+})
+
+suite('what is no CSV in UTF-8 is called what it seems to be', () => {
+  const csv = 'name,age\nAnna,3\nBert,4\n'
+  for (const [what, content, why] of [
+    ['UTF-16 with its mark', Buffer.from('\ufeff' + csv, 'utf16le'), /UTF-16/],
+    ['UTF-16 with its mark, the other way round', Buffer.from('\ufeff' + csv, 'utf16le').swap16(), /UTF-16/],
+    ['UTF-16 without its mark', Buffer.from(csv, 'utf16le'), /UTF-16/],
+    ['UTF-16 without its mark, the other way round', Buffer.from(csv, 'utf16le').swap16(), /UTF-16/],
+    ['UTF-16 in Japanese', Buffer.from('名前,年齢\n花子,23\n', 'utf16le'), /UTF-16/],
+    ['a workbook', Buffer.from('PK\x03\x04\x14\0\x06\0\b\0\n\0', 'latin1'), /Excel workbook \(\.xlsx\)/],
+    ['an old workbook', Buffer.from('d0cf11e0a1b11ae1', 'hex'), /old Excel workbook/],
+    ['packed', gzipSync(csv), /gzip/],
+    ['a PDF', '%PDF-1.7\n', /PDF/],
+    ['an error page', '\n<!DOCTYPE html>\n<html><p>Please log in, again\n', /HTML/],
+    ['JSON', '[\n  {\n    "name": "Anna", "age": 3\n  }\n]\n', /JSON/],
+    ['JSON lines', '{"name":"Anna","age":3}\n', /JSON/],
+    ['a header in Windows-1252', Buffer.from('Größe,Preis\n1,2\n', 'latin1'), /the header: .*, perhaps Windows-1252/],
+  ] as const) test(what, async () => assert.rejects(read(content), why))
+
+  test('rows in Windows-1252 are left out, and that is said beforehand', async () => {
+    const { rows, complaints, doubts } = await read(Buffer.from('a,b\nplain,1\ncafé,2\n', 'latin1'))
+    assert.deepEqual(rows, [{ a: 'plain', b: '1' }])
+    assert.deepEqual(complaints.map(([line]) => line), [3])
+    assert.match(doubts[0]!, /invalid UTF-8, perhaps Windows-1252 \(Latin-1\)/)
+  })
+
+  test('NUL bytes are kept, but doubted', async () => {
+    const { rows, doubts } = await read('a,b\n1,x\0y\n')
+    assert.deepEqual(rows, [{ a: '1', b: 'x\0y' }])
+    assert.match(doubts[0]!, /NUL bytes/)
+  })
+
+  test('a bracket in the header makes no JSON, and no HTML', async () => {
+    assert.deepEqual((await read('[id],<b>,{x}\n1,2,3\n')).columns, ['[id]', '<b>', '{x}'])
+  })
+})
+
+suite('files that were put together', () => {
+  test('a second header is no row', async () => {
+    const { rows, complaints } = await read('a,b\n1,2\n"a",b\r\n3,4\n')
+    assert.deepEqual(rows, [{ a: '1', b: '2' }, { a: '3', b: '4' }])
+    assert.deepEqual(complaints, [[3, 'the header again: were files put together?']])
+    assert.deepEqual(await fields('word\nword\n'), [['word']], 'but a single word may be a row')
+  })
+
+  test('a byte order mark tells where another begins', async () => {
+    const { rows, complaints } = await read('\ufeffa,b\n1,2\n\ufeffa,b\n3,4\n5,6\ufeffa,b\n7,"\ufeff"\n')
+    assert.deepEqual(rows, [{ a: '1', b: '2' }, { a: '3', b: '4' }, { a: '7', b: '\ufeff' }])
+    assert.deepEqual(complaints.map(([line]) => line), [3, 5])
+    for (const [, msg] of complaints) assert.match(msg, /a byte order mark: another file begins here/)
+  })
+})
+
+// ---- Against a reference
+
+const MARK = '\xef\xbb\xbf'
+
+/** What a file has to give, read the plain way: rows, and lines of complaints. Each character is a byte. */
+function readPlainly(bytes: string, delimiter: string) {
+  const field = new RegExp(`(?:"((?:[^"]|"")*)"|([^"\\r\\n${delimiter}]*))(\r?\n|[${delimiter}])`, 'y')
+  const [rows, complaints]: [string[][], number[]] = [[], []]
+  let columns: string[] | undefined
+  for (let at = 0, line = 1; at < bytes.length;) {
+    const row: string[] = []
+    let end = at
+    for (field.lastIndex = at; ;) {
+      const [, quoted, plain, after] = field.exec(bytes) ?? []
+      end = field.lastIndex
+      if (after) row.push(quoted?.replaceAll('""', '"') ?? plain!)
+      if (after !== delimiter) break
+    }
+    const isWrong = end === 0
+    if (isWrong) end = bytes.indexOf('\n', at) + 1
+    const text = bytes.slice(at, end).replace(/\r?\n$/, '')
+    const extra = row.length - (columns?.length ?? row.length)
+    if (extra > 0 && text.endsWith(delimiter.repeat(extra))) row.length -= extra
+    const isHeader = columns && columns.length > 1 && row.join('\n') === columns.join('\n')
+    const fits = !isWrong && row.length === (columns ?? row).length && isUtf8(Buffer.from(text, 'latin1'))
+    if (text && !columns) columns = row
+    else if (text && (!fits || isHeader || text.startsWith(MARK))) complaints.push(line)
+    else if (text) rows.push(row.map(value => Buffer.from(value, 'latin1').toString()))
+    line += bytes.slice(at, end).split('\n').length - 1
+    at = end
+  }
+  return { rows, complaints }
+}
+
+test('gives what a plain reader gives, for 3000 files at random', async () => {
+  let seed = 1
+  const random = (below: number) => (seed = seed * 48271 % 2147483647) % below
+  const few = ['a', 'b', '"', '"', '\n', '\r\n']
+  const others = ['""', '\r', ',', ';', '\t', '|', '\\', '\0', 'é', '\u2028', '\ufeff', 'a,b\n', '\n\n']
+  const pieces = [...few, ...few, ...others].map(piece => Buffer.from(piece).toString('latin1')).concat('\xff')
+  for (let round = 0; round < 3000; round++) {
+    const delimiter = [',', ';', '\t', '|'][random(4)]!
+    const header = ['a', 'b', 'c'].slice(0, 1 + random(3)).join(delimiter)
+    const piece = () => random(4) ? pieces[random(pieces.length)] : delimiter
+    const body = Array.from({ length: random(40) }, piece).join('')
+    const bytes = `${header}\na${body}` // a NUL beside each LF would be UTF-16
+    const { rows, complaints } = await read(Buffer.from(bytes, 'latin1'), delimiter)
+    const plain = readPlainly(`${bytes}\n`, delimiter)
+    assert.deepEqual(rows.map(row => Object.values(row)), plain.rows, JSON.stringify(bytes))
+    assert.deepEqual(complaints.map(([line]) => line), plain.complaints, JSON.stringify(bytes))
+  }
+})

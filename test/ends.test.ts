@@ -1,0 +1,292 @@
+// The end of a run: what is said of an error, what goes with the process, and that nobody else's process is touched.
+
+import assert from 'node:assert/strict'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  appendFileSync, closeSync, constants, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync,
+  truncateSync, writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, relative } from 'node:path'
+import { after, before, suite, test } from 'node:test'
+import type { Note } from '../log.ts'
+import { App, bareEnvironment, gone, ROOT, startApp, type Run } from './app.ts'
+
+const MODULE_OF_ONES_OWN = `import { remote } from '${ROOT}/task.ts'\n`
+
+suite('At the end of a run', { concurrency: 4 }, () => {
+  const app = new App({ PROCESS_LIMIT: '16', SPARES: '2' })
+  before(async () => {
+    await app.startWorkers()
+    await app.startServer()
+  })
+  after(() => app.end())
+
+  async function children(run: Run) {
+    const { entries } = await run.reader.until(({ entries }) => entries.length > 1)
+    return (entries[1]!.data as { pids: number[] }).pids
+  }
+
+  for (const [how, act] of [
+    ['returns', undefined], ['throws', undefined],
+    ['is cancelled', (run: Run) => run.cancel()],
+    ['is killed', (run: Run) => process.kill(run.pid, 'SIGKILL')],
+  ] as const) {
+    test(`daemons that it has started go, too, when it ${how}`, async () => {
+      const run = await app.start('daemons', [{ returns: 'return', throws: 'throw' }[how as string] ?? 'wait'])
+      const pids = await children(run)
+      await act?.(run)
+      await run.outcome()
+      for (const pid of pids) await gone(pid)
+    })
+  }
+
+  test('daemons go at its time limit, too', async () => {
+    const run = await app.start('daemons', ['wait'], { timeLimit: 2 })
+    const pids = await children(run)
+    assert.equal((await run.outcome()).reason, 'over its time limit of 2 s')
+    for (const pid of pids) await gone(pid)
+  })
+
+  for (const ends of ['return', 'throw', 'wait']) {
+    test(`its exit handlers run, and what they report follows no done: ${ends}`, async () => {
+      const run = await app.start('tidy', [ends])
+      await run.reader.until(({ entries }) => entries.length > 1)
+      if (ends === 'wait') await run.cancel()
+      await run.outcome()
+      await gone(run.pid)
+      assert.ok(existsSync(join(app.runs, 'files', `${run.id}.tidied`)))
+      assert.ok(!run.log().includes('too late'))
+      rmSync(join(app.runs, 'files', `${run.id}.tidied`))
+    })
+  }
+
+  test('a process that hangs in its exit handlers has ended for its readers, and is killed after the grace period', async () => {
+    const run = await app.start('stuck')
+    assert.equal((await run.outcome()).outcome, 'ok')
+    await gone(run.pid)
+  })
+
+  test('a cancel by force has the same reason as a polite one, and one from the shell is a cancel', async () => {
+    const [polite, deaf, shell] = [await app.start('polite'), await app.start('deaf', [600]), await app.start('polite')]
+    for (const run of [polite, deaf, shell]) await run.reader.until(({ entries }) => entries.length > 1)
+    await Promise.all([polite.cancel(), deaf.cancel(), process.kill(shell.pid, 'SIGTERM')])
+    for (const run of [polite, deaf, shell]) {
+      const { outcome, reason } = await run.outcome()
+      assert.deepEqual([outcome, reason], ['cancelled', 'cancelled'])
+    }
+  })
+
+  for (const [kind, words] of [
+    ['fetch', [/^fetch failed: .*(ECONNREFUSED|bad port)/, /cause/]],
+    ['aggregate', [/the first; the second/, /"errors":\[/]],
+    ['cause', [/^outside: inside: a text$/, /"cause":\{"msg":"inside: a text"/]],
+    ['code', [/no such file/, /"code":"ENOENT"/]],
+    ['text', [/^a text$/, /a text/]],
+    ['object', [/status: 7/, /status/]],
+  ] as [string, [RegExp, RegExp]][]) {
+    for (const how of ['throw', 'error', 'msg', 'return']) {
+      test(`what was wrong is said, with its causes: ${how} ${kind}`, async () => {
+        const run = await app.start('explain', [kind, how])
+        const done = await run.outcome()
+        const [, second] = run.reader.entries
+        const found = how === 'return' ? done.result : how === 'msg' ? (second!.data as { failed: unknown }).failed : second!.data
+        const isError = !['text', 'object'].includes(kind)
+        if (isError || how === 'throw' || how === 'error') assert.match((found as Note).msg, words[0])
+        assert.match(JSON.stringify(found), words[1])
+        if (how === 'throw') assert.match(done.reason!, words[0])
+      })
+    }
+  }
+
+  test('numbers and collections that JSON does not know are written as a person knows them', async () => {
+    const run = await app.start('odd')
+    const { result } = await run.outcome()
+    assert.deepEqual(result, { answer: 42 })
+    const [, ...entries] = run.reader.entries.slice(0, -1)
+    assert.deepEqual(entries.map(({ data }) => data), [
+      { nan: 'NaN', infinity: '-Infinity', map: { a: 1 }, set: [1, 2], nothing: 'undefined', list: ['undefined'] },
+      [[{ a: 1 }, 'NaN']],
+      { promise: 'Promise { 1 }', pattern: '/x/', date: 'Invalid Date', when: '1970-01-01T00:00:00.000Z', call: (entries[2]!.data as { call: unknown }).call },
+      { deep: [{ map: { set: ['x'] } }], empty: {}, null: null },
+      { current: 'NaN', total: 'Infinity', unit: 'rows' },
+      { msg: 'with details', why: ['a'] },
+      { msg: "{ toString: 'x' }" },
+    ])
+  })
+
+  test('what its process said on stderr is quoted, the last lines of it', async () => {
+    const run = await app.start('grumble', [1000, 3])
+    const { outcome, reason } = await run.outcome()
+    assert.equal(outcome, 'died')
+    assert.match(reason!, /^ended without a result \(exit code 3\); the last that it said:\n/)
+    assert.match(reason!, /grumble 999\ngrumble 1000$/)
+    assert.ok(!/grumble 9\n/.test(reason!), 'and no more')
+    assert.ok(!readdirSync(app.runs).some(name => name.startsWith(run.id) && !name.endsWith('.ndjson')), 'nothing of it is left')
+  })
+})
+
+test('a cancel holds when the workers server is killed within the grace, whether or not the task has ended meanwhile', async t => {
+  const app = await startApp(t, { PROCESS_LIMIT: '4' })
+  const [deaf, polite] = [await app.start('deaf', [600]), await app.start('polite')]
+  for (const run of [deaf, polite]) await run.reader.until(({ entries }) => entries.length > 1)
+  for (const run of [deaf, polite]) await run.cancel()
+  await app.kill('workers')
+  await gone(polite.pid)
+  await app.startWorkers()
+  for (const run of [deaf, polite]) {
+    const { outcome, reason } = await run.outcome()
+    assert.deepEqual([outcome, reason], ['cancelled', 'cancelled'])
+  }
+})
+
+test('a run ends, however much its process said on stderr while nobody was there to cut it', async t => {
+  const app = await startApp(t)
+  const run = await app.start('polite')
+  await run.reader.until(({ entries }) => entries.length > 1)
+  await app.kill('workers')
+  truncateSync(join(app.runs, `${run.id}.stderr`), 5 * 2 ** 30) // a hole takes no room
+  appendFileSync(join(app.runs, `${run.id}.stderr`), '\nlast words\n')
+  process.kill(run.pid, 'SIGKILL')
+  await app.startWorkers()
+  assert.match((await run.outcome()).reason!, /last words$/)
+})
+
+test('what a run has left is ended by the next workers server, when there was none at its end', async t => {
+  const app = await startApp(t)
+  const run = await app.start('daemons', ['wait'])
+  const { entries } = await run.reader.until(({ entries }) => entries.length > 1)
+  await app.kill('workers')
+  process.kill(run.pid, 'SIGKILL')
+  await gone(run.pid)
+  await app.startWorkers()
+  for (const pid of (entries[1]!.data as { pids: number[] }).pids) await gone(pid)
+  assert.equal((await run.outcome()).outcome, 'died')
+})
+
+test('what a run has left goes with it, whatever the folder of the runs is called', async t => {
+  const app = await startApp(t, { RUNS: mkdtempSync(join(tmpdir(), 'longrun-läufe-')) })
+  const run = await app.start('daemons', ['return'])
+  await run.outcome()
+  for (const pid of (run.reader.entries[1]!.data as { pids: number[] }).pids) await gone(pid)
+})
+
+test('a process group whose leader has died is nobody that an old log can name', async t => {
+  const app = new App({})
+  t.after(() => app.end())
+  await app.startWorkers()
+  await app.kill('workers')
+  // Forked twice, as daemons are: the leader of the group has gone, its number stands in an old log.
+  const leader = spawn('sh', ['-c', 'sleep 100 & echo $!'], { detached: true, env: { PATH: process.env.PATH } })
+  const [stranger] = await once(leader.stdout, 'data')
+  await once(leader, 'exit')
+  t.after(() => process.kill(Number(stranger), 'SIGKILL'))
+  const log = (id: string, pid: unknown) => writeFileSync(join(app.runs, `${id}.ndjson`), JSON.stringify({
+    type: 'start', time: Date.now(), data: { method: 'process', args: [], callId: '', pid, timeLimit: 0 },
+  }) + '\n', { mode: 0o600 })
+  for (const [at, pid] of [leader.pid, -1, 0, 1, -leader.pid!, String(leader.pid), null, 1.5, process.pid].entries()) log(`old${at}`, pid)
+  await app.startWorkers()
+  const stat = JSON.parse((await app.call('stat', '', '', JSON.stringify([[0, 1, 2, 3, 4, 5, 6, 7, 8].map(at => `old${at}`)])))[1])
+  assert.deepEqual(Object.entries<{ done: boolean }>(stat).filter(([, { done }]) => !done), [], 'all these runs have ended')
+  assert.ok(readFileSync(`/proc/${String(stranger).trim()}/cmdline`).length, 'and the stranger lives')
+})
+
+test('a task whose log was replaced while it was cut off writes nothing after done, and ends', async t => {
+  const app = await startApp(t)
+  const run = await app.start('tick', ['go'])
+  await run.reader.until(({ entries }) => entries.length > 2)
+  process.kill(run.pid, 'SIGSTOP')
+  await app.kill('workers')
+  rmSync(join(app.runs, `${run.id}.stderr`)) // so that it cannot be seen that it lives, as on another machine
+  const log = readFileSync(join(app.runs, `${run.id}.ndjson`))
+  rmSync(join(app.runs, `${run.id}.ndjson`))
+  writeFileSync(join(app.runs, `${run.id}.ndjson`), log, { mode: 0o600 })
+  await app.startWorkers()
+  const { outcome } = await run.outcome()
+  assert.equal(outcome, 'died')
+  process.kill(run.pid, 'SIGCONT')
+  await gone(run.pid)
+  assert.equal((await run.outcome()).outcome, 'died')
+  assert.match(run.log(), /"type":"done"[^\n]*\n$/)
+})
+
+test('functions that were edited, broken or removed since the start are not run; a restart runs them', async t => {
+  const app = new App({ PROCESS_LIMIT: '8' })
+  t.after(() => app.end())
+  const [tasks, part] = [join(app.runs, 'own.ts'), join(app.runs, 'part.ts')]
+  const [original, whole] = [`export const word = 'old'\n`, `${MODULE_OF_ONES_OWN}import { word } from './part.ts'\nexport const say = remote('', [], () => word)\n`]
+  writeFileSync(part, original)
+  writeFileSync(tasks, whole)
+  app.env.TASKS = tasks
+  await app.startWorkers()
+  await app.startServer()
+  assert.equal((await (await app.start('say')).outcome()).result, 'old')
+  for (const [file, text] of [[part, `export const word = 'new'\n`], [tasks, 'this is (no module'], [tasks, whole.replace('say', 'tell')], [part, undefined]] as const) {
+    text === undefined ? rmSync(file) : writeFileSync(file, text)
+    for (const run of [await app.start('say'), await app.start('say'), await app.start('say')]) { // a spare may have loaded before
+      const { result, reason } = await run.outcome()
+      assert.ok(result === 'old' || /were changed since .* restart it/.test(reason!), `${result} ${reason}`)
+    }
+    assert.match((await (await app.start('say')).outcome()).reason!, /were changed since .* restart it/)
+    writeFileSync(part, original)
+    writeFileSync(tasks, whole)
+  }
+  assert.equal((await (await app.start('say')).outcome()).result, 'old', 'as it was is right again')
+  writeFileSync(part, `export const word = 'new'\n`)
+  await app.kill('workers', 'SIGTERM')
+  await app.startWorkers()
+  assert.equal((await (await app.start('say')).outcome()).result, 'new')
+})
+
+test('a task that fails before its first line says why', async t => {
+  const app = new App({})
+  t.after(() => app.end())
+  const tasks = join(app.runs, 'own.ts')
+  writeFileSync(tasks, `${MODULE_OF_ONES_OWN}if (process.send) throw new Error('no home')\nexport const say = remote('', [], () => {})\n`)
+  app.env.TASKS = tasks
+  await app.startWorkers()
+  await app.startServer()
+  assert.match((await (await app.start('say')).outcome()).reason!, /no home/)
+})
+
+test('two functions of one name, and parameters of a type that there is not, are refused at the start', async t => {
+  const app = new App({})
+  t.after(() => app.end())
+  const tasks = join(app.runs, 'own.ts')
+  for (const [text, message] of [
+    [`export const compile = remote('', [], () => {})`, /own.ts exports compile, which tasks.ts has, too: rename it/],
+    [`export const x = remote('', [{ name: 'n', type: 'int', description: '' }], () => {})`, /parameter n: there is no type int, only string, text/],
+    [`export const x = remote('', [{ name: 'n', type: 'toString', description: '' }], () => {})`, /there is no type toString/],
+  ] as const) {
+    writeFileSync(tasks, MODULE_OF_ONES_OWN + text)
+    await assert.rejects(new App({ ...app.env, TASKS: tasks }).startWorkers(), message)
+  }
+  writeFileSync(tasks, `export * from '${relative(app.runs, join(ROOT, 'tasks.ts'))}'`) // the same ones again are no others
+  app.env.TASKS = tasks
+  await app.startWorkers()
+})
+
+test('a terminal that takes no output stops nobody: neither server, nor a task that prints', { timeout: 120_000 }, async t => {
+  const app = new App({})
+  t.after(() => app.end())
+  const pipe = join(app.runs, 'pipe') // as a terminal after Ctrl-S: it is there, and full
+  execFileSync('mkfifo', [pipe])
+  const reader = openSync(pipe, constants.O_RDONLY | constants.O_NONBLOCK)
+  t.after(() => closeSync(reader))
+  const start = (file: string, env: Record<string, string>) => {
+    const child = spawn('sh', ['-c', `exec node --import tsx ${file} >${pipe} 2>&1`], { cwd: ROOT, env: { ...bareEnvironment(), ...app.env, ...env }, stdio: 'ignore' })
+    t.after(() => child.kill('SIGKILL'))
+    return child
+  }
+  const workers = start('workers.ts', {})
+  while (!existsSync(join(app.runs, 'rep.sock'))) await new Promise(resolve => setImmediate(resolve))
+  for (let line = 0; line < 3; line++) {
+    assert.equal((await app.call('chatter', '', `chatter${line}`, '[2000]'))[0], '')
+    while (!readFileSync(join(app.runs, `chatter${line}.ndjson`), 'utf8').includes('"done"')) await new Promise(resolve => setTimeout(resolve, 20))
+    assert.match(readFileSync(join(app.runs, `chatter${line}.ndjson`), 'utf8'), /"printed"[^]*"outcome":"ok"/)
+  }
+  assert.equal((await app.call('ping', '', '', '[]'))[0], '__RES__')
+  workers.kill('SIGTERM')
+  assert.deepEqual(await once(workers, 'exit'), [0, null])
+})

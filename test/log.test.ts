@@ -1,0 +1,200 @@
+// A run is a log: what its lines can hold, where they stand, and how the log ends. No process is started here.
+
+import assert from 'node:assert/strict'
+import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, suite, test } from 'node:test'
+
+process.env.RUNS = mkdtempSync(join(tmpdir(), 'longrun-test-')) // the rooms look at it when they are imported
+after(() => rmSync(process.env.RUNS!, { recursive: true }))
+const {
+  describeError, isFile, isId, logPath, MAX_ENTRY, packEntry, PositionError, readReason, removeNotes, RunLog,
+  unpackEntry, writeReason,
+} = await import('../log.ts')
+
+/** What a line of the log says of this, as somebody reads it there. */
+const written = (data: unknown) => unpackEntry(packEntry('msg', data)).data
+
+suite('An entry', () => {
+  test('is one line, whatever it says', () => {
+    const text = 'a\nb\r\nc\u2028d\u0000"\\'
+    const line = packEntry('log', { msg: text }, 1767225600000)
+    assert.match(line, /^\{"type":"log","time":1767225600000,"data":[^\n]*\}\n$/)
+    assert.deepEqual(unpackEntry(line), { type: 'log', time: 1767225600000, data: { msg: text } })
+  })
+
+  test('says plain data as JSON does', () => {
+    for (const data of [null, true, 0, -1.5e300, '', 'ü', [], {}, [[1, [2]], { a: { b: null } }]]) {
+      assert.deepEqual(written(data), data)
+    }
+    assert.equal(written(undefined), null)
+    assert.equal(written(new Date(0)), '1970-01-01T00:00:00.000Z')
+    assert.deepEqual(written({ a: { toJSON: () => 'as it likes' } }), { a: 'as it likes' })
+  })
+
+  test('says what JSON has no word for so that a person recognises it', () => {
+    const odd = {
+      nan: NaN, infinity: -Infinity, nothing: undefined, date: new Date(NaN), map: new Map([['a', 1]]),
+      pairs: new Map([[{ x: 1 }, NaN]]), set: new Set([1, new Set([2])]), pattern: /a+/g,
+      list: [NaN, undefined, new Map()],
+    }
+    assert.deepEqual(written(odd), {
+      nan: 'NaN', infinity: '-Infinity', nothing: 'undefined', date: 'Invalid Date', map: { a: 1 },
+      pairs: [[{ x: 1 }, 'NaN']], set: [1, [2]], pattern: '/a+/g',
+      list: ['NaN', 'undefined', {}],
+    })
+    assert.equal(written(NaN), 'NaN')
+    assert.match((written({ forgotten: Promise.resolve(1) }) as { forgotten: string }).forgotten, /^Promise \{/)
+    assert.deepEqual(written(new Map([['a', new Set([Infinity])]])), { a: ['Infinity'] })
+  })
+
+  test('says of an error, wherever it stands, what it was', () => {
+    const { failed } = written({ failed: new RangeError('too far', { cause: 'the map' }) }) as { failed: any }
+    assert.equal(failed.msg, 'too far: the map')
+    assert.match(failed.stack, /^RangeError: too far\n/)
+    assert.equal((written(new Error('itself')) as { msg: string }).msg, 'itself')
+  })
+
+  test('is refused when nothing could say it, or when it is too large', () => {
+    const cycle: { self?: unknown } = {}
+    cycle.self = cycle
+    for (const data of [1n, { a: 1n }, cycle, () => {}, Symbol('x')]) {
+      assert.throws(() => packEntry('msg', data), TypeError)
+    }
+    assert.throws(() => packEntry('msg', 'x'.repeat(MAX_ENTRY)), RangeError)
+    assert.throws(() => unpackEntry('{"type":"msg","time":1,"da'), SyntaxError)
+  })
+})
+
+suite('What is said of an error', () => {
+  test('has the messages and the codes of its causes', () => {
+    const refused = Object.assign(new Error('connect ECONNREFUSED 127.0.0.1:1'), { code: 'ECONNREFUSED' })
+    const note = describeError(new TypeError('fetch failed', { cause: refused })) as any
+    assert.equal(note.msg, 'fetch failed: connect ECONNREFUSED 127.0.0.1:1')
+    assert.equal(note.cause.code, 'ECONNREFUSED')
+
+    const all = describeError(new AggregateError([refused, new Error('no route')], 'nobody answered')) as any
+    assert.equal(all.msg, 'nobody answered: connect ECONNREFUSED 127.0.0.1:1; no route')
+    assert.deepEqual(all.errors.map(({ msg }: { msg: string }) => msg), [refused.message, 'no route'])
+    assert.equal(describeError(new AggregateError([refused])).msg, 'AggregateError: connect ECONNREFUSED 127.0.0.1:1')
+  })
+
+  test('is never empty, and ends, for whatever can be thrown', () => {
+    const itself = new Error('round')
+    itself.cause = itself
+    const fake = Object.create(Error.prototype)
+    const thrown = ['text', 1, null, undefined, {}, { a: 1 }, Symbol('x'), new Error(''), itself, fake]
+    for (const value of thrown) assert.ok(describeError(value).msg, String(value && typeof value))
+    assert.equal(describeError('x'.repeat(1e6)).msg.length, 2 ** 16)
+  })
+})
+
+suite('The log of a run', () => {
+  const lines = ['first', 'second', 'third'].map(text => `${JSON.stringify(text)}\n`) // at 0, 8 and 17, until 25
+  function newLog(id: string, content = lines.join('')) {
+    const log = new RunLog(id, 'create')
+    log.append(Buffer.from(content))
+    return log
+  }
+
+  test('gives whole lines from a position on, as many as fit, or one that does not', () => {
+    const log = newLog('lines')
+    assert.equal(log.size, 25)
+    assert.equal(String(log.lines(0, 100)), lines.join(''))
+    assert.equal(String(log.lines(8, 100)), lines.slice(1).join(''))
+    assert.equal(String(log.lines(0, 17)), lines.slice(0, 2).join(''))
+    assert.equal(String(log.lines(0, 16)), lines[0])
+    assert.equal(String(log.lines(8, 1)), lines[1], 'one at least')
+    assert.equal(String(log.lines(25, 100)), '', 'at its end')
+    for (const wrong of [1, 7, 24]) assert.throws(() => log.lines(wrong, 100), PositionError)
+    log.close()
+  })
+
+  test('begins once, is opened only where there is one, and never through a link', () => {
+    newLog('begun').close()
+    assert.throws(() => new RunLog('begun', 'create'), /EEXIST/)
+    assert.throws(() => new RunLog('missing', 'open'), /ENOENT/)
+    symlinkSync(logPath('begun'), logPath('link'))
+    assert.throws(() => new RunLog('link', 'open'), /ELOOP/)
+    const again = new RunLog('begun', 'open')
+    assert.equal(again.size, 25)
+    again.close()
+  })
+
+  test('knows its last entry, however long it is', () => {
+    const log = newLog('last', '')
+    assert.equal(log.last(), undefined)
+    for (const length of [1, 70_000, 200_000, 1]) {
+      log.append(Buffer.from(packEntry('msg', 'x'.repeat(length))))
+      assert.equal((log.last()!.data as string).length, length)
+    }
+    log.close()
+  })
+
+  test('has a torn last line when its process has died in it: nobody reads it, and it can be cut off', () => {
+    newLog('torn', packEntry('msg', 'whole')).close()
+    const whole = readFileSync(logPath('torn'))
+    appendFileSync(logPath('torn'), packEntry('msg', 'x'.repeat(100_000)).slice(0, -1))
+    const log = new RunLog('torn', 'open')
+    assert.deepEqual(log.lines(0, 10), whole)
+    assert.equal(log.lines(whole.length, 10).length, 0)
+    assert.equal(log.last()!.data, 'whole')
+    log.cut()
+    assert.equal(log.size, whole.length)
+    log.append(Buffer.from(packEntry('msg', 'next')))
+    assert.deepEqual(readFileSync(logPath('torn')).subarray(0, whole.length), whole)
+    assert.equal(log.last()!.data, 'next')
+    log.close()
+
+    writeFileSync(logPath('half'), '{"type":"start"')
+    const half = new RunLog('half', 'open')
+    half.cut()
+    assert.equal(half.size, 0)
+    half.close()
+  })
+
+  test('is replaced by a copy, so that who is cut off writes where nobody reads, and can see it', () => {
+    const lost = newLog('fenced')
+    const log = new RunLog('fenced', 'open')
+    lost.append(Buffer.from('"late"\n')) // before: it counts
+    log.replace()
+    lost.append(Buffer.from('"too late"\n'))
+    assert.ok(lost.isRemoved && !log.isRemoved)
+    log.append(Buffer.from('"end"\n'))
+    assert.equal(readFileSync(logPath('fenced'), 'utf8'), `${lines.join('')}"late"\n"end"\n`)
+    assert.ok(!existsSync(`${logPath('fenced')}.copy`))
+    log.close()
+    lost.close()
+  })
+
+  test('ends with done, after an error if something went wrong', () => {
+    const log = newLog('ended')
+    log.finish({ outcome: 'died', seconds: 1, reason: undefined }, { msg: 'killed' })
+    const [error, done] = readFileSync(logPath('ended'), 'utf8').trim().split('\n').slice(-2).map(unpackEntry)
+    assert.deepEqual([error!.type, error!.data], ['error', { msg: 'killed' }])
+    assert.deepEqual([done!.type, done!.data], ['done', { outcome: 'died', seconds: 1 }])
+    assert.deepEqual(log.last(), done)
+    log.close()
+  })
+})
+
+test('the first reason why a run is to end is the one that counts, until the run has ended', () => {
+  assert.equal(readReason('stopped'), undefined)
+  writeReason('stopped', 'cancelled')
+  writeReason('stopped', 'over its time limit')
+  assert.equal(readReason('stopped'), 'cancelled')
+  removeNotes('stopped')
+  assert.equal(readReason('stopped'), undefined)
+})
+
+test('names of runs and of files are matched: none leads to another folder', () => {
+  for (const id of ['a', 'A-b_9', '__proto__', 'x'.repeat(64)]) assert.ok(isId(id), id)
+  for (const id of ['', '.', '..', 'a/b', 'a.b', 'a\n', 'ä', 'x'.repeat(65), null, 1, ['a'], {}]) {
+    assert.ok(!isId(id), String(JSON.stringify(id)))
+  }
+  for (const name of ['a.txt', 'A-b_9.7z', 'a.parts']) assert.ok(isFile(name), name)
+  for (const name of ['a', 'a.', '.txt', 'a.part', 'a.b.c', '../a.txt', 'a.TXT', 'a.txt\n', 'a.x/y', null]) {
+    assert.ok(!isFile(name), String(name))
+  }
+})
