@@ -383,8 +383,10 @@ function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
 /** Requests that are no HTTP, or never end. Node would answer them, too, but without our headers. */
 function refuseMalformed({ code = '' }: NodeJS.ErrnoException, socket: Duplex) {
   if (!socket.writable) return // more of what is refused already
-  if (answering.has(socket)) return socket.destroy()
-  const status = { HPE_HEADER_OVERFLOW: 431, ERR_HTTP_REQUEST_TIMEOUT: 408 }[code] ?? 400
+  // Trap, a server that was stopped (SIGSTOP, a laptop asleep): when it goes on, its timers may come first, and find too
+  // slow what it has not read yet. A client would give up after a 408; when its connection breaks, it comes again.
+  if (answering.has(socket) || code === 'ERR_HTTP_REQUEST_TIMEOUT') return socket.destroy()
+  const status = code === 'HPE_HEADER_OVERFLOW' ? 431 : 400
   refuseConnection(socket, new HttpError(status, STATUS_CODES[status]!))
 }
 

@@ -8,6 +8,7 @@ import { readdirSync, statSync, writeFileSync } from 'node:fs'
 import { get, request, type IncomingMessage } from 'node:http'
 import { connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { suite, test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type WebSocket } from 'ws'
@@ -319,6 +320,25 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
         return most && !now
       })
       for (const client of [events, ...clients]) client.response!.destroy()
+    })
+
+    test('refuses nothing that waited for it while it was stopped: who is cut off comes again', async t => {
+      const app = await startApp(t)
+      const { port, host } = new URL(app.url)
+      const clients = Array.from({ length: 10 }, () => connect(Number(port), '127.0.0.1').on('error', () => {}))
+      const answers = clients.map(client => text(client).catch(() => '')) // cut off
+      await Promise.all(clients.map(client => once(client, 'connect')))
+      await app.request('GET', '/health') // they have been accepted
+      const busy = connect(Number(port), '127.0.0.1').on('error', () => {}).resume()
+      busy.write(`GET /nothing HTTP/1.1\r\nHost: ${host}\r\n\r\n`.repeat(20_000))
+      await once(busy, 'data') // it is in the middle of something
+      app.server.process.kill('SIGSTOP')
+      for (const client of clients) client.write(`GET /tasks HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`)
+      await sleep(16_000) // longer than it waits for the head of a request, and looks again
+      app.server.process.kill('SIGCONT')
+      for (const answer of await Promise.all(answers)) assert.match(answer, /^(HTTP\/1.1 200 [^]*)?$/)
+      busy.destroy()
+      assert.equal((await app.request('GET', '/tasks')).status, 200)
     })
 
     test('says that its port is taken, and ends with exit code 1', async t => {
