@@ -385,9 +385,14 @@ function refuseMalformed({ code = '' }: NodeJS.ErrnoException, socket: Duplex) {
   if (!socket.writable) return // more of what is refused already
   // Trap, a server that was stopped (SIGSTOP, a laptop asleep): when it goes on, its timers may come first, and find too
   // slow what it has not read yet. A client would give up after a 408; when its connection breaks, it comes again.
-  if (answering.has(socket) || code === 'ERR_HTTP_REQUEST_TIMEOUT') return socket.destroy()
+  if (isAnswering(socket) || code === 'ERR_HTTP_REQUEST_TIMEOUT') return socket.destroy()
   const status = code === 'HPE_HEADER_OVERFLOW' ? 431 : 400
   refuseConnection(socket, new HttpError(status, STATUS_CODES[status]!))
+}
+
+/** Whether an answer, or several that were asked for at once, are on their way: nothing may be written among them. */
+function isAnswering(socket: Duplex): boolean {
+  return answers.get(socket)?.closed === false
 }
 
 function refuseConnection(socket: Duplex, { status, message, headers }: HttpError) {
