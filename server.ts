@@ -383,8 +383,8 @@ function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
 /** Requests that are no HTTP, or never end. Node would answer them, too, but without our headers. */
 function refuseMalformed({ code = '' }: NodeJS.ErrnoException, socket: Duplex) {
   if (!socket.writable) return // more of what is refused already
-  // Trap, a server that was stopped (SIGSTOP, a laptop asleep): when it goes on, its timers may come first, and find too
-  // slow what it has not read yet. A client would give up after a 408; when its connection breaks, it comes again.
+  // Trap, a server that was stopped (SIGSTOP, a laptop asleep): when it goes on, its timers may come first, and find
+  // too slow what it has not read yet. A client would give up after a 408; when its connection breaks, it comes again.
   if (isAnswering(socket) || code === 'ERR_HTTP_REQUEST_TIMEOUT') return socket.destroy()
   const status = code === 'HPE_HEADER_OVERFLOW' ? 431 : 400
   refuseConnection(socket, new HttpError(status, STATUS_CODES[status]!))
