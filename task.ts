@@ -173,7 +173,7 @@ export const VERSION = 'LONGRUN_VERSION'
 /**
  * The remote functions by name: those of tasks.ts, and those of the module that TASKS names. A Map, because in an
  * object `toString` and `__proto__` would be functions that anyone may call. Throws what a module throws, and an Error
- * when it has none, when two have one name, or, in a task process, when a module was changed since its server loaded it.
+ * when it has none, when two have one name, or, in a task process, when one has changed since its server was started.
  */
 export async function loadFunctions(): Promise<Map<string, Remote>> {
   const wanted = process.env[VERSION]
