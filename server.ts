@@ -261,7 +261,9 @@ async function receiveFile({ request, response }: Visit) {
 async function sendFile({ request, response, name }: Visit) {
   const missing = new HttpError(404, `there is no file ${name}`)
   if (!isFile(name)) throw missing
-  const file = await open(join(FILES, name), constants.O_RDONLY | constants.O_NOFOLLOW).catch(() => { throw missing })
+  const file = await open(join(FILES, name), constants.O_RDONLY | constants.O_NOFOLLOW).catch(error => {
+    throw error.code === 'EMFILE' ? error : missing // too many are open: later it may be there
+  })
   try {
     const { size, mtimeMs } = await file.stat()
     const tag = `"${size}-${Math.trunc(mtimeMs)}"`
