@@ -170,7 +170,7 @@ const bareFormat = (delimiter: string): Format => ({ delimiter: delimiter.charCo
 
 function formatOf(columns: string[], delimiter: string) {
   const before = columns.map((name, i) => `${i ? '",' : '{'}${JSON.stringify(name)}:"`)
-  const around = [...before, '"}\n'].map(piece => Buffer.from(piece))
+  const around = [...before, '"}\n'].map(text => Buffer.from(text))
   const asRow = columns.map((name, i) => before[i] + JSON.stringify(name).slice(1, -1)).join('') + '"}\n'
   return { format: { delimiter: delimiter.charCodeAt(0), around }, asRow: Buffer.from(asRow) }
 }
@@ -285,8 +285,8 @@ function convertRow(csv: Buffer, start: number, json: Buffer, jsonEnd: number, {
   }
 }
 
-// A loop, because the pieces are short: the call of Buffer.copy alone would take longer.
-function put(piece: Buffer, json: Buffer, jsonEnd: number): number {
-  for (let i = 0; i < piece.length; i++) json[jsonEnd++] = piece[i]!
+// A loop, because the texts are short: the call of Buffer.copy alone would take longer.
+function put(text: Buffer, json: Buffer, jsonEnd: number): number {
+  for (let i = 0; i < text.length; i++) json[jsonEnd++] = text[i]!
   return jsonEnd
 }

@@ -177,9 +177,9 @@ export function createSocket<S extends Socket, O extends object>(Type: new (opti
 }
 
 /**
- * Binds a socket to an address. Trap, the silent takeover: binding an ipc address that is in use succeeds, and the one who
- * had it gets no connection any more, and no error. So this looks whether somebody listens: by a plain connection, as a
- * server that is stopped or busy would not answer a request, but is still there. Ends the process when it cannot.
+ * Binds a socket to an address. Trap, the silent takeover: binding an ipc address that is in use succeeds, and the one
+ * who had it gets no connection any more, and no error. So this looks whether somebody listens: by a plain connection,
+ * as a server that is stopped or busy would not answer a request, but is still there. Ends the process when it cannot.
  */
 export async function bindSocket(socket: { bind(address: string): Promise<void> }, address: string) {
   if (address.startsWith('ipc://') && await listens(address.slice('ipc://'.length))) {

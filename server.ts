@@ -58,7 +58,7 @@ if (!isLoopback && !TOKEN) refuseToStart(`HOST=${HOST} can be reached from other
 await serverKeyIsThere()
 
 const files = loadFiles()
-const answering = new WeakSet<Duplex>() // connections in the middle of an answer: nothing else may be written there
+const answers = new WeakMap<Duplex, ServerResponse>() // the last one on each connection
 const sockets = new WebSocketServer({ noServer: true, maxPayload: 64 * 2 ** 10, perMessageDeflate: false })
 const subscriber = createSocket(Subscriber, clientOf(XPUB_ADDR))
 const readers = new Readers({
@@ -83,8 +83,7 @@ const server = createServer({
   joinDuplicateHeaders: true, // two Hosts are joined, and match no name: a proxy may have checked the other one
 }, (request, response) => {
   response.on('error', () => {}) // the client has gone
-  answering.add(request.socket)
-  response.once('close', () => answering.delete(request.socket))
+  answers.set(request.socket, response)
   respond(request, response).catch(error => respondError(response, error))
 })
 server.maxConnections = MAX_CONNECTIONS
@@ -369,6 +368,7 @@ async function sendPage({ request, response, name }: Visit) {
 
 function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
   socket.on('error', () => {}) // a reset at this moment would end the process
+  if (isAnswering(socket)) return socket.destroy()
   try {
     const asked = unpackAsked(request)
     if (asked.path !== '/log') throw new HttpError(404, 'the WebSocket is at /log')
@@ -383,11 +383,16 @@ function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
 /** Requests that are no HTTP, or never end. Node would answer them, too, but without our headers. */
 function refuseMalformed({ code = '' }: NodeJS.ErrnoException, socket: Duplex) {
   if (!socket.writable) return // more of what is refused already
-  // Trap, a server that was stopped (SIGSTOP, a laptop asleep): when it goes on, its timers may come first, and find too
-  // slow what it has not read yet. A client would give up after a 408; when its connection breaks, it comes again.
-  if (answering.has(socket) || code === 'ERR_HTTP_REQUEST_TIMEOUT') return socket.destroy()
+  // Trap, a server that was stopped (SIGSTOP, a laptop asleep): when it goes on, its timers may come first, and find
+  // too slow what it has not read yet. A client would give up after a 408; when its connection breaks, it comes again.
+  if (isAnswering(socket) || code === 'ERR_HTTP_REQUEST_TIMEOUT') return socket.destroy()
   const status = code === 'HPE_HEADER_OVERFLOW' ? 431 : 400
   refuseConnection(socket, new HttpError(status, STATUS_CODES[status]!))
+}
+
+/** Whether an answer, or several that were asked for at once, are on their way: nothing may be written among them. */
+function isAnswering(socket: Duplex): boolean {
+  return answers.get(socket)?.closed === false
 }
 
 function refuseConnection(socket: Duplex, { status, message, headers }: HttpError) {

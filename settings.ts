@@ -135,7 +135,7 @@ const UNREAD = 64 * 2 ** 10 // bytes that may wait for whoever reads a socket
 
 /**
  * From now on, what this process prints never holds it up: what nobody takes is dropped, and the number of dropped
- * pieces is printed when somebody reads again.
+ * lines is printed when somebody reads again.
  * Trap, Ctrl-S: Node writes to terminals and pipes synchronously, so one whose reader has stopped stops the whole
  * process, its signal handlers, too. The same file, opened anew with O_NONBLOCK, says EAGAIN instead.
  */
@@ -145,7 +145,7 @@ export function printWithoutWaiting() {
     const print = printer(output)
     let dropped = 0
     output.write = (text: string | Uint8Array, ...others: unknown[]) => {
-      const missing = dropped ? `(${dropped} pieces of output were dropped: nobody read them)\n` : ''
+      const missing = dropped ? `(${dropped} lines of output were dropped: nobody read them)\n` : ''
       dropped = print(missing + (typeof text === 'string' ? text : Buffer.from(text))) ? 0 : dropped + 1
       const done = others.find(other => typeof other === 'function')
       if (done) process.nextTick(done)

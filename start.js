@@ -23,7 +23,7 @@ function start(file, watching) {
   return server
 }
 
-// In a terminal, each of them gets the signal from there, too, and perhaps from npm: they count what comes at once as one.
+// In a terminal, each gets the signal from there, too, and perhaps from npm: what comes at once counts as one.
 for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) process.on(signal, () => end(signal))
 
 /** @param {NodeJS.Signals} signal */

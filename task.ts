@@ -70,11 +70,15 @@ export function checkArgs({ parameters }: Remote, args: unknown[]): unknown[] {
 const WRONG: Record<keyof Types, (value: unknown, parameter: Parameter) => string | false> = {
   string: value => typeof value !== 'string' && 'not a string',
   text: value => typeof value !== 'string' && 'not a string',
-  file: value => !(isId(value) && existsSync(join(UPLOADS, value))) && 'no such upload: the file has to be uploaded first',
+  file: value => !isUpload(value) && 'no such upload: the file has to be uploaded first',
   boolean: value => typeof value !== 'boolean' && 'not true or false',
   object: value => (typeof value !== 'object' || Array.isArray(value)) && 'not an object',
   number: (value, range) => Number.isFinite(value) ? notWithin(value, range) : 'not a number',
   integer: (value, range) => WRONG.number(value, range) || !Number.isSafeInteger(value) && 'not a whole number',
+}
+
+function isUpload(value: unknown): boolean {
+  return isId(value) && existsSync(join(UPLOADS, value))
 }
 
 function notWithin(value: unknown, { min = -Infinity, max = Infinity }: Parameter): string | false {
@@ -167,9 +171,9 @@ function note(msg: unknown, details?: Details): Note {
 export const VERSION = 'LONGRUN_VERSION'
 
 /**
- * The remote functions by name: those of tasks.ts, and those of the module that TASKS names. A Map, because in an object
- * `toString` and `__proto__` would be functions that anyone may call. Throws what a module throws, and an Error when it
- * has none, when two have one name, or, in a task process, when a module was changed since its server has loaded it.
+ * The remote functions by name: those of tasks.ts, and those of the module that TASKS names. A Map, because in an
+ * object `toString` and `__proto__` would be functions that anyone may call. Throws what a module throws, and an Error
+ * when it has none, when two have one name, or, in a task process, when one has changed since its server was started.
  */
 export async function loadFunctions(): Promise<Map<string, Remote>> {
   const wanted = process.env[VERSION]
@@ -210,9 +214,9 @@ export function version(): string {
   return hash.digest('hex')
 }
 
-// On Node 20 a task process is CommonJS (see forkTask), where require() cannot load a module that awaits at its top
-// level, nor import() one in TypeScript. tsx would see to that, with a second thread that takes 250 ms to start: so it
-// is told only for modules that need it.
+// On Node 20 a task process is CommonJS (see LOADER in processes.ts), where require() cannot load a module that awaits
+// at its top level, nor import() one in TypeScript. tsx would see to that, with a second thread that takes 250 ms to
+// start: so it is told only for modules that need it.
 async function loadModule(path: string): Promise<Record<string, object>> {
   const { href } = pathToFileURL(path)
   if (typeof require !== 'function') return import(href)
@@ -236,7 +240,10 @@ async function loadModule(path: string): Promise<Record<string, object>> {
 export const RUN_MARK = 'LONGRUN_RUN'
 
 const PATIENCE = 60_000 // ms until a launched task gives up waiting for its log to show on a shared file system
-const GATHERING = 4 // ms from one published chunk to the next
+const AT_ONCE = 0.3 // ms from one published chunk to the next, as long as the machine can take it
+const GATHERING = 4 // the same under pressure
+const PRESSURE = 0.9 // of the time, something waits for a processor
+const LOOK = 100 // ms between two looks at that
 
 // Without its arguments, as a copy of this file (see MARK) must not do the same.
 if (process.argv[1] === import.meta.filename) void main(process.argv.splice(1)[1])
@@ -252,7 +259,7 @@ async function main(id: string | undefined) {
   const functions = await loadFunctions().catch(error => error as Error)
   const socket = createSocket(Publisher, { ...clientOf(XSUB_ADDR), sendTimeout: 0 }) // 0: what is too much is dropped
   // Trap, the slow joiner: a connection takes a moment, and what a PUB sends before is dropped without an error. A run
-  // that begins at once would lose its first entries; here that is a gap before `next`, read from the log like any other.
+  // that begins at once would lose its first entries; here that is a gap like any other, and read from the log.
   socket.connect(XSUB_ADDR)
   if (!id) rehearse(socket) // the first entry comes 2 ms sooner for it
   process.send?.('ready', undefined, undefined, () => {}) // the server has gone: `disconnect` follows
@@ -359,23 +366,28 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
     publication.add(log.finish({ outcome, result, reason, seconds }, error))
     publication.publish()
     process.send?.('done', undefined, undefined, () => {})
-    // As any process does: its exit handlers run (temporary folders, locks). What it has started the workers server ends.
+    // As any process does: its exit handlers run (temporary folders, locks). The workers server ends what it started.
     process.exit(outcome === 'ok' ? 0 : 1)
   }
 }
 
 /**
- * Publishes what has been logged, as chunks, which may be lost. The first one after a pause goes out at once; a task that
- * goes on gathers a few milliseconds in each, as what costs is a message, which six threads hand over, and not its bytes.
- * (What waits when a task stops yielding is not lost, but late: the web server asks how long the log is.)
+ * Publishes what has been logged, as chunks, which may be lost. Each goes out at once as long as the machine can take
+ * it. What costs is a message, which six threads hand over, and not its bytes: so where processes wait for processors,
+ * a task that goes on gathers a few milliseconds in each. (What waits when a task stops yielding is not lost, but late:
+ * the web server asks how long the log is.)
  */
 class Publication {
   readonly #log: RunLog
   readonly #socket: Publisher
   #waiting: Buffer[] = []
   #size = 0 // of what is waiting, in bytes
-  #published = -GATHERING // when, by a clock that nobody sets
   #timer?: NodeJS.Timeout
+  #pause = AT_ONCE
+  // When, by a clock that nobody sets:
+  #published = -GATHERING
+  #looked = 0
+  #waited = 0 // microseconds that the kernel had counted then
 
   constructor(log: RunLog, socket: Publisher) {
     this.#log = log
@@ -387,7 +399,7 @@ class Publication {
     if (this.#log.isRemoved) process.exit(1) // others have ended the run: not a word more
     this.#waiting.push(lines)
     this.#size += lines.length
-    const early = this.#published + GATHERING - performance.now()
+    const early = this.#published + this.#pause - performance.now()
     if (early <= 0 || this.#size >= BATCH) this.publish()
     else this.#timer ??= setTimeout(() => this.publish(), early)
   }
@@ -396,10 +408,29 @@ class Publication {
     clearTimeout(this.#timer)
     this.#timer = undefined
     this.#published = performance.now()
+    if (this.#published - this.#looked > LOOK) this.#adapt()
+    const { id, size } = this.#log
     const isLarge = this.#size > MAX_CHUNK // then only its end: whoever follows reads it from the log
     const lines = isLarge ? Buffer.alloc(0) : Buffer.concat(this.#waiting)
     this.#waiting = []
     this.#size = 0
-    void this.#socket.send(packChunk({ id: this.#log.id, position: this.#log.size - lines.length, lines })).catch(() => {})
+    void this.#socket.send(packChunk({ id, position: size - lines.length, lines })).catch(() => {})
+  }
+
+  // The kernel counts the microseconds in which anything had to wait for a processor (pressure stall information).
+  #adapt() {
+    const waited = Number(/some .*total=(\d+)/.exec(readPressure())?.[1] ?? 0)
+    const share = (waited - this.#waited) / 1000 / (this.#published - this.#looked)
+    this.#pause = share > PRESSURE ? GATHERING : AT_ONCE
+    this.#waited = waited
+    this.#looked = this.#published
+  }
+}
+
+function readPressure(): string {
+  try {
+    return readFileSync('/proc/pressure/cpu', 'latin1')
+  } catch {
+    return '' // a kernel that does not count it
   }
 }

@@ -470,6 +470,17 @@ test('no request hides another in its body', async () => {
   await honest()
 })
 
+test('an upgrade behind a request that is not answered yet ends the connection: nothing is written into an answer', async () => {
+  for (const path of ['/log', '/nowhere']) {
+    const upgrade = upgradeHead(app).replace('/log', path)
+    const answer = await exchange(app, `GET /tasks HTTP/1.1\r\n${hostLine(app)}\r\n${upgrade}`)
+    assert.deepEqual(statuses(answer), [], answer)
+  }
+  const twice = `GET /tasks HTTP/1.1\r\n${hostLine(app)}\r\n`.repeat(2)
+  assert.ok(!statuses(await exchange(app, `${twice}rubbish\r\n\r\n`)).includes(400))
+  await honest()
+})
+
 test('huge heads and bodies are refused, and compressed ones are not unpacked', async () => {
   const lines = (count: number) => Array.from({ length: count }, (_, index) => `X${index}: y\r\n`).join('')
   const heads = [`X: ${'x'.repeat(20_000)}\r\n`, `X: ${'x'.repeat(2_000_000)}\r\n`, lines(10_000), `Cookie: ${'a=b; '.repeat(10_000)}\r\n`]

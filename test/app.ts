@@ -23,10 +23,16 @@ export const ROOT = join(import.meta.dirname, '..')
 /** More remote functions, for the tests: they crash, hang, flood and misbehave on purpose. */
 export const TEST_TASKS = join(import.meta.dirname, 'functions.ts')
 
-/** The blocks of code in this language that the README shows. */
+// The servers are loaded as this process is: with tsx, or by Node's own type stripping (versions.ts).
+const LOADER = process.execArgv.some(argument => argument.includes('tsx')) ? ['--import', 'tsx'] : []
+
+/** Prints what the servers say, and keeps the folders of the runs: for a person who wants to see what a test does. */
+const SHOW = Boolean(process.env['SHOW'])
+
+/** The blocks of code in this language that README.md and REFERENCE.md show. */
 export function readmeBlocks(language: string): string[] {
-  const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
-  return [...readme.matchAll(new RegExp(`\`\`\`${language}\n(.*?)\`\`\``, 'gs'))].map(([, block]) => block!)
+  const shown = ['README.md', 'REFERENCE.md'].map(name => readFileSync(join(ROOT, name), 'utf8')).join('\n')
+  return [...shown.matchAll(new RegExp(`\`\`\`${language}\n(.*?)\`\`\``, 'gs'))].map(([, block]) => block!)
 }
 
 /** One process of the system, with what it prints. */
@@ -41,7 +47,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => 
 export function startServer(
   file: string, env: Record<string, string>, root = ROOT, before: string[] = [],
 ): Promise<Server> {
-  return startProgram([...before, process.execPath, '--import', 'tsx', join(root, file)], env, root)
+  return startProgram([...before, process.execPath, ...LOADER, join(root, file)], env, root)
 }
 
 /** Starts a command and waits for the line that it prints when it is ready; throws when it ends before. */
@@ -52,8 +58,13 @@ export async function startProgram(command: string[], env: Record<string, string
   child.once('exit', () => started.delete(child))
   const output: string[] = []
   const exited = once(child, 'exit') as Promise<[number | null, string | null]>
-  createInterface(child.stderr).on('line', line => output.push(line))
-  const lines = createInterface(child.stdout).on('line', line => output.push(line))
+  const lines = createInterface(child.stdout)
+  for (const said of [lines, createInterface(child.stderr)]) {
+    said.on('line', line => {
+      output.push(line)
+      if (SHOW) console.error(`${command.at(-1)}: ${line}`)
+    })
+  }
   const first = await Promise.race([once(lines, 'line'), once(child, 'close')])
   if (typeof first[0] !== 'string') throw new Error(`${command.at(-1)} ended at once: ${output.join('\n')}`)
   return { process: child, output, ready: first[0], exited }
@@ -117,7 +128,8 @@ export class App {
     const left = await survivors(this.runs)
     left.forEach(({ pid }) => process.kill(pid, 'SIGKILL'))
     const sockets = readdirSync(this.runs).filter(name => name.endsWith('.sock'))
-    rmSync(this.runs, { recursive: true, force: true })
+    if (SHOW) console.error(`RUNS=${this.runs}`)
+    else rmSync(this.runs, { recursive: true, force: true })
     assert.deepEqual(left, [], 'no process is left')
     assert.deepEqual(sockets, [], 'no socket is left')
   }

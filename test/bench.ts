@@ -1,555 +1,591 @@
-// The benchmark: what the system costs, beside the raw limit of the same work, measured in the same run.
+// The benchmark: what the system costs, beside what one would write without it (plain.js).
 //
-//   npm run bench            all rows; npm run bench -- launch update   only those
+//   npm run bench                           all rows, in less than five minutes
+//   npm run bench -- launch update          only those
+//   npm run bench -- --busy update eight    beside four endless loops: on a machine that has no time left
 //
-// Each row is the median of several rounds, with the smallest and the largest in brackets, or of many samples, with a
-// high percentile. Raw limits are processes of their own, too: this file starts itself again as one of the roles at its
-// end, with nothing of ours in it.
+// Both speak the same HTTP and WebSocket, so each row is one measurement, taken of the two in turns by the same client:
+// this process. Settings are the defaults, unless a row names others. Beside each figure stands how busy each core was
+// meanwhile. Look for: ROWS; compare(), which takes them; Stopwatch, for all that is measured in entries.
 
-import { fork, spawn, type ChildProcess } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { once } from 'node:events'
-import { createReadStream, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { Agent, createServer, get, request, type IncomingMessage, type Server as HttpServer, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import { availableParallelism, cpus, tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { EventEmitter, once } from 'node:events'
+import { linkSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { Agent, request, type IncomingMessage } from 'node:http'
+import { cpus, tmpdir } from 'node:os'
+import { basename, join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { json } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { WebSocket, WebSocketServer } from 'ws'
-import { Proxy, Publisher, Subscriber, XPublisher, XSubscriber } from 'zeromq'
+import { parseArgs } from 'node:util'
+import { WebSocket } from 'ws'
 import { App, bareEnvironment, processesOf } from './app.ts'
 
-type Row = { what: string; ours: string; raw: string; ratio: string }
-const folder = mkdtempSync(join(tmpdir(), 'longrun-bench-'))
+const MEASURED = 4000 // ms of what runs report
+const WARM_UP = 500 // ms before, once all readers hear something
+const ACKNOWLEDGED = 64 * 2 ** 10 // bytes after which a page says that it has them
+const QUIET = 0.1 // of the time of all cores: what the machine takes for itself
+const SATURATED = 0.9 // of the time of all cores: beyond, what is measured is for the most part the wait for a core
+const PATIENCE = 10_000 // ms for the machine to become quiet
+
+const { values: options, positionals } = parseArgs({ allowPositionals: true, options: { busy: { type: 'boolean' } } })
 const agent = new Agent({ keepAlive: true })
+const folder = mkdtempSync(join(tmpdir(), 'longrun-bench-'))
+process.once('exit', sweep)
+// Not once: a Ctrl-C under npm comes twice, and the second would end us in the middle of sweep().
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => process.exit(1))
 
-/** Microseconds on a clock that all processes of the machine share. */
+/** Microseconds, on a clock that all processes of the machine share. */
 const now = () => Number(process.hrtime.bigint() / 1000n)
-const quantile = (values: number[], q: number) => values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * q))] ?? NaN
-const spread = (values: number[], digits = 1) =>
-  `${quantile(values, 0.5).toFixed(digits)} (${Math.min(...values).toFixed(digits)}–${Math.max(...values).toFixed(digits)})`
-const ratio = (ours: number[], raw: number[]) => (quantile(ours, 0.5) / quantile(raw, 0.5)).toFixed(2)
 
-const MEASUREMENTS: Record<string, () => Promise<Row[]>> = {
-  /** POST → first entry on an open WebSocket, a process of its own per run, 150 ms apart. */
+/** One of the two that are compared, as the outside sees it; `servers` are process ids. */
+type Side = { name: 'longrun' | 'plain'; url: string; runs: string; servers: number[]; end(): Promise<void> }
+/** Gets ready, and returns what is measured then; nothing when this side has no such thing. */
+type Measurement = (side: Side) => Promise<(() => Promise<number[]>) | undefined>
+type Measured = { values: number[]; load: Load }
+type Pair = { longrun: Measured; plain: Measured; isQuiet: boolean }
+
+// ---- The rows
+
+const ROWS: Record<string, () => Promise<void>> = {
+  /** From the call to the first entry that the run's own process has made, at a reader that follows it already. */
   async launch() {
-    const raw = await startRole('echo')
-    const [ours, limit] = [[] as number[], [] as number[]]
-    await withApp({ PROCESS_LIMIT: '20' }, async app => {
-      const socket = await app.connect()
-      const rawSocket = await openSocket(raw.port)
-      for (let i = 0; i < 100; i++) {
-        await sleep(150)
-        ours.push(await launch(app, socket) / 1000)
-        const began = now()
-        await post(`http://127.0.0.1:${raw.port}`, {})
-        rawSocket.send('x')
-        await once(rawSocket, 'message')
-        limit.push((now() - began) / 1000)
-      }
-      rawSocket.terminate()
-    })
-    raw.process.kill()
-    const format = (values: number[]) => `${quantile(values, 0.5).toFixed(1)} ms, p95 ${quantile(values, 0.95).toFixed(1)} ms`
-    return [{ what: 'launch, 100 starts 150 ms apart', ours: format(ours), raw: format(limit), ratio: ratio(ours, limit) }]
-  },
-
-  /** As many starts at once as there are places: until the last reply. */
-  async burst() {
-    const ours = await withApp({ PROCESS_LIMIT: '8', SPARES: '8' }, app => rounds(6, async () => {
-      const began = now()
-      await Promise.all(Array.from({ length: 8 }, () => post(`${app.url}/tasks`, { method: 'process', args: [1, 1] })))
-      const took = (now() - began) / 1000
-      await sleep(5000) // until the spares are there again
-      return took
-    }))
-    ours.shift() // the first one finds code that was never run, and is optimized for the others
-    return [{ what: 'burst of 8 starts, last reply, ms', ours: spread(ours), raw: '', ratio: '' }]
-  },
-
-  /** The next start as soon as the last run has ended. */
-  async back() {
-    const ours = await withApp({ PROCESS_LIMIT: '2', SPARES: '2' }, async app => {
-      const socket = await app.connect()
-      return rounds(50, async () => {
-        const began = now()
-        await launch(app, socket, true)
-        return (now() - began) / 1000
+    const starts = (count: number, pause: number): Measurement => async side => {
+      const page = await Page.open(side)
+      return () => repeat(count, async () => {
+        await sleep(pause)
+        return launch(page, '"type":"msg"')
       })
-    })
-    const raw = await rounds(50, async () => {
-      const began = now()
-      await once(spawn(process.execPath, ['-e', '0'], { env: bareEnvironment() }), 'exit')
-      return (now() - began) / 1000
-    })
-    return [{ what: 'back to back, a run, ms', ours: spread(ours), raw: spread(raw), ratio: ratio(ours, raw) }]
+    }
+    print('launch, p50 / p99 ms, one every 400 ms', await compare(starts(20, 400), { rounds: 3 }), tail(1))
+    const many = await compare(starts(40, 150), { settings: { PROCESS_LIMIT: '20' } })
+    print('launch, p50 / p99 ms, one every 150 ms, `PROCESS_LIMIT=20`', many, tail(1))
   },
 
-  /** task.msg() → the reader's handler; in turns, as the machine is not the same from one minute to the next. */
+  /** As many starts at once as there are places, until the last reply. */
+  async burst() {
+    const starts = (count: number): Measurement => async side => {
+      await becomesQuiet() // all spares are there again
+      return async () => {
+        const began = now()
+        await Promise.all(Array.from({ length: count }, () => start(side, 'stream', [1])))
+        return [(now() - began) / 1000]
+      }
+    }
+    print('2 starts at once, last reply, ms', await compare(starts(2), { rounds: 5 }), spread(1))
+    const eight = await compare(starts(8), { rounds: 5, settings: { PROCESS_LIMIT: '8', SPARES: '8' } })
+    print('8 starts at once, last reply, ms, `PROCESS_LIMIT=8 SPARES=8`', eight, spread(1))
+  },
+
+  /** The next start as soon as the last run is done. */
+  async back() {
+    const measured = await compare(async side => {
+      const page = await Page.open(side)
+      return () => repeat(20, () => launch(page, '"type":"done"'))
+    }, { rounds: 2 })
+    print('one run after the other, ms a run', measured, spread(0))
+  },
+
+  /** From task.msg() to the reader. */
   async update() {
-    const [ours, raw] = [[] as number[], [] as number[]]
-    await withApp({}, app => rounds(5, async () => {
-      ours.push(...await latencies(app, 1, 1000, 200))
-      raw.push(...await rawPath(1000, 200))
-    }))
-    const format = (values: number[]) => `${quantile(values, 0.5).toFixed(2)} ms, p99 ${quantile(values, 0.99).toFixed(2)} ms`
-    return [{ what: 'update, 200 a second', ours: format(ours), raw: format(raw), ratio: ratio(ours, raw) }]
+    print('update, p50 / p99 ms, 200 a second', await compare(latency({ perSecond: 200 }), { rounds: 3 }), tail(2))
   },
 
-  /** One run, a million entries of about 80 bytes; the raw limit sends as many bytes in frames as large. */
-  async throughput() {
-    let log = { size: 0, frames: 0 }
-    const ours = await rounds(5, () => withApp({}, async app => {
-      const socket = await app.connect()
-      const began = now()
-      log = await drain(socket, await startRun(app, socket, 'stream', [1_000_000]))
-      return 1_000_002 / ((now() - began) / 1e6)
-    }))
-    const raw = await startRole('blast', String(log.size), String(Math.round(log.size / log.frames)))
-    const limit = await rounds(5, async () => {
-      const socket = await openSocket(raw.port)
-      const began = now()
-      await drain(socket)
-      return 1_000_002 / ((now() - began) / 1e6)
-    })
-    raw.process.kill()
-    return [{ what: 'throughput, entries a second', ours: spread(ours, 0), raw: spread(limit, 0), ratio: (quantile(ours, 0.5) / quantile(limit, 0.5)).toFixed(2) }]
-  },
-
-  /** Eight runs at once, 5,000 entries a second each, when all eight have loaded: the first four seconds do not count. */
+  /** The same of several runs at once, each with a reader. */
   async eight() {
-    const ours = await withApp({ PROCESS_LIMIT: '8', SPARES: '0' }, async app => latencies(app, 8, 40_000, 5000, 20_000))
-    return [{ what: '8 runs × 5,000 entries a second', ours: `p50 ${quantile(ours, 0.5).toFixed(1)} ms, p99 ${quantile(ours, 0.99).toFixed(1)} ms, none lost`, raw: '', ratio: '' }]
+    print('2 runs × 20,000 a second, p50 / p99 ms', await compare(latency({ runs: 2, perSecond: 20_000 })), tail(1))
+    const eight = await compare(latency({ runs: 8, perSecond: 5000 }), { settings: { PROCESS_LIMIT: '8' } })
+    print('8 runs × 5,000 a second, p50 / p99 ms, `PROCESS_LIMIT=8`', eight, tail(1))
   },
 
-  /** One run at 100 entries a second, 1,000 readers in another process. */
+  /** The same of one run with many readers. */
   async fanout() {
-    const format = ([count, p50, p99]: number[]) => `${(count! / 10).toFixed(0)} a second, p50 ${(p50! / 1000).toFixed(1)} ms, p99 ${(p99! / 1000).toFixed(1)} ms`
-    const ours = await withApp({}, async app => {
-      const id = randomUUID()
-      const readers = await startRole('readers', app.url.replace('http', 'ws') + '/log', id, '1000', '1000')
-      await post(`${app.url}/tasks`, { method: 'rate', args: [1000, 100], id })
-      const result = await readers.result
-      readers.process.kill()
-      return result
-    })
-    const raw = await startRole('broadcast', '1000', '100')
-    const readers = await startRole('readers', `ws://127.0.0.1:${raw.port}`, 'raw', '1000', '1000')
-    const limit = await readers.result
-    readers.process.kill()
-    const listeners = await startRole('listeners', `http://127.0.0.1:${raw.port}`, '1000', '1000')
-    const events = await listeners.result
-    listeners.process.kill()
-    raw.process.kill()
-    return [
-      { what: 'fan-out to 1,000 readers', ours: format(ours), raw: `${format(limit)} (ws)`, ratio: (ours[1]! / limit[1]!).toFixed(2) },
-      { what: '', ours: '', raw: `${format(events)} (Server-Sent Events)`, ratio: (ours[1]! / events[1]!).toFixed(2) },
-    ]
+    const many = { readers: 1000, perSecond: 100 }
+    print('1,000 readers × 100 a second, p50 / p99 ms', await compare(latency(many)), tail(1))
+    print('the same by Server-Sent Events', await compare(latency({ ...many, read: readByEvents })), tail(1))
   },
 
-  /** A finished log of about 100 MB, to one reader; one of 1 MB, to 1,000 who come at once. */
+  /** One run that has nothing else to do. */
+  async throughput() {
+    const measured = await compare(flatOut(1_000_000, took => 1e12 / took), { rounds: 3 })
+    print('flat out, entries a second (more is better)', measured, spread(0))
+  },
+
+  /** The log of a run that has ended; of plain it is a static file. */
   async late() {
-    const logs = [1_000_000, 8_000].map(steps => ({ steps, path: join(folder, `log-${steps}`), ours: [] as number[], raw: [] as number[] }))
-    const [large, small] = logs as [typeof logs[0], typeof logs[0]]
-    await withApp({}, async app => {
-      const socket = await app.connect()
-      for (const { steps, path, ours } of logs) {
-        const id = await startRun(app, socket, 'process', [steps, 0])
-        await drain(socket, id)
-        writeFileSync(path, readFileSync(join(app.runs, `${id}.ndjson`)))
-        ours.push(...await rounds(3, () => arrive(`${app.url.replace('http', 'ws')}/log`, id, steps === small.steps ? 1000 : 1)))
+    const arrive = (log: string, readers: number, read: Read) => compare(async side => {
+      if (!await canRead(side, read)) return
+      const readLog = side.name === 'plain' ? readByParts : read
+      return async () => {
+        const began = now()
+        const read = await Promise.all(Array.from({ length: readers }, () => readLog(side, basename(log, '.ndjson'))))
+        if (Math.min(...read) < statSync(log).size) throw new Error(`a reader got ${Math.min(...read)} bytes of ${log}`)
+        return [(now() - began) / 1000]
+      }
+    }, { rounds: 3, log })
+    const [large, small] = [writeLog(100_000_000), writeLog(1_000_000)]
+    print('late join, 100 MB, by WebSocket, ms', await arrive(large, 1, readByPage), spread(0))
+    print('the same by catch-up reads', await arrive(large, 1, readByParts), spread(0))
+    print('the same by Server-Sent Events', await arrive(large, 1, readByEvents), spread(0))
+    print('late join, 1 MB, 1,000 readers at once, by WebSocket, ms', await arrive(small, 1000, readByPage), spread(0))
+  },
+
+  async memory() {
+    const idle = await compare(async side => async () => {
+      const servers = memory('VmRSS', side.servers)
+      const spares = processesOf(side.runs).map(({ pid }) => pid).filter(pid => !side.servers.includes(pid))
+      await repeat(4000, async () => void (await Page.open(side)).follow('nobody'))
+      return [servers, memory('VmRSS', spares), (memory('VmRSS', side.servers) - servers) / 4000 * 1024]
+    })
+    const flood = await compare(async side => {
+      const [page, stalled, id] = [await Page.open(side), await Page.open(side), randomUUID()]
+      void stalled.follow(id)
+      stalled.stall()
+      return async () => {
+        await page.run('stream', [1_000_000], undefined, id)
+        return [memory('VmHWM', side.servers)]
       }
     })
-    for (const { steps, path, raw } of logs) {
-      const role = await startRole('sendfile', path)
-      raw.push(...await rounds(3, () => arrive(`ws://127.0.0.1:${role.port}`, 'raw', steps === small.steps ? 1000 : 1)))
-      role.process.kill()
-    }
-    const row = (what: string, { ours, raw, path }: typeof large) =>
-      ({ what: `late join, ${(statSync(path).size / 1e6).toFixed(0)} MB, ${what}, ms`, ours: spread(ours, 0), raw: spread(raw, 0), ratio: ratio(ours, raw) })
-    return [row('1 reader', large), row('1,000 readers at once', small)]
+    print('memory of the servers, MB', column(idle, 0), spread(0))
+    print('memory of a spare, MB', column(idle, 1), spread(0))
+    print('memory of each of 4,000 readers, kB', column(idle, 2), spread(0))
+    print('memory of the servers in a flood, one reader stalled, at most, MB', flood, spread(0))
   },
 
-  /** Resident memory. */
-  async memory() {
-    return withApp({}, async app => {
-      const megabytes = (pid: number) => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) / 1024
-      const web = app.server.process.pid!
-      const spare = processesOf(app.runs).find(({ command }) => command.includes('task.ts'))!
-      const bare = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'], { env: bareEnvironment() })
-      await sleep(500)
-      const raw = megabytes(bare.pid!)
-      bare.kill()
-      const rows = Object.entries({ 'workers server': app.workers.process.pid!, 'web server': web, 'a spare': spare.pid }).map(([what, pid]) =>
-        ({ what: `memory of ${what}, MB`, ours: megabytes(pid).toFixed(0), raw: `${raw.toFixed(0)} (bare node)`, ratio: (megabytes(pid) / raw).toFixed(2) }))
-      const before = megabytes(web)
-      const readers = await startRole('readers', app.url.replace('http', 'ws') + '/log', 'nobody', '4000', '1')
-      const perReader = (megabytes(web) - before) / 4000 * 1024
-      readers.process.kill()
-      const stalled = await app.connect() // it never acknowledges
-      await startRun(app, stalled, 'process', [1_000_000, 0])
-      const quick = await app.connect()
-      await drain(quick, await startRun(app, quick, 'process', [1_000_000, 0]))
-      return [
-        ...rows,
-        { what: 'memory of each of 4,000 readers, kB', ours: perReader.toFixed(0), raw: '', ratio: '' },
-        { what: 'memory of web server in a flood, one reader stalled, MB', ours: megabytes(web).toFixed(0), raw: '', ratio: '' },
-      ]
-    })
-  },
-
-  /** A CSV of 200 MB. */
+  /** A CSV file to JSON lines. */
   async import() {
-    const csv = join(folder, 'big.csv')
-    writeFileSync(csv, 'id,name,email,amount,note\n' + Array.from({ length: 100_000 }, (_, i) => `${i},Anna Example,anna${i}@example.org,${i}.50,"a note, quoted"\n`).join('').repeat(32))
-    const megabytes = statSync(csv).size / 1e6
-    const ours = await rounds(3, () => withApp({}, async app => {
-      const file = await app.upload(readFileSync(csv))
-      const run = await app.start('importCsv', [file])
-      const { seconds } = await run.outcome()
-      return megabytes / seconds
-    }))
-    const raw = await rounds(3, async () => {
-      const began = now()
-      let lines = 0
-      for await (const _ of createInterface(createReadStream(csv))) lines++
-      return megabytes / ((now() - began) / 1e6)
-    })
-    return [{ what: `import of ${megabytes.toFixed(0)} MB, MB/s`, ours: spread(ours, 0), raw: spread(raw, 0), ratio: (quantile(ours, 0.5) / quantile(raw, 0.5)).toFixed(2) }]
-  },
-
-  /** Cost per entry, per reader, and per finished run that is kept. */
-  async growth() {
-    const perEntry: string[] = []
-    for (const entries of [10_000, 1_000_000, 10_000_000]) {
-      perEntry.push(await withApp({ MAX_LOG: '2000000000' }, async app => {
-        const socket = await app.connect()
+    const rows = Array.from({ length: 100_000 }, (_, i) => `${i},Anna,anna${i}@example.org,${i}.50,"a note, quoted"\n`)
+    const csv = Buffer.from('id,name,email,amount,note\n' + rows.join('').repeat(10))
+    const measured = await compare(async side => {
+      const page = await Page.open(side)
+      const { file } = await post(side, '/files', csv)
+      return async () => {
         const began = now()
-        await drain(socket, await startRun(app, socket, 'process', [entries, 0]))
-        return ((now() - began) / entries).toFixed(2)
-      }))
+        await page.run('importCsv', [file])
+        return [csv.length / (now() - began)]
+      }
+    }, { rounds: 3 })
+    print(`import of ${(csv.length / 1e6).toFixed(0)} MB, MB/s (more is better)`, measured, spread(0))
+  },
+
+  /** What an entry costs when there are more of them, and a delivery when there are more readers. */
+  async growth() {
+    for (const entries of [1e4, 1e5, 1e6]) {
+      const measured = await compare(flatOut(entries, took => took / entries))
+      print(`growth: µs an entry, ${entries} entries`, measured, spread(2))
     }
-    const perDelivery: string[] = []
-    for (const count of [10, 100, 1000]) {
-      perDelivery.push(await withApp({}, async app => {
-        const seconds = () => Number(readFileSync(`/proc/${app.server.process.pid}/stat`, 'utf8').split(' ').slice(13, 15).reduce((sum, ticks) => sum + Number(ticks) / 100, 0))
-        const id = randomUUID()
-        const readers = await startRole('readers', app.url.replace('http', 'ws') + '/log', id, String(count), '500')
-        const before = seconds()
-        await post(`${app.url}/tasks`, { method: 'rate', args: [500, 100], id })
-        await readers.result
-        readers.process.kill()
-        return ((seconds() - before) / count / 500 * 1e6).toFixed(1)
-      }))
-    }
-    const perRun: string[] = []
-    for (const kept of [10, 1000, 10_000]) {
-      perRun.push(await withApp({ KEEP_RUNS: String(kept), SPARES: '2' }, async app => {
-        await app.kill('workers', 'SIGTERM')
-        for (let i = 0; i < kept; i++) {
-          const start = { type: 'start', time: i, data: { method: 'process', args: [], callId: '', pid: 1, timeLimit: 0 } }
-          writeFileSync(join(app.runs, `kept-${i}.ndjson`), `${JSON.stringify(start)}\n{"type":"done","time":${i},"data":{"outcome":"ok","seconds":0}}\n`)
+    for (const readers of [10, 100, 1000]) {
+      const measured = await compare(async side => {
+        const traffic = await startTraffic(side, { readers, perSecond: 100 })
+        return async () => {
+          const before = processorTime(side.servers)
+          const times = await traffic!.end()
+          return [(processorTime(side.servers) - before) / times.length]
         }
-        await app.startWorkers()
-        const socket = await app.connect()
-        await launch(app, socket, true)
-        return quantile(await rounds(10, async () => (await sleep(1500), await launch(app, socket) / 1000)), 0.5).toFixed(1)
-      }))
+      })
+      print(`growth: µs of the servers a delivery, ${readers} readers`, measured, spread(1))
     }
-    return [
-      { what: 'growth: µs an entry, at 10⁴, 10⁶, 10⁷', ours: perEntry.join(', '), raw: '', ratio: '' },
-      { what: 'growth: µs of the web server a delivery, to 10, 100, 1,000 readers', ours: perDelivery.join(', '), raw: '', ratio: '' },
-      { what: 'growth: launch, ms, with 10, 1,000, 10,000 kept', ours: perRun.join(', '), raw: '', ratio: '' },
-    ]
   },
 }
 
-// ---- What the measurements share
+// ---- Both sides
 
-async function rounds<T>(count: number, round: () => Promise<T>): Promise<T[]> {
-  const results: T[] = []
-  for (let i = 0; i < count; i++) results.push(await round())
-  return results
+/**
+ * Takes a measurement of both, in turns, as the machine is not the same from one minute to the next. Each row has fresh
+ * servers, with `settings`, and with `log`, a file, among their runs.
+ */
+async function compare(measurement: Measurement, { rounds = 1, settings = {}, log = '' } = {}): Promise<Pair> {
+  const sides = [await startLongrun(settings, log), await startPlain(settings, log)]
+  const pair: Pair = {
+    longrun: { values: [], load: new Load() }, plain: { values: [], load: new Load() }, isQuiet: await becomesQuiet(),
+  }
+  const loops = options.busy ? Array.from({ length: 4 }, () => spawnNode(['-e', 'for (;;);'], folder)) : []
+  try {
+    for (let round = 0; round < rounds; round++) {
+      for (const side of sides) {
+        const measured = pair[side.name]
+        const measure = await measurement(side)
+        if (measure) measured.values = measured.values.concat(await measured.load.during(measure))
+      }
+    }
+  } finally {
+    for (const loop of loops) loop.kill()
+    await Promise.all(sides.map(side => side.end()))
+  }
+  return pair
 }
 
-async function withApp<T>(env: Record<string, string>, use: (app: App) => Promise<T>): Promise<T> {
-  const app = new App(env)
-  try {
-    await app.startWorkers()
-    await app.startServer()
-    while (processesOf(app.runs).length < 2 + Number(env.SPARES ?? 1)) await sleep(50)
-    await sleep(2000) // the last spare has loaded
-    return await use(app)
-  } finally {
-    await app.end()
+async function startLongrun(settings: object, log: string): Promise<Side> {
+  const app = new App({ RUNS: makeRuns(log), ...settings })
+  await app.startWorkers()
+  await app.startServer()
+  const servers = [app.workers, app.server].map(({ process }) => process.pid!)
+  return { name: 'longrun', url: app.url, runs: app.runs, servers, end: () => app.end() }
+}
+
+async function startPlain(settings: object, log: string): Promise<Side> {
+  const runs = makeRuns(log)
+  const server = spawnNode([join(import.meta.dirname, 'plain.js')], runs, settings)
+  const [url] = await once(createInterface(server.stdout), 'line')
+  const end = async () => {
+    server.kill()
+    while (processesOf(runs).length) await sleep(10) // its spares see for themselves that it has gone
+  }
+  return { name: 'plain', url, runs, servers: [server.pid!], end }
+}
+
+function spawnNode(args: string[], runs: string, settings = {}) {
+  const env = { ...bareEnvironment(), RUNS: runs, ...settings }
+  return spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'inherit'] })
+}
+
+function makeRuns(log: string): string {
+  const runs = mkdtempSync(join(folder, 'runs-'))
+  if (log) linkSync(log, join(runs, basename(log)))
+  return runs
+}
+
+/** The log of a run that has ended, of about so many bytes. */
+function writeLog(bytes: number): string {
+  const line = (type: string, data: object) => JSON.stringify({ type, time: Date.now(), data }) + '\n'
+  const start = line('start', { method: 'stream', args: [], callId: '', pid: 0, timeLimit: 0 })
+  const entry = line('msg', { step: 123_456, text: 'about 80 bytes' })
+  const path = join(folder, `log-${bytes}.ndjson`)
+  writeFileSync(path, start + entry.repeat(bytes / entry.length) + line('done', { outcome: 'ok', seconds: 1 }))
+  return path
+}
+
+/** Ends whatever is left, and removes the folder: in the middle of a row, when somebody interrupts it. */
+function sweep() {
+  const left = () => [folder, ...readdirSync(folder).map(name => join(folder, name))].flatMap(processesOf)
+  for (let processes = left(); processes.length; processes = left()) {
+    for (const { pid } of processes) {
+      try {
+        process.kill(pid, 'SIGKILL')
+      } catch {} // it has ended meanwhile
+    }
+  }
+  rmSync(folder, { recursive: true, force: true })
+}
+
+// ---- The machine
+
+/** How busy each core is while something is measured. */
+class Load {
+  #cores: { busy: number; all: number }[] = []
+
+  async during<T>(act: () => Promise<T>): Promise<T> {
+    const before = ticks()
+    const result = await act()
+    this.#cores = ticks().map((after, i) => ({
+      busy: after.busy - before[i]!.busy + (this.#cores[i]?.busy ?? 0),
+      all: after.all - before[i]!.all + (this.#cores[i]?.all ?? 0),
+    }))
+    return result
+  }
+
+  /** Of all cores, from 0 to 1. */
+  get share() { return this.#cores.reduce((sum, { busy, all }) => sum + busy / all, 0) / this.#cores.length }
+
+  toString() {
+    const percent = this.#cores.map(({ busy, all }) => Math.round(busy / all * 100)).join(' + ')
+    return this.share > SATURATED ? `${percent}, saturated` : percent
   }
 }
 
-function post(url: string, body: object): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const sent = request(url, { method: 'POST', agent, headers: { 'content-type': 'application/json' } }, response => {
-      if (response.statusCode! >= 300) reject(new Error(`${url} answered ${response.statusCode}`))
-      response.resume().on('end', resolve)
-    })
-    sent.on('error', reject).end(JSON.stringify(body))
+/** Of each core, since the machine was started. What its host takes for others (steal) is not to be had either. */
+function ticks() {
+  return readFileSync('/proc/stat', 'utf8').match(/(?<=^cpu\d+ ).*/gm)!.map(line => {
+    const times = line.split(' ').map(Number).slice(0, 8) // user, nice, system, idle, iowait, irq, softirq, steal
+    const all = times.reduce((sum, time) => sum + time, 0)
+    return { busy: all - times[3]! - times[4]!, all }
   })
 }
 
-async function startRun(app: App, socket: WebSocket, method: string, args: unknown[]): Promise<string> {
-  const id = randomUUID()
-  socket.send(JSON.stringify({ start: id }))
-  await post(`${app.url}/tasks`, { method, args, id })
+/** Waits until all spares have loaded, and what the last row started is gone; false when the machine stays busy. */
+async function becomesQuiet(): Promise<boolean> {
+  for (const deadline = Date.now() + PATIENCE; Date.now() < deadline;) {
+    const load = new Load()
+    await load.during(() => sleep(300))
+    if (load.share < QUIET) return true
+  }
+  return false
+}
+
+/** Megabytes: VmRSS what is resident now, VmHWM the most that was. */
+function memory(field: 'VmRSS' | 'VmHWM', pids: number[]): number {
+  const sizes = pids.map(pid => new RegExp(`${field}:\\s+(\\d+)`).exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1])
+  return sizes.reduce((sum, size) => sum + Number(size) / 1024, 0)
+}
+
+/** Microseconds that processes have used so far. */
+function processorTime(pids: number[]): number {
+  const ticks = pids.flatMap(pid => readFileSync(`/proc/${pid}/stat`, 'utf8').split(' ').slice(13, 15))
+  return ticks.reduce((sum, tick) => sum + Number(tick) * 10_000, 0)
+}
+
+// ---- The client
+
+type Entry = { type: string; data: any }
+type Followed = { hear: (frame: Buffer) => void; finish: (bytes: number) => void; bytes: number; acknowledged: number }
+
+/** A WebSocket that follows runs, as a page does. */
+class Page {
+  readonly #side: Side
+  readonly #socket: WebSocket
+  readonly #runs = new Map<string, Followed>()
+
+  constructor(side: Side) {
+    this.#side = side
+    this.#socket = new WebSocket(`${side.url.replace('http', 'ws')}/log`, { perMessageDeflate: false })
+    this.#socket.on('message', (frame: Buffer) => this.#receive(frame))
+    this.#socket.on('error', () => {}) // cut off, when its server is ended
+  }
+
+  static async open(side: Side): Promise<Page> {
+    const page = new Page(side)
+    await once(page.#socket, 'open')
+    return page
+  }
+
+  /** Until the run is done: the bytes of its frames. `hear` gets them as they come: not every row wants them parsed. */
+  follow(id: string, hear = (_: Buffer) => {}): Promise<number> {
+    this.#socket.send(JSON.stringify({ start: id }))
+    return new Promise(finish => this.#runs.set(id, { hear, finish, bytes: 0, acknowledged: 0 }))
+  }
+
+  /** Follows a run, starts it, and waits until it is done: the bytes of its frames. */
+  async run(method: string, args: unknown[], hear?: (frame: Buffer) => void, id = randomUUID()): Promise<number> {
+    const done = this.follow(id, hear)
+    await start(this.#side, method, args, id)
+    return done
+  }
+
+  stall() { this.#socket.pause() }
+
+  close() { this.#socket.close() }
+
+  #receive(frame: Buffer) {
+    const [, id = '', next = 0] = /^{"id":"([\w-]+)",(?:"next":(\d+))?/.exec(frame.toString('latin1', 0, 120)) ?? []
+    const run = this.#runs.get(id)
+    if (!run) return
+    run.bytes += frame.length
+    run.hear(frame)
+    if (Number(next) - run.acknowledged > ACKNOWLEDGED) {
+      run.acknowledged = Number(next)
+      this.#socket.send(JSON.stringify({ ack: id, next: run.acknowledged }))
+    }
+    if (!frame.includes('"type":"done"', -300)) return
+    this.#runs.delete(id)
+    run.finish(run.bytes)
+  }
+}
+
+/** Connects, and reads a run to its end: the bytes that came, which are no less than those of its log. */
+type Read = (side: Side, id: string, hear?: (entries: Entry[]) => void) => Promise<number>
+
+const readByPage: Read = async (side, id, hear) => {
+  const page = await Page.open(side)
+  const bytes = await page.follow(id, hear && (frame => hear(JSON.parse(String(frame)).entries)))
+  page.close()
+  return bytes
+}
+
+const readByEvents: Read = async (side, id, hear) => {
+  const response = await ask(side, 'GET', `/tasks/${id}/log?offset=-1&live=sse`)
+  let bytes = 0
+  let text = ''
+  for await (const part of response) {
+    bytes += part.length
+    if (!hear) continue
+    const events = (text + part).split('\n\n')
+    text = events.pop()!
+    for (const event of events) {
+      if (/^event: ?data$/m.test(event)) hear(JSON.parse(event.match(/(?<=^data:).*/gm)!.join('\n')))
+    }
+  }
+  return bytes
+}
+
+/** A part at a time, each of which tells where the next one begins; plain has only one. */
+const readByParts: Read = async (side, id) => {
+  let bytes = 0
+  for (let offset: unknown = -1; offset !== undefined;) {
+    const response = await ask(side, 'GET', `/tasks/${id}/log?offset=${offset}`)
+    for await (const part of response) bytes += part.length
+    offset = response.headers['stream-up-to-date'] ? undefined : response.headers['stream-next-offset']
+  }
+  return bytes
+}
+
+/** Whether a side has its logs as streams over HTTP, which these two read. */
+async function canRead(side: Side, read: Read): Promise<boolean> {
+  if (side.name === 'plain' || read === readByPage) return true
+  const { headers } = await ask(side, 'HEAD', `/tasks/${await start(side, 'stream', [1])}/log?offset=-1`)
+  return 'stream-next-offset' in headers
+}
+
+/** Starts a run, and returns its id. Throws when it is refused. */
+async function start(side: Side, method: string, args: unknown[], id: string = randomUUID()): Promise<string> {
+  await post(side, '/tasks', { method, args, id })
   return id
 }
 
-/** Microseconds from the POST to the first entry; or to the end, and until there is a place again. */
-async function launch(app: App, socket: WebSocket, toTheEnd = false): Promise<number> {
-  const id = randomUUID()
-  socket.send(JSON.stringify({ start: id }))
+/** Milliseconds from the call to a certain entry. */
+function launch(page: Page, awaited: string): Promise<number> {
   const began = now()
-  const heard = new Promise<void>(resolve => socket.on('message', function hear(text) {
-    if (!String(text).startsWith(`{"id":"${id}"`) || (toTheEnd && !String(text).includes('"type":"done"'))) return
-    socket.off('message', hear)
-    resolve()
-  }))
-  await post(`${app.url}/tasks`, { method: 'process', args: [1, 0], id })
-  await heard
-  const took = now() - began
-  socket.send(JSON.stringify({ stop: id }))
-  return took
-}
-
-/** Takes all of a run as fast as it comes, without parsing it: the size of its log. Of a raw stream: until it closes. */
-async function drain(socket: WebSocket, id?: string): Promise<{ size: number; frames: number }> {
-  return new Promise(resolve => {
-    let [size, frames] = [0, 0]
-    socket.on('close', () => resolve({ size, frames }))
-    socket.on('message', (data: Buffer) => {
-      const head = data.toString('latin1', 0, 200)
-      if (id === undefined) size += data.length
-      if (id === undefined || !head.startsWith(`{"id":"${id}"`)) return
-      size = Number(/"next":(\d+)/.exec(head)![1])
-      frames++
-      socket.send(`{"ack":"${id}","next":${size}}`)
-      if (data.toString('latin1', data.length - 300).includes('"type":"done"')) resolve({ size, frames })
-    })
+  return new Promise((resolve, reject) => {
+    page.run('stream', [1], frame => {
+      if (frame.includes(awaited)) resolve((now() - began) / 1000)
+    }).catch(reject)
   })
 }
 
-/** Milliseconds from task.msg() to the handler, of the entries of several runs but the first. Throws when one is missing. */
-async function latencies(app: App, runs: number, entries: number, perSecond: number, first = 0): Promise<number[]> {
-  const times: number[] = []
-  let count = 0
-  const socket = await app.connect()
-  let ended = 0
-  const all = new Promise<void>(resolve => socket.on('message', text => {
-    const { id, next, entries } = JSON.parse(String(text))
-    if (!entries) return
-    const time = now()
-    for (const { type, data } of entries) {
-      if (type === 'msg' && ++count && data.step >= first) times.push((time - data.at) / 1000)
-      if (type === 'done' && ++ended === runs) resolve()
-    }
-    socket.send(JSON.stringify({ ack: id, next }))
-  }))
-  for (let i = 0; i < runs; i++) await startRun(app, socket, 'rate', [entries, perSecond])
-  await all
-  if (count !== runs * entries) throw new Error(`${count} of ${runs * entries} entries`)
-  return times
+async function post(side: Side, path: string, body: object): Promise<any> {
+  return json(await ask(side, 'POST', path, body))
 }
 
-async function openSocket(port: number): Promise<WebSocket> {
-  const socket = new WebSocket(`ws://127.0.0.1:${port}`, { perMessageDeflate: false })
-  await once(socket, 'open')
-  return socket
+async function ask(side: Side, method: string, path: string, body?: object): Promise<IncomingMessage> {
+  const sent = request(side.url + path, { method, agent, headers: { 'content-type': 'application/json' } })
+  sent.end(body && (Buffer.isBuffer(body) ? body : JSON.stringify(body)))
+  const [response] = await once(sent, 'response') as [IncomingMessage]
+  if (response.statusCode === 503) { // no place: the process of the last run has not quite gone
+    response.resume()
+    await sleep(1)
+    return ask(side, method, path, body)
+  }
+  if (response.statusCode! >= 300) throw new Error(`${side.name} answers ${response.statusCode} to ${method} ${path}`)
+  return response
 }
 
-/** Milliseconds until so many readers, in a process of their own, have all of a log. */
-async function arrive(url: string, id: string, count: number): Promise<number> {
-  const readers = await startRole('arrive', url, id, String(count))
-  const [took] = await readers.result
-  readers.process.kill()
-  return took!
-}
-
-// ---- Raw limits: processes of their own, with nothing of ours in them
-
-type Role = { process: ChildProcess; port: number; result: Promise<number[]> }
-
-async function startRole(...args: string[]): Promise<Role> {
-  const child = fork(import.meta.filename, ['role', ...args], { execArgv: ['--import', import.meta.resolve('tsx')] })
-  const [port] = await once(child, 'message')
-  return { process: child, port, result: once(child, 'message').then(([result]) => result as number[]) }
-}
-
-/** Publisher → zmq.Proxy → subscriber → ws, each in a process of its own. */
-async function rawPath(entries: number, perSecond: number): Promise<number[]> {
-  const proxy = await startRole('proxy', folder)
-  const bridge = await startRole('bridge', folder)
-  const socket = await openSocket(bridge.port)
-  const times: number[] = []
-  const all = new Promise<void>(resolve => socket.on('message', text => {
-    const { step, at } = JSON.parse(String(text))
-    times.push((now() - at) / 1000)
-    if (step === entries - 1) resolve() // the first ones may be lost: a slow joiner, and nobody here repairs it
-  }))
-  const publisher = await startRole('publish', folder, String(entries), String(perSecond))
-  await all
-  for (const role of [proxy, bridge, publisher]) role.process.kill()
-  return times
-}
-
-const ROLES: Record<string, (...args: string[]) => Promise<number>> = {
-  async echo() {
-    const server = createServer((request, response) => request.resume().on('end', () => response.end('{}')))
-    new WebSocketServer({ server }).on('connection', socket => socket.on('message', data => socket.send(data)))
-    return listen(server)
-  },
-  async blast(size, frame) {
-    const piece = Buffer.alloc(Number(frame), 'x')
-    return listenSockets(socket => {
-      for (let sent = 0; sent < Number(size); sent += piece.length) socket.send(piece, { binary: false })
-      socket.close()
-    })
-  },
-  async sendfile(path) {
-    return listenSockets(async socket => {
-      await once(socket, 'message')
-      for await (const piece of createReadStream(path!, { highWaterMark: 256 * 1024 })) socket.send(piece, { binary: false })
-      socket.close()
-    })
-  },
-  /** To the first thousand who come by WebSocket, and to the first thousand who come for Server-Sent Events. */
-  async broadcast(entries, perSecond) {
-    async function send(write: (text: Buffer) => void, head: string, foot: string) {
-      await sleep(1000)
-      const began = now()
-      for (let step = 0; step < Number(entries);) {
-        for (const due = (now() - began) / 1e6 * Number(perSecond); step < due; step++) {
-          const entry = JSON.stringify({ type: 'msg', time: Date.now(), data: { step, at: now() } })
-          write(Buffer.from(`${head}{"id":"raw","next":${step},"entries":[${entry}]}${foot}`))
-        }
-        await sleep(1)
-      }
-    }
-    const responses = new Set<ServerResponse>()
-    const server = createServer((_, response) => {
-      response.writeHead(200, { 'content-type': 'text/event-stream' }).flushHeaders()
-      if (responses.add(response).size === 1000) void send(text => responses.forEach(response => response.write(text)), 'data: ', '\n\n')
-    })
-    const sockets = new Set<WebSocket>()
-    new WebSocketServer({ server, perMessageDeflate: false }).on('connection', socket => {
-      socket.once('close', () => sockets.delete(socket))
-      if (sockets.add(socket).size === 1000) void send(text => sockets.forEach(socket => socket.send(text, { binary: false })), '', '')
-    })
-    return listen(server)
-  },
-  async listeners(url, count, expected) {
-    const times: number[] = []
-    for (let i = 0; i < Number(count); i++) {
-      const [response] = await once(get(url!, { agent: false }), 'response') as [IncomingMessage]
-      createInterface(response).on('line', line => {
-        if (!line) return
-        for (const { data } of JSON.parse(line.slice('data: '.length)).entries) times.push(now() - data.at)
-        if (times.length === Number(count) * Number(expected)) process.send!([times.length, quantile(times, 0.5), quantile(times, 0.99)])
-      })
-    }
-    return 1
-  },
-  async readers(url, id, count, expected) {
-    const times: number[] = []
-    for (let i = 0; i < Number(count); i++) {
-      const socket = new WebSocket(url!, { perMessageDeflate: false })
-      let acknowledged = 0
-      await once(socket, 'open')
-      socket.send(JSON.stringify({ start: id }))
-      socket.on('message', text => {
-        const { entries, next } = JSON.parse(String(text))
-        for (const { type, data } of entries ?? []) if (type === 'msg') times.push(now() - data.at)
-        if (next - acknowledged > 64 * 1024) socket.send(JSON.stringify({ ack: id, next: acknowledged = next })) // as often as it must
-        if (times.length === Number(count) * Number(expected)) process.send!([times.length, quantile(times, 0.5), quantile(times, 0.99)])
-      })
-    }
-    return 1
-  },
-  async arrive(url, id, count) {
-    const sockets = await rounds(Number(count), async () => {
-      const socket = new WebSocket(url!, { perMessageDeflate: false })
-      await once(socket, 'open')
-      return socket
-    })
+/** About 80 bytes an entry, as fast as a run can make them; the reader does not parse them. `took` in microseconds. */
+const flatOut = (entries: number, figure: (took: number) => number): Measurement => async side => {
+  const page = await Page.open(side)
+  return async () => {
     const began = now()
-    const all = Promise.all(sockets.map(socket => new Promise<unknown>(resolve => {
-      socket.on('message', (data: Buffer) => {
-        const next = /"next":(\d+)/.exec(data.toString('latin1', 0, 200))?.[1]
-        if (next) socket.send(`{"ack":"${id}","next":${next}}`)
-        if (data.toString('latin1', data.length - 300).includes('"type":"done"')) resolve(socket)
-      })
-      socket.send(JSON.stringify({ start: id }))
-    })))
-    void all.then(() => process.send!([(now() - began) / 1000]))
-    return 1
-  },
-  async proxy(folder) {
-    const [front, back] = [new XSubscriber(), new XPublisher()]
-    await front.bind(`ipc://${folder}/front`)
-    await back.bind(`ipc://${folder}/back`)
-    const proxy = new Proxy(front, back)
-    void proxy.run()
-    process.on('exit', () => proxy.terminate()) // also keeps it from being collected while it runs
-    return 1
-  },
-  async bridge(folder) {
-    const subscriber = new Subscriber()
-    subscriber.subscribe('raw')
-    subscriber.connect(`ipc://${folder}/back`)
-    const sockets = new Set<WebSocket>()
-    const port = await listenSockets(socket => void sockets.add(socket))
-    void (async () => {
-      for await (const [, text] of subscriber) sockets.forEach(socket => socket.send(text!, { binary: false }))
-    })()
-    return port
-  },
-  async publish(folder, entries, perSecond) {
-    const publisher = new Publisher({ sendTimeout: 0 })
-    publisher.connect(`ipc://${folder}/front`)
-    await sleep(500)
-    const began = now()
-    void (async () => {
-      for (let step = 0; step < Number(entries);) {
-        for (const due = (now() - began) / 1e6 * Number(perSecond); step < due; step++) void publisher.send(['raw', JSON.stringify({ step, at: now() })])
-        await sleep(1)
+    const bytes = await page.run('stream', [entries])
+    if (bytes < entries * 75) throw new Error(`only ${bytes} bytes of ${entries} entries`)
+    return [figure(now() - began)]
+  }
+}
+
+type Traffic = { runs?: number; readers?: number; perSecond: number; read?: Read }
+
+const latency = (traffic: Traffic): Measurement => async side => (await startTraffic(side, traffic))?.end
+
+/** Starts runs that report at a rate, and readers of each. `end` is for what they measure. */
+async function startTraffic(side: Side, { runs = 1, readers = 1, perSecond, read = readByPage }: Traffic) {
+  if (!await canRead(side, read)) return
+  const watch = new Stopwatch(runs * readers)
+  const ids = await Promise.all(Array.from({ length: runs }, () => start(side, 'rate', [1e9, perSecond])))
+  const followers = ids.flatMap(id => Array.from({ length: readers }, () => read(side, id, watch.listener())))
+  const reading = Promise.all(followers)
+  await Promise.race([watch.begin(), reading]) // a reader that fails would never hear anything
+  reading.catch(() => {}) // in the end they are cut off, with their servers
+  const end = async () => {
+    const times = await watch.end()
+    await Promise.all(ids.map(id => ask(side, 'DELETE', `/tasks/${id}`)))
+    return times
+  }
+  return { end }
+}
+
+/**
+ * How long entries are on their way to some readers. It takes those that are made within MEASURED, and waits until each
+ * reader has heard a later one, as the slowest must not be left out. Throws where a reader misses an entry.
+ */
+class Stopwatch extends EventEmitter<{ begun: []; over: [] }> {
+  readonly #times: number[] = []
+  #silent: number
+  #waiting: number
+  #from = Infinity
+  #until = Infinity
+
+  constructor(readers: number) {
+    super()
+    this.#silent = this.#waiting = readers
+  }
+
+  async begin() {
+    await once(this, 'begun')
+    await sleep(WARM_UP)
+    this.#from = now()
+    this.#until = this.#from + MEASURED * 1000
+  }
+
+  /** In milliseconds. */
+  async end(): Promise<number[]> {
+    await once(this, 'over')
+    return this.#times
+  }
+
+  /** For one reader. */
+  listener(): (entries: Entry[]) => void {
+    let next = -1
+    let isOver = false
+    return entries => {
+      const time = now()
+      for (const { type, data: { step, at } } of entries) {
+        if (type !== 'msg') continue
+        if (next < 0 && --this.#silent === 0) this.emit('begun')
+        if (next >= 0 && step !== next) throw new Error(`a reader got entry ${step} instead of ${next}`)
+        next = step + 1
+        if (at >= this.#from && at < this.#until) this.#times.push((time - at) / 1000)
       }
-    })()
-    return 1
-  },
+      if (isOver || !(entries.at(-1)?.data.at >= this.#until)) return
+      isOver = true
+      if (--this.#waiting === 0) this.emit('over')
+    }
+  }
 }
 
-async function listen(server: HttpServer): Promise<number> {
-  await once(server.listen(0, '127.0.0.1'), 'listening')
-  return (server.address() as AddressInfo).port
+async function repeat<T>(count: number, act: () => Promise<T>): Promise<T[]> {
+  const results: T[] = []
+  for (let i = 0; i < count; i++) results.push(await act())
+  return results
 }
 
-async function listenSockets(serve: (socket: WebSocket) => void): Promise<number> {
-  const server = createServer()
-  new WebSocketServer({ server, perMessageDeflate: false }).on('connection', serve)
-  return listen(server)
+// ---- The table
+
+type Show = (values: number[]) => string
+
+function quantile(values: number[], q: number): number {
+  const sorted = Float64Array.from(values).sort()
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? NaN
+}
+
+/** The median, and what only one in a hundred exceeds. */
+const tail = (digits: number): Show => values => [0.5, 0.99].map(q => quantile(values, q).toFixed(digits)).join(' / ')
+
+/** The median, with the smallest and the largest of several. */
+const spread = (digits: number): Show => values => {
+  const [least, median = '', most] = [0, 0.5, 1].map(q => quantile(values, q).toFixed(digits))
+  return values.length > 1 ? `${median} (${least}–${most})` : median
+}
+
+/** One value of several that were measured at once. */
+function column({ longrun, plain, isQuiet }: Pair, i: number): Pair {
+  const pick = ({ values, load }: Measured) => ({ values: values.slice(i, i + 1), load })
+  return { longrun: pick(longrun), plain: pick(plain), isQuiet }
+}
+
+function print(what: string, { longrun, plain, isQuiet }: Pair, show: Show) {
+  const beside = options.busy ? ', beside four endless loops' : ''
+  const name = what + beside + (isQuiet ? '' : ' (something else was running)')
+  const cells = ({ values, load }: Measured) => values.length ? `${show(values)} | ${load}` : 'not available | '
+  const ratio = quantile(longrun.values, 0.5) / quantile(plain.values, 0.5)
+  console.log(`| ${name} | ${cells(longrun)} | ${cells(plain)} | ${ratio ? ratio.toFixed(2) : ''} |`)
 }
 
 // ---- The program
 
-if (process.argv[2] === 'role') {
-  process.on('disconnect', () => process.exit())
-  process.send!(await ROLES[process.argv[3]!]!(...process.argv.slice(4)))
-} else {
-  const wanted = process.argv.slice(2)
-  console.log(`Node ${process.version}, ${availableParallelism()} processors (${cpus()[0]!.model.trim()})\n`)
-  console.log('| what | longrun | raw limit | ratio |\n| --- | --- | --- | --- |')
-  for (const [name, measure] of Object.entries(MEASUREMENTS)) {
-    if (wanted.length && !wanted.includes(name)) continue
-    for (const { what, ours, raw, ratio } of await measure()) console.log(`| ${what} | ${ours} | ${raw} | ${ratio} |`)
-  }
-  agent.destroy()
-  rmSync(folder, { recursive: true })
+const unknown = positionals.find(name => !Object.hasOwn(ROWS, name))
+if (unknown) {
+  console.error(`there is no row ${unknown}: ${Object.keys(ROWS).join(', ')}`)
+  process.exit(1)
 }
+console.log(`Node ${process.version}, ${cpus().length} processors (${cpus()[0]!.model.trim()})\n`)
+console.log('| what | longrun | cores, % | plain | cores, % | ratio |\n| --- | --- | --- | --- | --- | --- |')
+for (const name of positionals.length ? positionals : Object.keys(ROWS)) await ROWS[name]!()
+process.exit() // without waiting for readers that were cut off

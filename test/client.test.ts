@@ -1,4 +1,4 @@
-// Clients of the contract in other languages: client.py, which the README shows, against the real system.
+// Clients of the contract in other languages: client.py, which REFERENCE.md shows, against the real system.
 
 import assert from 'node:assert/strict'
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
@@ -25,7 +25,7 @@ async function output(client: ChildProcess): Promise<string> {
   return printed
 }
 
-test('the README shows the client as it is', () => {
+test('the reference shows the client as it is', () => {
   const shown = readmeBlocks('python').find(block => block.includes('def follow('))
   assert.ok(shown && readFileSync(CLIENT, 'utf8').includes(shown))
 })

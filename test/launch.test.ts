@@ -12,7 +12,7 @@ import { App, gone, processesOf, startApp, until } from './app.ts'
 const folder = mkdtempSync(join(tmpdir(), 'longrun-launch-'))
 after(() => rmSync(folder, { recursive: true }))
 
-/** A launcher that stays beside its task; as README.md's for Slurm, without Slurm. */
+/** A launcher that stays beside its task; as REFERENCE.md's for Slurm, without Slurm. */
 const STANDING = script('standing', `
   setpriv --pdeathsig KILL "$@" &
   trap 'kill $!' TERM

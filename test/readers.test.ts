@@ -63,6 +63,15 @@ suite('A reader', () => {
     assert.deepEqual(client.got, ['0-20', '20-40'])
   })
 
+  test('gets each line once when the very chunk that it is reading arrives late', async () => {
+    const client = new Client()
+    const reader = new Reader('run', 0, client, reading(40))
+    reader.receive(chunk(30, 40))
+    reader.receive(chunk(0, 10))
+    await nextTurn()
+    assert.deepEqual(client.got, ['0-20', '20-40'])
+  })
+
   test('gets each line once, in order, when chunks arrive while it catches up', async () => {
     const client = new Client()
     let written = 20
