@@ -82,6 +82,7 @@ suite('A reader', () => {
       reader.receive(chunk(written - 20, written)) // the catch-up will come to it
     }
     reader.receive(chunk(10, 20))
+    reader.receive(chunk(0, 20)) // what is missing, while it is being read
     await nextTurn()
     assert.deepEqual(client.got, ['0-20', '20-40', '40-60'])
     assert.ok(reader.isUpToDate)
@@ -200,6 +201,24 @@ suite('Readers', () => {
     for (const [from, to] of [[40, 50], [0, 20], [50, 60]] as const) readers.receive(chunk(from, to))
     await nextTurn()
     assert.deepEqual(client.got, ['0-40', '40-50', '50-60'])
+
+    const large = Buffer.alloc(40_000, '"a line"\n'.padStart(10)) // more than 64 KiB are not joined
+    for (const position of [60, 40_060]) readers.receive({ id: 'run', position, lines: large })
+    await nextTurn()
+    assert.deepEqual(client.got.slice(3), ['60-40060', '40060-80060'])
+  })
+
+  test('ask how long the log is as soon as an empty chunk says that its run may have ended', async () => {
+    const memory = new Memory()
+    const client = new Client()
+    const readers = new Readers(memory)
+    readers.follow('run', 0, client)
+    await nextTurn()
+    memory.written = 60
+    memory.done = true
+    readers.receive(chunk(60, 60))
+    for (let turn = 0; turn < 5; turn++) await nextTurn()
+    assert.deepEqual(client.got, ['0-60', 'end'])
   })
 
   test('get nothing of a run whose id only begins like theirs', async () => {
@@ -285,6 +304,11 @@ suite('Readers', () => {
     for (let seed = 1; seed <= 200; seed++) {
       const random = randomFrom(seed)
       const memory = new Memory()
+      const { read } = memory
+      memory.read = async (...where) => {
+        for (let turns = random(3); turns > 0; turns--) await nextTurn()
+        return read.apply(memory, where)
+      }
       const client = new Client()
       const readers = new Readers(memory)
       const reader = readers.follow('run', 10 * random(3), client)
