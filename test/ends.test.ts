@@ -43,9 +43,9 @@ suite('At the end of a run', { concurrency: 4 }, () => {
   }
 
   test('daemons go at its time limit, too', async () => {
-    const run = await app.start('daemons', ['wait'], { timeLimit: 2 })
+    const run = await app.start('daemons', ['wait'], { timeLimit: 6 })
     const pids = await children(run)
-    assert.equal((await run.outcome()).reason, 'over its time limit of 2 s')
+    assert.equal((await run.outcome()).reason, 'over its time limit of 6 s')
     for (const pid of pids) await gone(pid)
   })
 
