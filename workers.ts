@@ -443,10 +443,10 @@ function adoptAll() {
   const logs = ids.map(id => ({ id, written: statSync(logPath(id), { throwIfNoEntry: false })?.mtimeMs ?? 0 }))
   logs.sort((one, other) => one.written - other.written)
   for (const { id } of logs) attempt(`adopt ${logPath(id)}, which is left alone`, () => adoptRun(id))
-  const leftOver = /^(.*)\.(stderr|stop|ndjson\.copy)$/
+  const leftOver = /^(.*)\.(stderr|stop|ndjson\.copy)$|^rehearsal\./
   for (const name of names) {
-    const id = leftOver.exec(name)?.[1]
-    if (id && !running.has(id)) attempt('tidy up', () => rmSync(join(RUNS, name)))
+    const found = leftOver.exec(name)
+    if (found && !running.has(found[1] ?? '')) attempt('tidy up', () => rmSync(join(RUNS, name)))
   }
 }
 

@@ -172,6 +172,19 @@ test('what a run has left goes with it, whatever the folder of the runs is calle
   for (const pid of (run.reader.entries[1]!.data as { pids: number[] }).pids) await gone(pid)
 })
 
+test('what a server and its processes leave in the folder when they are killed is gone after the next start', async t => {
+  const app = new App({})
+  t.after(() => app.end())
+  await app.startWorkers()
+  await app.kill('workers')
+  for (const name of ['rehearsal.123.ndjson', 'task.123.stderr', 'nobody.stderr', 'nobody.stop', 'nobody.ndjson.copy']) {
+    writeFileSync(join(app.runs, name), '{"type":"start"')
+  }
+  await app.startWorkers()
+  const left = readdirSync(app.runs).filter(name => /rehearsal\.123|task\.123|nobody/.test(name))
+  assert.deepEqual(left, [])
+})
+
 test('a process group whose leader has died is nobody that an old log can name', async t => {
   const app = new App({})
   t.after(() => app.end())
