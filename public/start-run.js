@@ -23,17 +23,20 @@ export function startRun(/** @type {Call} */ call) {
 }
 
 /** The same id on every attempt, and no id is ever used twice: a call whose answer was lost can be repeated without
- * running twice. @param {Run} run */
+ * running twice. @param {Run} run @returns {Promise<void>} */
 async function callFor(run) {
   run.problem = undefined
+  const { id, call, phase } = run
+  const files = (call?.args ?? []).filter(arg => arg instanceof File)
+  const isUploaded = files.some(file => uploaded.has(file))
   const args = await uploadFiles(run)
   if (!args) return
-  if (run.phase !== 'queued') run.phase = 'asking'
+  run.phase = phase === 'queued' ? 'queued' : 'asking'
   redraw()
-  const { id, call } = run
   const answer = await request('POST', 'tasks', { ...call, id, args })
+  if (answer.ok || answer.status === 400) files.forEach(file => uploaded.delete(file)) // the run uses them up
+  if (answer.status === 400 && isUploaded) return callFor(run) // they may have been swept since: once more, with new ones
   if (answer.ok) {
-    for (const arg of call?.args ?? []) if (arg instanceof File) uploaded.delete(arg) // the run uses it up
     run.phase = 'joining'
     run.problem = undefined
     fetchList()
