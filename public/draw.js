@@ -122,13 +122,14 @@ export function setLink(link, href) {
 }
 
 /** The parts of a row, which are always the same.
- * @param {Element | undefined} row @returns {[Element, Element, Element, Element]} */
-export const partsOf = row => /** @type {any} */ (row?.children)
+ * @param {Element} row @returns {[HTMLElement, HTMLElement, HTMLElement, HTMLElement]} */
+export const partsOf = row => /** @type {any} */ (row.children)
 
-/** @template {keyof HTMLElementTagNameMap} K @param {K} name @param {string} [className] @param {string} [text] */
-export function make(name, className, text) {
+/** @template {keyof HTMLElementTagNameMap} K
+ * @param {K} name @param {string} [className] @param {(string | Node)[]} inside */
+export function make(name, className, ...inside) {
   const made = document.createElement(name)
   if (className) made.className = className
-  if (text) made.textContent = text
+  made.append(...inside)
   return made
 }

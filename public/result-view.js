@@ -9,8 +9,8 @@ import { revealEntry } from './log-view.js'
 import { VirtualList } from './virtual-list.js'
 import { count } from './words.js'
 
-/** @typedef {import('./run-state.js').Run} Run */
-/** @typedef {import('./run-state.js').Finding} Finding */
+/** @import { Finding, Run } from './run-state.js' */
+/** @import { Known } from './functions.js' */
 
 const LONGEST_RESULT = 20_000 // characters
 const STACK = 5 // lines of it: the first ones tell
@@ -28,13 +28,14 @@ const findingList = new VirtualList(element('findings-list', HTMLElement), { fil
 
 /** what is drawn: the one in view @type {Run} */
 let run
-/** what the page knows of its function @type {import('./functions.js').Known | undefined} */
+/** what the page knows of its function @type {Known | undefined} */
 let known
 /** @type {string[]} */
 let lines = []
 /** the worst level found in each line of the source @type {Map<number, string>} */
 let marks = new Map()
 let marked = 0
+let drawnTiles = ''
 
 export function showResult(/** @type {Run | undefined} */ next) {
   if (next) run = next
@@ -90,17 +91,10 @@ function drawWords() {
 }
 
 function drawTiles(/** @type {[name: string, figure: string][]} */ wanted) {
-  while (tiles.children.length < wanted.length) {
-    const tile = make('div')
-    tile.append(make('dt'), make('dd'))
-    tiles.append(tile)
-  }
-  while (tiles.children.length > wanted.length) tiles.lastElementChild?.remove()
-  wanted.forEach(([name, value], at) => {
-    const [term, figure] = partsOf(tiles.children[at])
-    setText(term, name)
-    setText(figure, value)
-  })
+  if (String(wanted) === drawnTiles) return
+  drawnTiles = String(wanted)
+  const made = wanted.map(([name, figure]) => make('div', '', make('dt', '', name), make('dd', '', figure)))
+  tiles.replaceChildren(...made)
 }
 
 function drawSource(/** @type {string | undefined} */ whole) {

@@ -57,6 +57,10 @@ export class Run {
   findings = []
   /** what the log says about the connection */
   note = ''
+  /** @type {AbortController | undefined} */
+  stopUpload
+  /** stops following it */
+  unfollow = () => {}
   pace = new Pace()
   entryPace = new Pace()
   /** of its last entry, in milliseconds since 1970, by the server's clock */

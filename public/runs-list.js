@@ -1,14 +1,14 @@
 // The list of runs at the side: what the server says of all runs, and what this page knows better, because it follows
 // them or has not started them yet.
 
-import { calmPicture, element, make, redraw, set, setText } from './draw.js'
+import { calmPicture, element, make, partsOf, redraw, set, setText } from './draw.js'
 import { OUTCOMES } from './entries.js'
 import { forgetRun, inView, runs } from './followed-runs.js'
 import { request } from './requests.js'
 import { day, duration, elapsed } from './words.js'
 
-/** @typedef {import('./requests.js').Listed} Listed */
-/** @typedef {import('./run-state.js').Run} Run */
+/** @import { Listed } from './requests.js' */
+/** @import { Run } from './run-state.js' */
 /** @typedef {{ id: string, title: string, state: string, about: string, part: number | undefined }} Item */
 
 const LIST_PAUSE = 4000 // milliseconds between two questions for the list
@@ -43,12 +43,11 @@ export const runningCall = (/** @type {string} */ callId) => listed.find(run => 
 calmPicture(() => {
   if ([...runs.values()].some(run => run.done && !seenDone.has(run))) fetchList()
   if (isKnown) for (const run of runs.values()) run.listed = listedRun(run.id) ?? null
-  if (inView && isKnown && !inView.start && !inView.call && !inView.problem && !listedRun(inView.id)) sayUnknown(inView)
+  if (inView && inView.listed === null && !inView.start && !inView.call && !inView.problem) sayUnknown(inView)
   const wanted = wantedItems()
   const shown = wanted.slice(0, most)
-  const ids = new Set(shown.map(({ id }) => id))
   for (const [id, node] of nodes) {
-    if (ids.has(id)) continue
+    if (shown.some(item => item.id === id)) continue
     node.remove()
     nodes.delete(id)
   }
@@ -95,14 +94,11 @@ function fromListed({ id, title, method, outcome, seconds, started }) {
 }
 
 function makeItem(/** @type {string} */ id) {
-  const node = make('li')
-  const link = make('a')
+  const bar = make('span', 'mini', make('span'))
+  const link = make('a', '', make('span', 'mark'), make('span', 'name'), make('span', 'about'), bar)
   link.href = `?run=${encodeURIComponent(id)}`
   link.dataset.go = ''
-  const bar = make('span', 'mini')
-  bar.append(make('span'))
-  link.append(make('span', 'mark'), make('span', 'name'), make('span', 'about'), bar)
-  node.append(link)
+  const node = make('li', '', link)
   nodes.set(id, node)
   return node
 }
@@ -110,14 +106,11 @@ function makeItem(/** @type {string} */ id) {
 /** @param {HTMLLIElement} node @param {Item} item */
 function drawItem(node, item) {
   const link = /** @type {HTMLAnchorElement} */ (node.firstElementChild)
-  const [, name, about, bar] = /** @type {HTMLElement[]} */ (/** @type {unknown} */ (link.children))
+  const [, name, about, bar] = partsOf(link)
   set(node.dataset, 'state', item.state)
-  if (name) setText(name, item.title)
-  if (about) setText(about, item.about)
-  if (bar) set(bar, 'hidden', !['running', 'cancelling', 'uploading', 'asking'].includes(item.state))
-  bar?.toggleAttribute('data-unknown', item.part === undefined)
-  const inner = bar?.firstElementChild
-  if (inner instanceof HTMLElement) set(inner.style, 'transform', `scaleX(${(item.part ?? 0.3).toFixed(3)})`)
+  setText(name, item.title)
+  setText(about, item.about)
+  set(bar.style, 'scale', item.part === undefined ? '' : `${item.part.toFixed(3)} 1`)
   set(link, 'ariaCurrent', item.id === inView?.id ? 'page' : null)
 }
 
