@@ -6,8 +6,8 @@ import { contains, cut, describe, fullText, LEVELS, toText } from './entries.js'
 import { VirtualList } from './virtual-list.js'
 import { clock, count, counted } from './words.js'
 
-/** @typedef {import('./entries.js').Entry} Entry */
-/** @typedef {import('./run-state.js').Run} Run */
+/** @import { Entry } from './entries.js' */
+/** @import { Run } from './run-state.js' */
 
 const SCAN = 8 // milliseconds of filtering within one frame
 const LONGEST_TEXT = 100_000 // characters of one entry shown in full, or copied
@@ -18,8 +18,6 @@ const search = element('search', HTMLInputElement)
 const box = element('entry', HTMLElement)
 const toEnd = element('to-end', HTMLButtonElement)
 const times = element('times', HTMLButtonElement)
-const body = element('log', HTMLElement)
-const hits = element('hits', HTMLElement)
 const download = element('download', HTMLAnchorElement)
 /** the levels that can be left out; a beginning and an end are always shown
  * @type {Map<Entry['type'], HTMLButtonElement>} */
@@ -30,9 +28,8 @@ let run
 let wanted = LEVELS.map(level => level !== 'progress') // the bar shows these; in the log they are noise
 /** @type {RegExp | undefined} */
 let query
-/** the numbers of the entries shown, ascending, so far as they have been scanned */
-let shown = new Int32Array(1024)
-let shownCount = 0
+/** the numbers of the entries shown, ascending, so far as they have been scanned @type {number[]} */
+let shown = []
 let scanned = 0
 let chosen = -1
 let wantedLine = -1
@@ -56,7 +53,7 @@ picture(() => {
   scan(run)
   if (wantedLine >= 0 && wantedLine < run.store.count) revealEntry(wantedLine)
   list.selected = chosen < 0 ? -1 : rowOf(chosen)
-  list.draw(shownCount)
+  list.draw(shown.length)
   drawChoice(run)
 })
 
@@ -72,21 +69,20 @@ function drawHead(/** @type {Run} */ run) {
   })
   const all = run.store.count
   const entries = counted(all, 'entry', 'entries')
-  const part = `${count(shownCount)} of ${entries}` + (scanned < all ? `, searched ${count(scanned)}` : '')
-  setText(element('log-count', HTMLElement), all === 0 ? '' : shownCount === all ? entries : part)
+  const part = `${count(shown.length)} of ${entries}` + (scanned < all ? `, searched ${count(scanned)}` : '')
+  setText(element('log-count', HTMLElement), all === 0 ? '' : shown.length === all ? entries : part)
   const reading = run.read < 1 ? `Reading its log, ${Math.floor(run.read * 100)} %` : ''
   setText(element('log-note', HTMLElement), run.note || (run.ended ? reading : ''))
   setLink(download, run.start ? `tasks/${run.id}/log.ndjson` : undefined)
   const empty = element('log-empty', HTMLElement)
-  set(empty, 'hidden', shownCount > 0)
+  set(empty, 'hidden', shown.length > 0)
   setText(empty, all === 0 ? 'Nothing yet.' : scanned < all ? 'Searching …' : 'No entry matches.')
-  const below = Math.round(shownCount - list.top - list.inSight)
+  const below = Math.round(shown.length - list.top - list.inSight)
   set(toEnd, 'hidden', list.following || below < 1)
   setText(toEnd, `↓ To the end (${count(Math.max(0, below))} below)`)
   set(element('next-warning', HTMLButtonElement), 'disabled', !warningsIn(run))
-  set(hits, 'hidden', query === undefined)
   const at = list.selected >= 0 ? `${count(list.selected + 1)} of ` : ''
-  setText(element('hit-count', HTMLElement), at + counted(shownCount, 'hit') + (scanned < all ? ' so far' : ''))
+  setText(element('hit-count', HTMLElement), at + counted(shown.length, 'hit') + (scanned < all ? ' so far' : ''))
 }
 
 /** Goes on where it stopped, a few milliseconds each frame. @param {Run} run */
@@ -98,24 +94,13 @@ function scan({ store }) {
     if (query && !chunk.entries) return void store.load(chunk) // redraws when it is there
     const end = chunk.first + chunk.count
     for (; scanned < end; scanned++) {
-      const isWanted = wanted[store.levels[scanned] ?? 0]
-      if (isWanted && (!query || matches(chunk.entries?.[scanned - chunk.first], query))) show(scanned)
+      if (!wanted[store.levels[scanned] ?? 0]) continue
+      const entry = chunk.entries?.[scanned - chunk.first]
+      if (!query || (entry && contains(entry, query))) shown.push(scanned)
     }
     if (performance.now() > until) return redraw()
   }
 }
-
-function show(/** @type {number} */ n) {
-  if (shownCount === shown.length) {
-    const longer = new Int32Array(2 * shown.length)
-    longer.set(shown)
-    shown = longer
-  }
-  shown[shownCount++] = n
-}
-
-/** @param {Entry | undefined} entry @param {RegExp} query */
-const matches = (entry, query) => entry !== undefined && contains(entry, query)
 
 function clearSearch() {
   search.value = ''
@@ -124,14 +109,15 @@ function clearSearch() {
 
 /** From the chosen one, or from the upper edge; round the end to the beginning. @param {1 | -1} step */
 function jumpToHit(step) {
-  if (run && !shownCount) scan(run) // pressed before the first frame of the search
-  if (!shownCount) return
-  const from = list.selected >= 0 ? list.selected + step : step > 0 ? Math.floor(list.top) : shownCount - 1
-  list.select((from + shownCount) % shownCount)
+  if (run && !shown.length) scan(run) // pressed before the first frame of the search
+  if (!shown.length) return
+  const from = list.selected >= 0 ? list.selected + step : step > 0 ? Math.floor(list.top) : shown.length - 1
+  list.select((from + shown.length) % shown.length)
 }
 
 function refilter() {
-  scanned = shownCount = 0
+  scanned = 0
+  shown = []
   list.stale = true
   if (chosen >= 0 && !query && run) { // what was chosen stays in sight
     scan(run)
@@ -146,13 +132,13 @@ const levelText = ({ type }) => toText(type).slice(0, 20)
 /** The row that shows entry n, or -1. @param {number} n */
 function rowOf(n) {
   const row = rowFrom(n)
-  return shown[row] === n && row < shownCount ? row : -1
+  return shown[row] === n ? row : -1
 }
 
 /** The first row at entry n or after it. @param {number} n */
 function rowFrom(n) {
   let low = 0
-  let high = shownCount
+  let high = shown.length
   while (low < high) {
     const middle = (low + high) >> 1
     if ((shown[middle] ?? 0) < n) low = middle + 1
@@ -167,7 +153,7 @@ function fill(row, at) {
   const entry = run?.store.get(n)
   if (!row.firstChild) {
     row.append(make('span', 'n'), make('time'), make('span', 'level'), make('span', 'text'))
-    set(/** @type {HTMLElement} */ (row.lastElementChild), 'dir', 'auto')
+    partsOf(row)[3].dir = 'auto'
   }
   const [number, time, level, text] = partsOf(row)
   setText(number, String(n + 1))
@@ -233,10 +219,9 @@ function jumpToWarning(step) {
 
 function makeChip(/** @type {Entry['type']} */ type) {
   const level = LEVELS.indexOf(type)
-  const chip = make('button', 'chip')
+  const chip = make('button', 'chip', make('span', 'level', type), make('span', 'of'))
   chip.type = 'button'
   chip.dataset.level = type
-  chip.append(make('span', 'level', type), make('span', 'of'))
   chip.addEventListener('click', () => { wanted[level] = !wanted[level]; refilter() })
   element('levels', HTMLElement).append(chip)
   return chip
@@ -253,15 +238,15 @@ export function copies(button, text) {
   })
 }
 
-const address = (/** @type {number} */ line) => new URL(`?run=${run?.id}&line=${line}`, location.href).href
-
 copies(element('entry-copy', HTMLButtonElement), () => element('entry-text', HTMLElement).textContent ?? '')
-copies(element('entry-link', HTMLButtonElement), () => address(chosen + 1))
+copies(element('entry-link', HTMLButtonElement), () => {
+  return new URL(`?run=${run?.id}&line=${chosen + 1}`, location.href).href
+})
 copies(element('copy-log', HTMLButtonElement), async () => {
   const from = run
-  const all = shownCount
+  const all = shown.length
   const lines = []
-  for (const n of shown.slice(Math.max(0, all - COPIED), all)) {
+  for (const n of shown.slice(-COPIED)) {
     const entry = await from?.store.fetch(n)
     if (entry) lines.push(`${clock(entry.time)} ${levelText(entry).padEnd(8)} ${describe(entry)}`)
   }
@@ -301,10 +286,7 @@ addEventListener('keydown', press => {
   search.focus()
   search.select()
 })
-times.addEventListener('click', () => {
-  const on = body.toggleAttribute('data-times')
-  times.setAttribute('aria-pressed', String(on))
-})
+times.addEventListener('click', () => { times.ariaPressed = String(times.ariaPressed !== 'true') })
 list.box.addEventListener('keydown', key => {
   if (key.ctrlKey || key.metaKey || key.altKey) return
   /** @type {Record<string, () => void>} */
@@ -315,10 +297,9 @@ list.box.addEventListener('keydown', key => {
     Escape: closeEntry,
     t: () => times.click(),
   }
-  const does = keys[key.key]
-  if (!does) return
+  if (!keys[key.key]) return
   key.preventDefault()
-  does()
+  keys[key.key]?.()
 })
 
 function closeEntry() {
