@@ -43,9 +43,8 @@ export function fillForm({ method, args, call }) {
     const control = form.elements.namedItem(name)
     if (control && given[at] !== undefined) fillControl(/** @type {Control} */ (control), given[at])
   })
-  form.scrollIntoView({ block: 'nearest' })
   const [first] = form.elements
-  if (first instanceof HTMLElement) first.focus({ preventScroll: true })
+  if (first instanceof HTMLElement) first.focus() // which scrolls there
 }
 
 /** A file can be given again only where it was chosen. @param {Control} control @param {unknown} value */

@@ -2,7 +2,7 @@
 // chosen, in full.
 
 import { calmPicture, element, make, partsOf, picture, redraw, set, setLink, setText } from './draw.js'
-import { contains, cut, describe, fullText, LEVELS, toText } from './entries.js'
+import { contains, cut, describe, fullText, LEVELS, MORE_IN_LOG, toText } from './entries.js'
 import { VirtualList } from './virtual-list.js'
 import { clock, count, counted } from './words.js'
 
@@ -13,7 +13,8 @@ const SCAN = 8 // milliseconds of filtering within one frame
 const LONGEST_TEXT = 100_000 // characters of one entry shown in full, or copied
 const COPIED = 20_000 // entries
 
-const list = new VirtualList(element('log-list', HTMLElement), { fill, choose })
+const parts = ['n', 'time', 'level', 'text']
+const list = new VirtualList(element('log-list', HTMLElement), { parts, fill, choose })
 const search = element('search', HTMLInputElement)
 const box = element('entry', HTMLElement)
 const toEnd = element('to-end', HTMLButtonElement)
@@ -151,12 +152,9 @@ function rowFrom(n) {
 function fill(row, at) {
   const n = shown[at] ?? 0
   const entry = run?.store.get(n)
-  if (!row.firstChild) {
-    row.append(make('span', 'n'), make('time'), make('span', 'level'), make('span', 'text'))
-    partsOf(row)[3].dir = 'auto'
-  }
   const [number, time, level, text] = partsOf(row)
   setText(number, String(n + 1))
+  set(text, 'dir', 'auto')
   const type = entry ? levelText(entry) : ''
   set(row.dataset, 'level', type)
   setText(level, type)
@@ -199,7 +197,7 @@ function drawChoice(/** @type {Run} */ { store }) {
   if (!entry || entry === drawn && !opened) return
   drawn = entry
   setText(element('entry-title', HTMLElement), `Entry ${count(chosen + 1)}, ${levelText(entry)}, ${clock(entry.time)}`)
-  setText(element('entry-text', HTMLElement), cut(fullText(entry), LONGEST_TEXT))
+  setText(element('entry-text', HTMLElement), cut(fullText(entry), LONGEST_TEXT, MORE_IN_LOG))
   if (opened) box.scrollIntoView({ block: 'nearest' })
 }
 

@@ -3,6 +3,7 @@
 // follow from them by protocol.ts. Closed, it costs nothing.
 
 import { element, picture, redraw, setText } from './draw.js'
+import { cut } from './entries.js'
 import { connection, slowPicture } from './followed-runs.js'
 import { clockAhead } from './requests.js'
 import { bytes, count } from './words.js'
@@ -47,7 +48,7 @@ function tap(way, text, chunk) {
     if (text.startsWith(`{"ack":"${run.id}"`)) pass('ack', text)
   } else if (chunk?.id === run.id) {
     const { id, position, next, entries } = chunk
-    const line = cut(JSON.stringify(entries[0]))
+    const line = cut(JSON.stringify(entries[0]), LONGEST)
     const lines = entries.length > 1 ? `… and ${count(entries.length - 1)} more lines` : ''
     pass('socket', text)
     // what comes from a run that is over, or long past, came out of the log
@@ -62,7 +63,7 @@ function tap(way, text, chunk) {
 
 /** @param {string} hop @param {string} text */
 function pass(hop, text, at = performance.now()) {
-  passed.set(hop, { text: cut(text), at })
+  passed.set(hop, { text: cut(text, LONGEST), at })
 }
 
 /** The first four hops were passed before the log began; its first line tells what they carried.
@@ -72,7 +73,7 @@ function knowBeginning({ id, start, call }) {
   const { method, args, pid } = start
   const callId = call?.callId ?? ''
   pass('post', `POST /tasks\n${JSON.stringify({ id, method, args, callId })}`, -GLOW)
-  pass('request', framed(method, callId, id, cut(JSON.stringify(args))), -GLOW)
+  pass('request', framed(method, callId, id, cut(JSON.stringify(args), LONGEST)), -GLOW)
   pass('reply', framed('', String(pid)), -GLOW)
   pass('fork', `process ${pid}`, -GLOW)
 }
@@ -81,8 +82,6 @@ function knowBeginning({ id, start, call }) {
 function framed(...parts) {
   return parts.filter((part, at) => part !== '' || at < 2).map(part => `[ ${part} ]`).join('\n')
 }
-
-const cut = (/** @type {string} */ text) => (text.length > LONGEST ? text.slice(0, LONGEST) + ' …' : text)
 
 hood.addEventListener('toggle', () => {
   connection.tap = hood.open ? tap : undefined

@@ -6,7 +6,6 @@ import { make, redraw, set } from './draw.js'
 
 const SPARE = 8 // rows drawn above and below, so that scrolling shows no blank edge
 const TALLEST = 8_000_000 // pixels; browsers cannot make an element much taller than 17 million
-let lists = 0
 
 export class VirtualList {
   count = 0
@@ -22,12 +21,12 @@ export class VirtualList {
   #scrolled = 0
   #room = 0
 
-  /** `fill` returns false when the row is not complete yet. @param {HTMLElement} box
-   * @param {{ fill: (row: HTMLElement, n: number) => void | boolean, choose: (n: number) => void }} uses */
+  /** `parts`: of a row, from left to right; `fill` returns false when the row is not complete yet.
+   * @param {HTMLElement} box @param {{ parts: string[], fill: (row: HTMLElement, n: number) => void | boolean,
+   *   choose: (n: number) => void }} uses */
   constructor(box, uses) {
     this.box = box
     this.uses = uses
-    this.number = ++lists
     this.height = parseFloat(getComputedStyle(box).lineHeight)
     this.space = box.appendChild(make('div', 'space'))
     box.tabIndex = 0
@@ -84,14 +83,14 @@ export class VirtualList {
       if (row.dataset.n === String(n)) return
       set(row, 'ariaPosInSet', String(n + 1))
       row.dataset.n = this.uses.fill(row, n) === false ? '' : String(n)
-      row.id = `row-${this.number}-${n}`
+      row.id = `${this.box.id}-${n}`
     })
     const active = this.rows.find(row => !row.hidden && row.ariaSelected === 'true')
     this.box.setAttribute('aria-activedescendant', active?.id ?? '')
   }
 
   #makeRow() {
-    const row = make('div', 'row')
+    const row = make('div', 'row', ...this.uses.parts.map(part => make('span', part)))
     row.role = 'option'
     return row
   }
