@@ -16,10 +16,8 @@ const LIST_PAUSE = 4000 // milliseconds between two questions for the list
 const items = element('runs', HTMLOListElement)
 const more = element('more-runs', HTMLButtonElement)
 
-/** @type {Listed[]} */
-let listed = []
-/** whether the server has told its list, so that an unknown run is known to be unknown */
-let isKnown = false
+/** until the server has told its list, no run is known to be unknown @type {Listed[] | undefined} */
+let listed
 let most = 50
 /** runs after whose end the list was asked for @type {WeakSet<Run>} */
 const seenDone = new WeakSet()
@@ -31,18 +29,17 @@ export async function fetchList() {
   const answer = await request('GET', 'tasks')
   if (!answer.ok || !Array.isArray(answer.data)) return
   listed = answer.data
-  isKnown = true
   for (const run of runs.values()) if (seenDone.has(run) && run !== inView) forgetRun(run)
   redraw()
 }
 
-export const listedRun = (/** @type {string} */ id) => listed.find(run => run.id === id)
+export const listedRun = (/** @type {string} */ id) => listed?.find(run => run.id === id)
 
-export const runningCall = (/** @type {string} */ callId) => listed.find(run => run.callId === callId && !run.outcome)
+export const runningCall = (/** @type {string} */ callId) => listed?.find(run => run.callId === callId && !run.outcome)
 
 calmPicture(() => {
   if ([...runs.values()].some(run => run.done && !seenDone.has(run))) fetchList()
-  if (isKnown) for (const run of runs.values()) run.listed = listedRun(run.id) ?? null
+  if (listed) for (const run of runs.values()) run.listed = listedRun(run.id) ?? null
   if (inView && inView.listed === null && !inView.start && !inView.call && !inView.problem) sayUnknown(inView)
   const wanted = wantedItems()
   const shown = wanted.slice(0, most)
@@ -57,7 +54,7 @@ calmPicture(() => {
     drawItem(node, item)
   })
   set(more, 'hidden', wanted.length <= most)
-  set(element('no-runs', HTMLElement), 'hidden', wanted.length > 0 || !isKnown)
+  set(element('no-runs', HTMLElement), 'hidden', wanted.length > 0 || !listed)
 })
 
 function sayUnknown(/** @type {Run} */ run) {
@@ -71,9 +68,8 @@ function sayUnknown(/** @type {Run} */ run) {
 
 /** @returns {Item[]} */
 function wantedItems() {
-  const known = new Set(listed.map(({ id }) => id))
-  const early = [...runs.values()].filter(run => !known.has(run.id) && (run.start || run.call)).reverse()
-  return [...early.map(fromRun), ...listed.map(fromListed)]
+  const early = [...runs.values()].filter(run => !run.listed && (run.start || run.call)).reverse()
+  return [...early.map(fromRun), ...(listed ?? []).map(fromListed)]
 }
 
 /** @param {Run} run @returns {Item} */
