@@ -110,7 +110,6 @@ function clearSearch() {
 
 /** From the chosen one, or from the upper edge; round the end to the beginning. @param {1 | -1} step */
 function jumpToHit(step) {
-  if (run && !shown.length) scan(run) // pressed before the first frame of the search
   if (!shown.length) return
   const from = list.selected >= 0 ? list.selected + step : step > 0 ? Math.floor(list.top) : shown.length - 1
   list.select((from + shown.length) % shown.length)
@@ -120,10 +119,8 @@ function refilter() {
   scanned = 0
   shown = []
   list.stale = true
-  if (chosen >= 0 && !query && run) { // what was chosen stays in sight
-    scan(run)
-    list.reveal(rowOf(chosen))
-  }
+  if (run) scan(run) // a key that is pressed before the next frame must find its row
+  if (chosen >= 0 && !query) list.reveal(rowOf(chosen)) // what was chosen stays in sight
   redraw()
 }
 
@@ -173,7 +170,7 @@ function writeMarked(target, text) {
 }
 
 function choose(/** @type {number} */ row) {
-  chosen = shown[row] ?? -1
+  chosen = shown[Math.min(row, shown.length - 1)] ?? -1 // the row may be of the filter before
   redraw()
 }
 
