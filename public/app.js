@@ -3,12 +3,11 @@
 // entries come), followed-runs.js, run-state.js (what they say), run-head.js, log-view.js, result-view.js (what a
 // person sees).
 
-import { connection } from './connection.js'
+import './connection.js'
 import { element, setText } from './draw.js'
-import { goTo, inView, openRun, setInView } from './followed-runs.js'
+import { connection, goTo, inView, openRun, setInView } from './followed-runs.js'
 import { offerMethods } from './forms.js'
 import './log-ribbon.js'
-import './notices.js'
 import { request } from './requests.js'
 import { showRun } from './run-head.js'
 import { fetchList } from './runs-list.js'

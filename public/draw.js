@@ -3,14 +3,9 @@
 
 const CALM = 100 // milliseconds between two changes of a figure: faster nobody reads
 
-/** @type {(() => void)[]} */
-const pictures = []
-/** @type {(() => void)[]} */
-const calmPictures = []
-/** @type {(() => void)[]} */
-const backgroundJobs = []
-/** Those who wait until it is drawn. @type {(() => void)[]} */
-let waiting = []
+/** What to do, and when; `waiting`: those who wait until it is drawn.
+ * @type {Record<'eachFrame' | 'calmly' | 'inBackground' | 'waiting', (() => void)[]>} */
+const jobs = { eachFrame: [], calmly: [], inBackground: [], waiting: [] }
 const channel = new MessageChannel()
 let asked = false
 let rested = 0
@@ -19,25 +14,19 @@ let calmAt = 0
 let later
 
 /** What moves: drawn in every frame in which something changed, while the page is visible. @param {() => void} draw */
-export function picture(draw) {
-  pictures.push(draw)
-}
+export const picture = draw => jobs.eachFrame.push(draw)
 
 /** Words and figures: a few times a second, so that a flood of entries does not make the browser lay out the whole
  * page in every frame. @param {() => void} draw */
-export function calmPicture(draw) {
-  calmPictures.push(draw)
-}
+export const calmPicture = draw => jobs.calmly.push(draw)
 
 /** What must also happen in a background tab: the title. @param {() => void} job */
-export function afterDrawing(job) {
-  backgroundJobs.push(job)
-}
+export const afterDrawing = job => jobs.inBackground.push(job)
 
 /** Draws what has changed; resolves when that has happened. In a background tab, too, where nothing is drawn. */
 export function drawn() {
   redraw()
-  return /** @type {Promise<void>} */ (new Promise(resolve => waiting.push(resolve)))
+  return /** @type {Promise<void>} */ (new Promise(resolve => jobs.waiting.push(resolve)))
 }
 
 export function redraw() {
@@ -54,8 +43,8 @@ function drawAll() {
   asked = false
   const began = performance.now()
   if (!document.hidden) drawPictures(began)
-  backgroundJobs.forEach(attempt)
-  for (const resolve of waiting.splice(0)) resolve()
+  jobs.inBackground.forEach(attempt)
+  for (const resolve of jobs.waiting.splice(0)) resolve()
   if (!document.hidden) channel.port1.postMessage(began)
 }
 
@@ -68,26 +57,23 @@ function attempt(/** @type {() => void} */ draw) {
   }
 }
 
+function drawPictures(/** @type {number} */ now) {
+  jobs.eachFrame.forEach(attempt)
+  if (now - calmAt < CALM) {
+    clearTimeout(later)
+    later = setTimeout(redraw, CALM)
+    return
+  }
+  calmAt = now
+  jobs.calmly.forEach(attempt) // all in one frame, so that the page changes its layout once
+}
+
 // A frame that took long, its layout and painting included, is followed by a pause as long: in the heaviest flood half
 // of the time is left for clicks.
-function rest(/** @type {number} */ began) {
-  const now = performance.now()
-  rested = now + (now - began)
+channel.port2.onmessage = ({ data: began }) => {
+  if (!began) return drawAll()
+  rested = 2 * performance.now() - began
 }
-
-function drawPictures(/** @type {number} */ now) {
-  pictures.forEach(attempt)
-  if (now - calmAt < CALM) return void (later ??= setTimeout(drawLater, CALM))
-  calmAt = now
-  calmPictures.forEach(attempt) // all in one frame, so that the page changes its layout once
-}
-
-function drawLater() {
-  later = undefined
-  redraw()
-}
-
-channel.port2.onmessage = ({ data: began }) => (began ? rest(began) : drawAll())
 document.addEventListener('visibilitychange', () => {
   asked = false // a frame asked for before the tab was hidden may never come
   redraw()
@@ -122,13 +108,14 @@ export function setLink(link, href) {
 }
 
 /** The parts of a row, which are always the same.
- * @param {Element | undefined} row @returns {[Element, Element, Element, Element]} */
-export const partsOf = row => /** @type {any} */ (row?.children)
+ * @param {Element} row @returns {[HTMLElement, HTMLElement, HTMLElement, HTMLElement]} */
+export const partsOf = row => /** @type {any} */ (row.children)
 
-/** @template {keyof HTMLElementTagNameMap} K @param {K} name @param {string} [className] @param {string} [text] */
-export function make(name, className, text) {
+/** @template {keyof HTMLElementTagNameMap} K
+ * @param {K} name @param {string} [className] @param {(string | Node)[]} inside */
+export function make(name, className, ...inside) {
   const made = document.createElement(name)
   if (className) made.className = className
-  if (text) made.textContent = text
+  made.append(...inside)
   return made
 }

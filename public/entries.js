@@ -6,6 +6,7 @@ import { amount, duration } from './words.js'
 /** @typedef {import('../log.ts').Entry} Entry */
 /** @typedef {Record<string, unknown>} Fields */
 
+export const MORE_IN_LOG = '\n… (the whole log has all of it)'
 const LONGEST_LINE = 2000 // of a row in the log; the whole text is one click away
 
 /** Every kind of entry, and how it reads on one line: a kind that is missing here does not compile.
@@ -42,10 +43,7 @@ export const toText = value => (typeof value === 'string' ? value : value === un
 export const toNumber = value => (typeof value === 'number' && Number.isFinite(value) ? value : undefined)
 
 /** The line of a row in the log. @param {Entry} entry */
-export function describe(entry) {
-  const line = wholeLine(entry)
-  return line.length > LONGEST_LINE ? line.slice(0, LONGEST_LINE) + ' …' : line
-}
+export const describe = entry => cut(wholeLine(entry), LONGEST_LINE)
 
 function wholeLine(/** @type {Entry} */ entry) {
   return withoutTerminal(lines[LEVELS[levelOf(entry)] ?? 'msg'](fieldsOf(entry), entry.data))
@@ -64,10 +62,8 @@ export function fullText(entry) {
   return typeof message === 'string' ? withoutTerminal(message) : JSON.stringify(message, null, 2)
 }
 
-/** @param {string} text @param {number} longest */
-export function cut(text, longest) {
-  return text.length > longest ? text.slice(0, longest) + '\n… (the whole log has all of it)' : text
-}
+/** @param {string} text @param {number} longest @param {string} [rest] in place of what was cut off */
+export const cut = (text, longest, rest = ' …') => (text.length > longest ? text.slice(0, longest) + rest : text)
 
 /** @param {Fields} fields @param {unknown} data */
 function describeProgress({ current, total, unit }, data) {
@@ -96,7 +92,7 @@ export function placeOf({ line, column }) {
 /** @param {string} method @param {unknown} args */
 export function signature(method, args) {
   const inside = Array.isArray(args) ? args.map(arg => JSON.stringify(arg)).join(', ') : ''
-  return `${method}(${inside.length > 80 ? inside.slice(0, 79) + '…' : inside})`
+  return `${method}(${cut(inside, 79, '…')})`
 }
 
 // Programs of the command line colour their text and write over it; in a log only the last word counts.

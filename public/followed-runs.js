@@ -1,37 +1,48 @@
 // The runs that this page follows, with all that their logs said, and the one of them that is in view.
 
-import { connection, onRejoin } from './connection.js'
-import { drawn, redraw } from './draw.js'
+import { calmPicture, drawn, redraw } from './draw.js'
+import { Connection } from './follow.js'
 import { Run } from './run-state.js'
+import { duration } from './words.js'
+
+/** @import { Entry } from './entries.js' */
+/** @import { Call } from './run-state.js' */
 
 const MOST_UNDRAWN = 512 * 1024 // bytes of logs
 const OUT_OF_VIEW = 1024 * 1024 // bytes of log kept of a run that nobody looks at
+const DRAW_PAUSE = 500 // milliseconds between two drawings of a curve: in a flood there is more to do
 
 /** @type {Map<string, Run>} */
 export const runs = new Map()
 /** @type {Run | undefined} */
 export let inView
 let undrawn = 0
-/** @type {WeakMap<Run, () => void>} */
-const stops = new WeakMap()
 
-/** @param {string} id @param {import('./run-state.js').Call} [call] */
+export const connection = new Connection('./', {
+  tell({ live, lost, workers }) {
+    const note = lost ? `The connection was lost for ${duration((Date.now() - lost) / 1000)} and is back.` : ''
+    if (live && workers) for (const run of runs.values()) run.rejoin(note)
+    redraw()
+  },
+})
+
+/** @param {string} id @param {Call} [call] */
 export function openRun(id, call) {
   const known = runs.get(id)
   if (known) return known
   const run = new Run(id, call)
   runs.set(id, run)
-  stops.set(run, connection.follow(id, (entries, next) => receive(run, entries, next), { refuse }))
+  run.unfollow = connection.follow(id, (entries, next) => receive(run, entries, next), {
+    refuse(message) {
+      run.refuse(message)
+      redraw()
+    },
+  })
   return run
-
-  function refuse(/** @type {string} */ message) {
-    run.refuse(message)
-    redraw()
-  }
 }
 
 /** What is not drawn yet is acknowledged only up to a bound: a page that cannot keep up is not drowned.
- * @param {Run} run @param {import('./entries.js').Entry[]} entries @param {number} next */
+ * @param {Run} run @param {Entry[]} entries @param {number} next */
 function receive(run, entries, next) {
   undrawn += next - run.store.end
   run.receive(entries, next)
@@ -51,7 +62,21 @@ export function setInView(/** @type {Run | undefined} */ run) {
 /** A finished run is in its log: whoever opens it again reads it from there. @param {Run} run */
 export function forgetRun(run) {
   runs.delete(run.id)
-  stops.get(run)?.()
+  run.unfollow()
+}
+
+/** What costs more than a figure: drawn twice a second while the run in view goes on.
+ * @param {(run: Run) => void} draw */
+export function slowPicture(draw) {
+  /** @type {Run | undefined} */
+  let drawn
+  let drawnAt = 0
+  calmPicture(() => {
+    if (!inView || (inView === drawn && !inView.done && performance.now() - drawnAt < DRAW_PAUSE)) return
+    drawn = inView
+    drawnAt = performance.now()
+    draw(inView)
+  })
 }
 
 /** Goes to another view, as a link would. @param {string} href */
@@ -60,9 +85,6 @@ export function goTo(href) {
   dispatchEvent(new PopStateEvent('popstate'))
 }
 
-onRejoin(note => {
-  for (const run of runs.values()) run.rejoin(note)
-})
 addEventListener('beforeunload', leaving => { // what has not been started lives in this page alone
   if ([...runs.values()].some(({ state }) => state === 'uploading' || state === 'queued')) leaving.preventDefault()
 })

@@ -7,14 +7,12 @@ import { goTo } from './followed-runs.js'
 import { FOR_DROPPED_FILES, knownFunction, rankOf } from './functions.js'
 import { startRun } from './start-run.js'
 
-/** @typedef {import('./entries.js').Fields} Fields */
-/** @typedef {import('./functions.js').Field} Field */
-/** @typedef {import('./requests.js').Method} Method */
-/** @typedef {import('./requests.js').Parameter} Parameter */
-/** @typedef {import('./run-state.js').Run} Run */
+/** @import { Fields } from './entries.js' */
+/** @import { Field } from './functions.js' */
+/** @import { Method, Parameter } from './requests.js' */
+/** @import { Run } from './run-state.js' */
 /** @typedef {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement} Control */
 
-const FILE_WORDS = ['Choose a file', 'or drop it anywhere on this page']
 /** @type {Record<string, string>} */
 const INPUT_TYPES = { number: 'number', integer: 'number', boolean: 'checkbox', file: 'file' }
 
@@ -45,9 +43,8 @@ export function fillForm({ method, args, call }) {
     const control = form.elements.namedItem(name)
     if (control && given[at] !== undefined) fillControl(/** @type {Control} */ (control), given[at])
   })
-  form.scrollIntoView({ block: 'nearest' })
   const [first] = form.elements
-  if (first instanceof HTMLElement) first.focus({ preventScroll: true })
+  if (first instanceof HTMLElement) first.focus() // which scrolls there
 }
 
 /** A file can be given again only where it was chosen. @param {Control} control @param {unknown} value */
@@ -66,15 +63,13 @@ function fillControl(control, value) {
 
 function makeForm(/** @type {Method} */ { name, description, parameters }) {
   const known = knownFunction(name)
-  const form = make('form', 'card')
-  form.dataset.method = name
-  const buttons = make('div', 'buttons')
-  buttons.append(make('button', 'primary', known?.button ?? 'Start'))
-  if (known?.sample) buttons.append(makeSampleButton(known.sample))
   const controls = parameters.filter(parameter => !known?.filled?.includes(parameter.name))
     .map(parameter => makeControl(parameter, known?.fields[parameter.name] ?? {}))
+  const buttons = make('div', 'buttons', make('button', 'primary', known?.button ?? 'Start'))
+  if (known?.sample) buttons.append(makeSampleButton(known.sample))
   const about = make('p', 'soft', known?.about ?? description)
-  form.append(make('h2', '', known?.heading ?? name), about, ...controls, buttons)
+  const form = make('form', 'card', make('h2', '', known?.heading ?? name), about, ...controls, buttons)
+  form.dataset.method = name
   return form
 }
 
@@ -84,17 +79,21 @@ function makeControl(parameter, field) {
   const isLong = type === 'text' || type === 'object'
   const control = field.choices ? makeChoice(field.choices) : make(isLong ? 'textarea' : 'input')
   if (control instanceof HTMLInputElement) dressInput(control, parameter, field)
-  if (control instanceof HTMLTextAreaElement) control.spellcheck = false
-  if (control instanceof HTMLTextAreaElement && type === 'text') control.rows = 9
+  control.spellcheck = false
+  if (type === 'text') Object.assign(control, { rows: 9 })
   const value = field.preset ?? (type === 'object' ? JSON.stringify(preset) : preset)
   if (value !== undefined && type !== 'boolean' && type !== 'file') control.value = String(value)
   control.name = name
-  control.required = preset === undefined && type !== 'boolean' && type !== 'string' && type !== 'text'
+  control.required = preset === undefined && !['boolean', 'string', 'text'].includes(type)
   parameterOf.set(control, parameter)
-  const label = make('label', type === 'file' ? 'drop' : type === 'text' ? 'grow' : '')
-  if (type === 'file') label.append(control, makeFileWords(...FILE_WORDS))
-  else label.append(field.label ?? name, control)
-  if (description && !field.label && type !== 'file') label.append(make('small', '', description))
+  if (type === 'file') return makeDrop(/** @type {HTMLInputElement} */ (control))
+  const about = description && !field.label ? [make('small', '', description)] : []
+  return make('label', type === 'text' ? 'grow' : '', field.label ?? name, control, ...about)
+}
+
+function makeDrop(/** @type {HTMLInputElement} */ input) {
+  const label = make('label', 'drop', input)
+  showChoice(input)
   return label
 }
 
@@ -109,23 +108,14 @@ function dressInput(input, { type, default: preset, min, max }, { accept }) {
 }
 
 function makeChoice(/** @type {[words: string, value: unknown][]} */ choices) {
-  const control = make('select')
-  control.append(...choices.map(([words, value]) => new Option(words, JSON.stringify(value))))
-  return control
-}
-
-/** @param {string | undefined} words @param {string | undefined} more */
-function makeFileWords(words = '', more = '') {
-  const line = make('span', 'drop-words', words)
-  line.append(make('small', '', more))
-  return line
+  return make('select', '', ...choices.map(([words, value]) => new Option(words, JSON.stringify(value))))
 }
 
 function showChoice(/** @type {HTMLInputElement} */ input) {
   const name = input.files?.[0]?.name
-  const words = name ? [name, 'press the button below'] : FILE_WORDS
-  input.nextElementSibling?.replaceWith(makeFileWords(...words))
-  input.parentElement?.toggleAttribute('data-chosen', name !== undefined)
+  const more = name ? 'press the button below' : 'or drop it anywhere on this page'
+  input.nextElementSibling?.remove()
+  input.after(make('span', 'drop-words', name ?? 'Choose a file', make('small', '', more)))
 }
 
 function makeSampleButton(/** @type {{ file: string, words: string }} */ { file, words }) {

@@ -4,8 +4,8 @@
 import { toNumber, toText } from './entries.js'
 import { count, counted } from './words.js'
 
-/** @typedef {import('./entries.js').Fields} Fields */
-/** @typedef {import('./run-state.js').Run} Run */
+/** @import { Fields } from './entries.js' */
+/** @import { Run } from './run-state.js' */
 /** One control of a form; `accept`: the files that it takes.
  * @typedef {{ label?: string, preset?: string, accept?: string, choices?: [words: string, value: unknown][] }} Field */
 /** The result in figures, in place of all that was returned; `waiting`: the note before there is one.

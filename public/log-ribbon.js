@@ -1,16 +1,15 @@
 // The ribbon beside the log: where along the whole log its warnings and errors stand. A click goes there.
 
-import { calmPicture, element, setText } from './draw.js'
+import { element, setText } from './draw.js'
 import { LEVELS } from './entries.js'
-import { inView } from './followed-runs.js'
+import { inView, slowPicture } from './followed-runs.js'
 import { revealEntry } from './log-view.js'
 import { MOST_MARKS } from './log-store.js'
 import { count, counted } from './words.js'
 
-/** @typedef {import('./log-store.js').LogStore} LogStore */
+/** @import { LogStore } from './log-store.js' */
 
 const HEIGHT = 1000 // of the drawing, which is stretched to the height of the log
-const DRAW_PAUSE = 500 // milliseconds between two drawings: in a flood there is more to do
 const NEAR = 0.015 // of the height: so far from a mark a click still means it
 
 const ribbon = element('ribbon', SVGElement)
@@ -18,22 +17,9 @@ const words = element('ribbon-words', SVGElement)
 const paths = /** @type {const} */ (['warning', 'error']).map(level => {
   return { level: LEVELS.indexOf(level), path: element(`ribbon-${level}s`, SVGPathElement) }
 })
-let drawnAt = 0
-/** @type {LogStore | undefined} */
-let drawn
-let drawnCount = -1
 
-calmPicture(() => {
-  const store = inView?.store
-  const isNew = store !== drawn
-  if (!store || (!isNew && (store.count === drawnCount || performance.now() - drawnAt < DRAW_PAUSE))) return
-  drawn = store
-  drawnAt = performance.now()
-  drawnCount = store.count
-  for (const { level, path } of paths) {
-    const drawing = pathOf(store, level)
-    if (path.getAttribute('d') !== drawing) path.setAttribute('d', drawing)
-  }
+slowPicture(({ store }) => {
+  for (const { level, path } of paths) path.setAttribute('d', pathOf(store, level))
   const [warnings, errors] = paths.map(({ level }) => store.counts[level] ?? 0)
   const first = store.levels.subarray(0, store.count).indexOf(LEVELS.indexOf('error'))
   const place = first < 0 ? '' : `, the first error is entry ${count(first + 1)}`
@@ -57,7 +43,7 @@ function pathOf({ marks, markSize, count }, level) {
 ribbon.addEventListener('click', click => {
   const { top, height } = ribbon.getBoundingClientRect()
   const at = (click.clientY - top) / height
-  if (drawn) revealEntry(nearest(drawn, at))
+  if (inView) revealEntry(nearest(inView.store, at))
 })
 
 /** The entry that is meant by a click: an error near by, else a warning, else what stands there.

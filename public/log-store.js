@@ -5,7 +5,7 @@
 import { redraw } from './draw.js'
 import { LEVELS, levelOf } from './entries.js'
 
-/** @typedef {import('./entries.js').Entry} Entry */
+/** @import { Entry } from './entries.js' */
 /** @typedef {{ position: number, next: number, first: number, count: number, entries: Entry[] | undefined,
  *   loading: Promise<void> | undefined }} Chunk `first`: the number of its first entry */
 
@@ -73,14 +73,7 @@ export class LogStore {
   }
 
   chunkOf(/** @type {number} */ n) {
-    let low = 0
-    let high = this.chunks.length - 1
-    while (low < high) {
-      const middle = (low + high + 1) >> 1
-      if ((this.chunks[middle]?.first ?? 0) <= n) low = middle
-      else high = middle - 1
-    }
-    return n < this.count ? this.chunks[low] : undefined
+    return n < this.count ? this.chunks.findLast(({ first }) => first <= n) : undefined
   }
 
   /** Redraws when it has arrived. @param {Chunk} chunk */

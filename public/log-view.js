@@ -2,24 +2,23 @@
 // chosen, in full.
 
 import { calmPicture, element, make, partsOf, picture, redraw, set, setLink, setText } from './draw.js'
-import { contains, cut, describe, fullText, LEVELS, toText } from './entries.js'
+import { contains, cut, describe, fullText, LEVELS, MORE_IN_LOG, toText } from './entries.js'
 import { VirtualList } from './virtual-list.js'
 import { clock, count, counted } from './words.js'
 
-/** @typedef {import('./entries.js').Entry} Entry */
-/** @typedef {import('./run-state.js').Run} Run */
+/** @import { Entry } from './entries.js' */
+/** @import { Run } from './run-state.js' */
 
 const SCAN = 8 // milliseconds of filtering within one frame
 const LONGEST_TEXT = 100_000 // characters of one entry shown in full, or copied
 const COPIED = 20_000 // entries
 
-const list = new VirtualList(element('log-list', HTMLElement), { fill, choose })
+const parts = ['n', 'time', 'level', 'text']
+const list = new VirtualList(element('log-list', HTMLElement), { parts, fill, choose })
 const search = element('search', HTMLInputElement)
 const box = element('entry', HTMLElement)
 const toEnd = element('to-end', HTMLButtonElement)
 const times = element('times', HTMLButtonElement)
-const body = element('log', HTMLElement)
-const hits = element('hits', HTMLElement)
 const download = element('download', HTMLAnchorElement)
 /** the levels that can be left out; a beginning and an end are always shown
  * @type {Map<Entry['type'], HTMLButtonElement>} */
@@ -30,9 +29,8 @@ let run
 let wanted = LEVELS.map(level => level !== 'progress') // the bar shows these; in the log they are noise
 /** @type {RegExp | undefined} */
 let query
-/** the numbers of the entries shown, ascending, so far as they have been scanned */
-let shown = new Int32Array(1024)
-let shownCount = 0
+/** the numbers of the entries shown, ascending, so far as they have been scanned @type {number[]} */
+let shown = []
 let scanned = 0
 let chosen = -1
 let wantedLine = -1
@@ -56,7 +54,7 @@ picture(() => {
   scan(run)
   if (wantedLine >= 0 && wantedLine < run.store.count) revealEntry(wantedLine)
   list.selected = chosen < 0 ? -1 : rowOf(chosen)
-  list.draw(shownCount)
+  list.draw(shown.length)
   drawChoice(run)
 })
 
@@ -72,21 +70,20 @@ function drawHead(/** @type {Run} */ run) {
   })
   const all = run.store.count
   const entries = counted(all, 'entry', 'entries')
-  const part = `${count(shownCount)} of ${entries}` + (scanned < all ? `, searched ${count(scanned)}` : '')
-  setText(element('log-count', HTMLElement), all === 0 ? '' : shownCount === all ? entries : part)
+  const part = `${count(shown.length)} of ${entries}` + (scanned < all ? `, searched ${count(scanned)}` : '')
+  setText(element('log-count', HTMLElement), all === 0 ? '' : shown.length === all ? entries : part)
   const reading = run.read < 1 ? `Reading its log, ${Math.floor(run.read * 100)} %` : ''
   setText(element('log-note', HTMLElement), run.note || (run.ended ? reading : ''))
   setLink(download, run.start ? `tasks/${run.id}/log.ndjson` : undefined)
   const empty = element('log-empty', HTMLElement)
-  set(empty, 'hidden', shownCount > 0)
+  set(empty, 'hidden', shown.length > 0)
   setText(empty, all === 0 ? 'Nothing yet.' : scanned < all ? 'Searching …' : 'No entry matches.')
-  const below = Math.round(shownCount - list.top - list.inSight)
+  const below = Math.round(shown.length - list.top - list.inSight)
   set(toEnd, 'hidden', list.following || below < 1)
   setText(toEnd, `↓ To the end (${count(Math.max(0, below))} below)`)
   set(element('next-warning', HTMLButtonElement), 'disabled', !warningsIn(run))
-  set(hits, 'hidden', query === undefined)
   const at = list.selected >= 0 ? `${count(list.selected + 1)} of ` : ''
-  setText(element('hit-count', HTMLElement), at + counted(shownCount, 'hit') + (scanned < all ? ' so far' : ''))
+  setText(element('hit-count', HTMLElement), at + counted(shown.length, 'hit') + (scanned < all ? ' so far' : ''))
 }
 
 /** Goes on where it stopped, a few milliseconds each frame. @param {Run} run */
@@ -98,24 +95,13 @@ function scan({ store }) {
     if (query && !chunk.entries) return void store.load(chunk) // redraws when it is there
     const end = chunk.first + chunk.count
     for (; scanned < end; scanned++) {
-      const isWanted = wanted[store.levels[scanned] ?? 0]
-      if (isWanted && (!query || matches(chunk.entries?.[scanned - chunk.first], query))) show(scanned)
+      if (!wanted[store.levels[scanned] ?? 0]) continue
+      const entry = chunk.entries?.[scanned - chunk.first]
+      if (!query || (entry && contains(entry, query))) shown.push(scanned)
     }
     if (performance.now() > until) return redraw()
   }
 }
-
-function show(/** @type {number} */ n) {
-  if (shownCount === shown.length) {
-    const longer = new Int32Array(2 * shown.length)
-    longer.set(shown)
-    shown = longer
-  }
-  shown[shownCount++] = n
-}
-
-/** @param {Entry | undefined} entry @param {RegExp} query */
-const matches = (entry, query) => entry !== undefined && contains(entry, query)
 
 function clearSearch() {
   search.value = ''
@@ -124,19 +110,17 @@ function clearSearch() {
 
 /** From the chosen one, or from the upper edge; round the end to the beginning. @param {1 | -1} step */
 function jumpToHit(step) {
-  if (run && !shownCount) scan(run) // pressed before the first frame of the search
-  if (!shownCount) return
-  const from = list.selected >= 0 ? list.selected + step : step > 0 ? Math.floor(list.top) : shownCount - 1
-  list.select((from + shownCount) % shownCount)
+  if (!shown.length) return
+  const from = list.selected >= 0 ? list.selected + step : step > 0 ? Math.floor(list.top) : shown.length - 1
+  list.select((from + shown.length) % shown.length)
 }
 
 function refilter() {
-  scanned = shownCount = 0
+  scanned = 0
+  shown = []
   list.stale = true
-  if (chosen >= 0 && !query && run) { // what was chosen stays in sight
-    scan(run)
-    list.reveal(rowOf(chosen))
-  }
+  if (run) scan(run) // a key that is pressed before the next frame must find its row
+  if (chosen >= 0 && !query) list.reveal(rowOf(chosen)) // what was chosen stays in sight
   redraw()
 }
 
@@ -146,13 +130,13 @@ const levelText = ({ type }) => toText(type).slice(0, 20)
 /** The row that shows entry n, or -1. @param {number} n */
 function rowOf(n) {
   const row = rowFrom(n)
-  return shown[row] === n && row < shownCount ? row : -1
+  return shown[row] === n ? row : -1
 }
 
 /** The first row at entry n or after it. @param {number} n */
 function rowFrom(n) {
   let low = 0
-  let high = shownCount
+  let high = shown.length
   while (low < high) {
     const middle = (low + high) >> 1
     if ((shown[middle] ?? 0) < n) low = middle + 1
@@ -165,12 +149,9 @@ function rowFrom(n) {
 function fill(row, at) {
   const n = shown[at] ?? 0
   const entry = run?.store.get(n)
-  if (!row.firstChild) {
-    row.append(make('span', 'n'), make('time'), make('span', 'level'), make('span', 'text'))
-    set(/** @type {HTMLElement} */ (row.lastElementChild), 'dir', 'auto')
-  }
   const [number, time, level, text] = partsOf(row)
   setText(number, String(n + 1))
+  set(text, 'dir', 'auto')
   const type = entry ? levelText(entry) : ''
   set(row.dataset, 'level', type)
   setText(level, type)
@@ -189,7 +170,7 @@ function writeMarked(target, text) {
 }
 
 function choose(/** @type {number} */ row) {
-  chosen = shown[row] ?? -1
+  chosen = shown[Math.min(row, shown.length - 1)] ?? -1 // the row may be of the filter before
   redraw()
 }
 
@@ -213,7 +194,7 @@ function drawChoice(/** @type {Run} */ { store }) {
   if (!entry || entry === drawn && !opened) return
   drawn = entry
   setText(element('entry-title', HTMLElement), `Entry ${count(chosen + 1)}, ${levelText(entry)}, ${clock(entry.time)}`)
-  setText(element('entry-text', HTMLElement), cut(fullText(entry), LONGEST_TEXT))
+  setText(element('entry-text', HTMLElement), cut(fullText(entry), LONGEST_TEXT, MORE_IN_LOG))
   if (opened) box.scrollIntoView({ block: 'nearest' })
 }
 
@@ -233,10 +214,9 @@ function jumpToWarning(step) {
 
 function makeChip(/** @type {Entry['type']} */ type) {
   const level = LEVELS.indexOf(type)
-  const chip = make('button', 'chip')
+  const chip = make('button', 'chip', make('span', 'level', type), make('span', 'of'))
   chip.type = 'button'
   chip.dataset.level = type
-  chip.append(make('span', 'level', type), make('span', 'of'))
   chip.addEventListener('click', () => { wanted[level] = !wanted[level]; refilter() })
   element('levels', HTMLElement).append(chip)
   return chip
@@ -253,15 +233,15 @@ export function copies(button, text) {
   })
 }
 
-const address = (/** @type {number} */ line) => new URL(`?run=${run?.id}&line=${line}`, location.href).href
-
 copies(element('entry-copy', HTMLButtonElement), () => element('entry-text', HTMLElement).textContent ?? '')
-copies(element('entry-link', HTMLButtonElement), () => address(chosen + 1))
+copies(element('entry-link', HTMLButtonElement), () => {
+  return new URL(`?run=${run?.id}&line=${chosen + 1}`, location.href).href
+})
 copies(element('copy-log', HTMLButtonElement), async () => {
   const from = run
-  const all = shownCount
+  const all = shown.length
   const lines = []
-  for (const n of shown.slice(Math.max(0, all - COPIED), all)) {
+  for (const n of shown.slice(-COPIED)) {
     const entry = await from?.store.fetch(n)
     if (entry) lines.push(`${clock(entry.time)} ${levelText(entry).padEnd(8)} ${describe(entry)}`)
   }
@@ -301,10 +281,7 @@ addEventListener('keydown', press => {
   search.focus()
   search.select()
 })
-times.addEventListener('click', () => {
-  const on = body.toggleAttribute('data-times')
-  times.setAttribute('aria-pressed', String(on))
-})
+times.addEventListener('click', () => { times.ariaPressed = String(times.ariaPressed !== 'true') })
 list.box.addEventListener('keydown', key => {
   if (key.ctrlKey || key.metaKey || key.altKey) return
   /** @type {Record<string, () => void>} */
@@ -315,10 +292,9 @@ list.box.addEventListener('keydown', key => {
     Escape: closeEntry,
     t: () => times.click(),
   }
-  const does = keys[key.key]
-  if (!does) return
+  if (!keys[key.key]) return
   key.preventDefault()
-  does()
+  keys[key.key]?.()
 })
 
 function closeEntry() {

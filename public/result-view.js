@@ -1,16 +1,16 @@
 // What came out of a run, and what it found on the way. Warnings and errors that say where they were found are listed
 // beside the log; with the source in which that is, if it is known. functions.js has better words for some functions.
 
-import { calmPicture, element, make, partsOf, redraw, set, setLink, setText } from './draw.js'
-import { cut, placeOf, toText } from './entries.js'
+import { calmPicture, element, make, partsOf, set, setLink, setText } from './draw.js'
+import { cut, MORE_IN_LOG, placeOf, toText } from './entries.js'
 import { inView } from './followed-runs.js'
 import { knownFunction } from './functions.js'
 import { revealEntry } from './log-view.js'
 import { VirtualList } from './virtual-list.js'
 import { count } from './words.js'
 
-/** @typedef {import('./run-state.js').Run} Run */
-/** @typedef {import('./run-state.js').Finding} Finding */
+/** @import { Run } from './run-state.js' */
+/** @import { Known } from './functions.js' */
 
 const LONGEST_RESULT = 20_000 // characters
 const STACK = 5 // lines of it: the first ones tell
@@ -23,23 +23,26 @@ const file = element('file', HTMLAnchorElement)
 const failure = element('failure', HTMLElement)
 const source = element('source', HTMLElement)
 const findings = element('findings', HTMLElement)
-const sourceList = new VirtualList(element('source-lines', HTMLElement), { fill: fillSource, choose: chooseSource })
-const findingList = new VirtualList(element('findings-list', HTMLElement), { fill: fillFinding, choose: chooseFinding })
+const sourceList = new VirtualList(element('source-lines', HTMLElement), {
+  parts: ['n', 'text'], fill: fillSource, choose: chooseSource,
+})
+const findingList = new VirtualList(element('findings-list', HTMLElement), {
+  parts: ['level', 'where', 'text'], fill: fillFinding, choose: chooseFinding,
+})
 
 /** what is drawn: the one in view @type {Run} */
 let run
-/** what the page knows of its function @type {import('./functions.js').Known | undefined} */
+/** what the page knows of its function @type {Known | undefined} */
 let known
 /** @type {string[]} */
 let lines = []
-/** the worst level found in each line of the source @type {Map<number, string>} */
-let marks = new Map()
+/** findings that the source shows */
 let marked = 0
+let drawnTiles = ''
 
 export function showResult(/** @type {Run | undefined} */ next) {
   if (next) run = next
   lines = []
-  marks = new Map()
   marked = 0
   for (const list of [sourceList, findingList]) Object.assign(list, { selected: -1, top: 0, stale: true })
 }
@@ -85,22 +88,15 @@ function drawWords() {
   const json = typeof done?.result === 'string' ? done.result : JSON.stringify(done?.result, null, 2) ?? none
   const waiting = ended ? 'Its log is still being read.' : summary?.waiting ?? 'What it returns is shown here.'
   set(text, 'hidden', !done || summary !== undefined || !failure.hidden)
-  setText(text, cut(json, LONGEST_RESULT))
+  setText(text, cut(json, LONGEST_RESULT, MORE_IN_LOG))
   setText(note, !done ? waiting : !summary || !failure.hidden ? '' : result ? summary.note(result) : none)
 }
 
 function drawTiles(/** @type {[name: string, figure: string][]} */ wanted) {
-  while (tiles.children.length < wanted.length) {
-    const tile = make('div')
-    tile.append(make('dt'), make('dd'))
-    tiles.append(tile)
-  }
-  while (tiles.children.length > wanted.length) tiles.lastElementChild?.remove()
-  wanted.forEach(([name, value], at) => {
-    const [term, figure] = partsOf(tiles.children[at])
-    setText(term, name)
-    setText(figure, value)
-  })
+  if (String(wanted) === drawnTiles) return
+  drawnTiles = String(wanted)
+  const made = wanted.map(([name, figure]) => make('div', '', make('dt', '', name), make('dd', '', figure)))
+  tiles.replaceChildren(...made)
 }
 
 function drawSource(/** @type {string | undefined} */ whole) {
@@ -108,7 +104,8 @@ function drawSource(/** @type {string | undefined} */ whole) {
   work.toggleAttribute('data-source', whole !== undefined)
   if (whole === undefined) return
   if (!lines.length) lines = whole.split(/\r?\n/)
-  for (; marked < run.findings.length; marked++) mark(run.findings[marked])
+  if (marked !== run.findings.length) sourceList.stale = true
+  marked = run.findings.length
   sourceList.draw(lines.length)
 }
 
@@ -131,7 +128,6 @@ function drawFindings() {
 function fillFinding(row, n) {
   const finding = run.findings[n]
   if (!finding) return
-  if (!row.firstChild) row.append(make('span', 'level'), make('span', 'where'), make('span', 'text'))
   const [level, where, words] = partsOf(row)
   const { type, fields } = finding
   row.dataset.level = type
@@ -152,11 +148,11 @@ function chooseFinding(/** @type {number} */ n) {
 
 /** @param {HTMLElement} row @param {number} n */
 function fillSource(row, n) {
-  if (!row.firstChild) row.append(make('span', 'n'), make('span', 'text'))
   const [number, words] = partsOf(row)
   setText(number, String(n + 1))
   setText(words, lines[n] ?? '')
-  row.dataset.level = marks.get(n + 1) ?? ''
+  const types = run.findings.filter(({ line }) => line === n + 1).map(({ type }) => type)
+  row.dataset.level = types.includes('error') ? 'error' : types[0] ?? ''
 }
 
 function chooseSource(/** @type {number} */ n) {
@@ -164,12 +160,4 @@ function chooseSource(/** @type {number} */ n) {
   if (at < 0) return
   findingList.selected = at
   findingList.reveal(at)
-}
-
-function mark(/** @type {Finding | undefined} */ finding) {
-  if (!finding) return
-  const { line, type } = finding
-  if (marks.get(line) !== 'error') marks.set(line, type)
-  sourceList.stale = true
-  redraw()
 }

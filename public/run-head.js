@@ -1,20 +1,23 @@
 // The head of the run in view: its name and state, how far it is and since when nothing has come, what went wrong with
-// its start, and what can be done with it. Everything is drawn from the run; nothing else is remembered here.
+// its start, and what can be done with it; in a background tab the title, and a notice at its end if one was asked for.
+// Everything is drawn from the run; nothing else is remembered here.
 
-import { connection } from './connection.js'
-import { calmPicture, element, redraw, set, setText } from './draw.js'
-import { inView } from './followed-runs.js'
+import { afterDrawing, calmPicture, element, redraw, set, setText } from './draw.js'
+import { connection, inView, runs } from './followed-runs.js'
 import { canRepeat, fillForm } from './forms.js'
 import { copies, showLog } from './log-view.js'
 import { showResult } from './result-view.js'
 import { cancelRun } from './start-run.js'
 import { amount, clock, compact, counted, day, duration, elapsed, estimate } from './words.js'
 
-/** @typedef {import('./run-state.js').Run} Run */
+/** @import { Run } from './run-state.js' */
 
 const TALKING = 10_000 // milliseconds between two announcements to a screen reader, unless the state changes
 const SILENT = 10 // seconds without an entry after which an estimate of what is left means nothing
 const OVER = ['ok', 'error', 'cancelled', 'died', 'refused', 'unknown']
+
+/** @type {Record<string, string>} */
+const MARKS = { ok: '✓', error: '✕', died: '✕', cancelled: '–', unknown: '–', refused: '✕' } // in the title
 
 const section = element('run', HTMLElement)
 const bar = element('bar', HTMLProgressElement)
@@ -145,6 +148,26 @@ function announce() {
   const [warnings, errors] = [run.count('warning'), run.count('error')]
   const found = (warnings ? `, ${counted(warnings, 'warning')}` : '') + (errors ? `, ${counted(errors, 'error')}` : '')
   setText(status, `${run.title}: ${run.words}${far}${found}`)
+}
+
+afterDrawing(() => {
+  const title = inView ? `${markOf(inView)} · ${inView.title} · longrun` : 'longrun'
+  set(document, 'title', title)
+  for (const run of runs.values()) if (run.done && run.wantsNotice) giveNotice(run)
+})
+
+function markOf(/** @type {Run} */ { state, part }) {
+  return MARKS[state] ?? (part === undefined ? '…' : `${Math.floor(part * 100)} %`)
+}
+
+function giveNotice(/** @type {Run} */ run) {
+  run.wantsNotice = false
+  try {
+    const notice = new Notification(`${run.title}: ${run.words}`, { body: run.done?.reason ?? '', tag: run.id })
+    notice.onclick = () => { focus(); notice.close() }
+  } catch {
+    // Chrome on Android has the constructor, and throws: the title tells all the same
+  }
 }
 
 cancel.addEventListener('click', () => cancelRun(run))

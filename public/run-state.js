@@ -8,8 +8,7 @@ import { Pace } from './pace.js'
 import { clockAhead } from './requests.js'
 import { amount, compact } from './words.js'
 
-/** @typedef {import('./entries.js').Entry} Entry */
-/** @typedef {import('./entries.js').Fields} Fields */
+/** @import { Entry, Fields } from './entries.js' */
 /** @typedef {{ n: number, type: 'warning' | 'error', line: number, fields: Fields }} Finding `n`: its entry's number */
 /** @typedef {{ method: string, args: (unknown | File)[], callId: string }} Call */
 /** @typedef {'uploading' | 'asking' | 'queued' | 'refused' | 'unsure' | 'unknown' | 'joining'} Phase */
@@ -57,6 +56,10 @@ export class Run {
   findings = []
   /** what the log says about the connection */
   note = ''
+  /** @type {AbortController | undefined} */
+  stopUpload
+  /** stops following it */
+  unfollow = () => {}
   pace = new Pace()
   entryPace = new Pace()
   /** of its last entry, in milliseconds since 1970, by the server's clock */

@@ -1,14 +1,14 @@
 // The list of runs at the side: what the server says of all runs, and what this page knows better, because it follows
 // them or has not started them yet.
 
-import { calmPicture, element, make, redraw, set, setText } from './draw.js'
+import { calmPicture, element, make, partsOf, redraw, set, setText } from './draw.js'
 import { OUTCOMES } from './entries.js'
 import { forgetRun, inView, runs } from './followed-runs.js'
 import { request } from './requests.js'
 import { day, duration, elapsed } from './words.js'
 
-/** @typedef {import('./requests.js').Listed} Listed */
-/** @typedef {import('./run-state.js').Run} Run */
+/** @import { Listed } from './requests.js' */
+/** @import { Run } from './run-state.js' */
 /** @typedef {{ id: string, title: string, state: string, about: string, part: number | undefined }} Item */
 
 const LIST_PAUSE = 4000 // milliseconds between two questions for the list
@@ -16,10 +16,8 @@ const LIST_PAUSE = 4000 // milliseconds between two questions for the list
 const items = element('runs', HTMLOListElement)
 const more = element('more-runs', HTMLButtonElement)
 
-/** @type {Listed[]} */
-let listed = []
-/** whether the server has told its list, so that an unknown run is known to be unknown */
-let isKnown = false
+/** until the server has told its list, no run is known to be unknown @type {Listed[] | undefined} */
+let listed
 let most = 50
 /** runs after whose end the list was asked for @type {WeakSet<Run>} */
 const seenDone = new WeakSet()
@@ -31,24 +29,22 @@ export async function fetchList() {
   const answer = await request('GET', 'tasks')
   if (!answer.ok || !Array.isArray(answer.data)) return
   listed = answer.data
-  isKnown = true
   for (const run of runs.values()) if (seenDone.has(run) && run !== inView) forgetRun(run)
   redraw()
 }
 
-export const listedRun = (/** @type {string} */ id) => listed.find(run => run.id === id)
+export const listedRun = (/** @type {string} */ id) => listed?.find(run => run.id === id)
 
-export const runningCall = (/** @type {string} */ callId) => listed.find(run => run.callId === callId && !run.outcome)
+export const runningCall = (/** @type {string} */ callId) => listed?.find(run => run.callId === callId && !run.outcome)
 
 calmPicture(() => {
   if ([...runs.values()].some(run => run.done && !seenDone.has(run))) fetchList()
-  if (isKnown) for (const run of runs.values()) run.listed = listedRun(run.id) ?? null
-  if (inView && isKnown && !inView.start && !inView.call && !inView.problem && !listedRun(inView.id)) sayUnknown(inView)
+  if (listed) for (const run of runs.values()) run.listed = listedRun(run.id) ?? null
+  if (inView && inView.listed === null && !inView.start && !inView.call && !inView.problem) sayUnknown(inView)
   const wanted = wantedItems()
   const shown = wanted.slice(0, most)
-  const ids = new Set(shown.map(({ id }) => id))
   for (const [id, node] of nodes) {
-    if (ids.has(id)) continue
+    if (shown.some(item => item.id === id)) continue
     node.remove()
     nodes.delete(id)
   }
@@ -58,7 +54,7 @@ calmPicture(() => {
     drawItem(node, item)
   })
   set(more, 'hidden', wanted.length <= most)
-  set(element('no-runs', HTMLElement), 'hidden', wanted.length > 0 || !isKnown)
+  set(element('no-runs', HTMLElement), 'hidden', wanted.length > 0 || !listed)
 })
 
 function sayUnknown(/** @type {Run} */ run) {
@@ -72,9 +68,8 @@ function sayUnknown(/** @type {Run} */ run) {
 
 /** @returns {Item[]} */
 function wantedItems() {
-  const known = new Set(listed.map(({ id }) => id))
-  const early = [...runs.values()].filter(run => !known.has(run.id) && (run.start || run.call)).reverse()
-  return [...early.map(fromRun), ...listed.map(fromListed)]
+  const early = [...runs.values()].filter(run => !run.listed && (run.start || run.call)).reverse()
+  return [...early.map(fromRun), ...(listed ?? []).map(fromListed)]
 }
 
 /** @param {Run} run @returns {Item} */
@@ -95,14 +90,11 @@ function fromListed({ id, title, method, outcome, seconds, started }) {
 }
 
 function makeItem(/** @type {string} */ id) {
-  const node = make('li')
-  const link = make('a')
+  const bar = make('span', 'mini', make('span'))
+  const link = make('a', '', make('span', 'mark'), make('span', 'name'), make('span', 'about'), bar)
   link.href = `?run=${encodeURIComponent(id)}`
   link.dataset.go = ''
-  const bar = make('span', 'mini')
-  bar.append(make('span'))
-  link.append(make('span', 'mark'), make('span', 'name'), make('span', 'about'), bar)
-  node.append(link)
+  const node = make('li', '', link)
   nodes.set(id, node)
   return node
 }
@@ -110,14 +102,11 @@ function makeItem(/** @type {string} */ id) {
 /** @param {HTMLLIElement} node @param {Item} item */
 function drawItem(node, item) {
   const link = /** @type {HTMLAnchorElement} */ (node.firstElementChild)
-  const [, name, about, bar] = /** @type {HTMLElement[]} */ (/** @type {unknown} */ (link.children))
+  const [, name, about, bar] = partsOf(link)
   set(node.dataset, 'state', item.state)
-  if (name) setText(name, item.title)
-  if (about) setText(about, item.about)
-  if (bar) set(bar, 'hidden', !['running', 'cancelling', 'uploading', 'asking'].includes(item.state))
-  bar?.toggleAttribute('data-unknown', item.part === undefined)
-  const inner = bar?.firstElementChild
-  if (inner instanceof HTMLElement) set(inner.style, 'transform', `scaleX(${(item.part ?? 0.3).toFixed(3)})`)
+  setText(name, item.title)
+  setText(about, item.about)
+  set(bar.style, 'scale', item.part === undefined ? '' : `${item.part.toFixed(3)} 1`)
   set(link, 'ariaCurrent', item.id === inView?.id ? 'page' : null)
 }
 

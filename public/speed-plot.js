@@ -1,31 +1,21 @@
 // The speed over time, small, under the bar of the run in view: a slow-down that one figure hides.
 
-import { calmPicture, element, set, setText } from './draw.js'
-import { inView } from './followed-runs.js'
+import { element, set, setText } from './draw.js'
+import { inView, slowPicture } from './followed-runs.js'
 import { amount, compact, elapsed } from './words.js'
 
-/** @typedef {import('./run-state.js').Run} Run */
+/** @import { Run } from './run-state.js' */
 
 const [WIDTH, HEIGHT] = [600, 100] // of the drawing, which is stretched to what there is
 const FEWEST = 4 // steps: less is no curve
-const DRAW_PAUSE = 500 // milliseconds between two drawings: in a flood there is more to do
 
 const plot = element('plot', HTMLElement)
 const area = element('plot-area', SVGPathElement)
 const curve = element('plot-curve', SVGPathElement)
 /** 0 to 1, where the pointer is */
 let pointer = -1
-let drawnAt = 0
-/** @type {Run | undefined} */
-let drawn
 
-calmPicture(() => {
-  const run = inView
-  if (!run || (run === drawn && !run.done && performance.now() - drawnAt < DRAW_PAUSE)) return
-  drawn = run
-  drawnAt = performance.now()
-  draw(run)
-})
+slowPicture(draw)
 
 /** @param {Run} run */
 function draw({ plotted: { pace, unit }, ended }) {

@@ -6,14 +6,11 @@ import { goTo, openRun } from './followed-runs.js'
 import { makeId, request, upload } from './requests.js'
 import { fetchList, listedRun, runningCall } from './runs-list.js'
 
-/** @typedef {import('./run-state.js').Run} Run */
-/** @typedef {import('./run-state.js').Call} Call */
-/** @typedef {import('./requests.js').Refused} Refused */
+/** @import { Refused } from './requests.js' */
+/** @import { Call, Run } from './run-state.js' */
 
 /** the names under which files have been uploaded @type {WeakMap<File, string>} */
 const uploaded = new WeakMap()
-/** @type {WeakMap<Run, AbortController>} */
-const uploads = new WeakMap()
 
 export function startRun(/** @type {Call} */ call) {
   const run = openRun(makeId(), call)
@@ -23,17 +20,20 @@ export function startRun(/** @type {Call} */ call) {
 }
 
 /** The same id on every attempt, and no id is ever used twice: a call whose answer was lost can be repeated without
- * running twice. @param {Run} run */
+ * running twice. @param {Run} run @returns {Promise<void>} */
 async function callFor(run) {
   run.problem = undefined
+  const { id, call, phase } = run
+  const files = (call?.args ?? []).filter(arg => arg instanceof File)
+  const isUploaded = files.some(file => uploaded.has(file))
   const args = await uploadFiles(run)
   if (!args) return
-  if (run.phase !== 'queued') run.phase = 'asking'
+  run.phase = phase === 'queued' ? 'queued' : 'asking'
   redraw()
-  const { id, call } = run
   const answer = await request('POST', 'tasks', { ...call, id, args })
+  if (answer.ok || answer.status === 400) files.forEach(file => uploaded.delete(file)) // the run uses them up
+  if (answer.status === 400 && isUploaded) return callFor(run) // swept meanwhile? once more, with new ones
   if (answer.ok) {
-    for (const arg of call?.args ?? []) if (arg instanceof File) uploaded.delete(arg) // the run uses it up
     run.phase = 'joining'
     run.problem = undefined
     fetchList()
@@ -54,8 +54,7 @@ async function uploadFiles(run) {
 
 /** @param {Run} run @param {File} file @returns {Promise<string | undefined>} */
 async function uploadFile(run, file) {
-  const stop = new AbortController()
-  uploads.set(run, stop)
+  const stop = run.stopUpload = new AbortController()
   run.phase = 'uploading'
   redraw()
   const answer = await upload(file, stop.signal, (current, total) => {
@@ -77,29 +76,23 @@ async function uploadFile(run, file) {
 
 const NO_ANSWER = 'The web server did not answer. The call may have arrived all the same: this page follows the run, '
   + 'and shows it if so. Trying again is safe, it cannot run twice.'
+const NOT_TOLD = 'The web server did not answer, so the run may not have been told.'
 const NO_WORKERS = 'The workers server does not answer, so nothing was started. Is it running?'
 
 /** @param {Run} run @param {Refused} answer */
 async function explainRefusal(run, answer) {
-  const retry = () => callFor(run)
+  const { status } = answer
   const why = reasons(answer)
-  if (answer.status === 503) return run.phase === 'queued' ? waitForPlace(run, answer) : offerToWait(run, answer)
-  run.phase = answer.status === 0 ? 'unsure' : 'refused'
-  if (answer.status === 0) run.problem = { kind: 'error', retry, text: NO_ANSWER }
-  else if (answer.status === 504) run.problem = { kind: 'error', retry, text: NO_WORKERS }
-  else if (answer.status === 409) await pointToOther(run, why)
+  const taken = `All places are taken: ${why}. It can start by itself when one is free.`
+  const retry = () => callFor(run)
+  const wait = () => waitForPlace(run, answer)
+  if (status === 503 && run.phase === 'queued') return wait()
+  run.phase = status === 0 ? 'unsure' : 'refused'
+  if (status === 0) run.problem = { kind: 'error', retry, text: NO_ANSWER }
+  else if (status === 503) run.problem = { kind: 'busy', retry, wait, text: taken }
+  else if (status === 504) run.problem = { kind: 'error', retry, text: NO_WORKERS }
+  else if (status === 409) await pointToOther(run, why)
   else run.problem = { kind: 'error', text: `Refused: ${why}` }
-}
-
-/** @param {Run} run @param {Refused} answer */
-function offerToWait(run, answer) {
-  run.phase = 'refused'
-  run.problem = {
-    kind: 'busy',
-    text: `All places are taken: ${reasons(answer)}. It can start by itself when one is free.`,
-    wait: () => waitForPlace(run, answer),
-    retry: () => callFor(run),
-  }
 }
 
 /** @param {Run} run @param {Refused} answer */
@@ -126,7 +119,7 @@ const reasons = (/** @type {Refused} */ answer) => answer.errors.join('; ')
 
 /** Whatever there is to cancel: the upload, the waiting for a place, the run. @param {Run} run */
 export async function cancelRun(run) {
-  uploads.get(run)?.abort()
+  run.stopUpload?.abort()
   if (run.phase === 'queued' && !run.start) {
     run.phase = 'refused'
     run.problem = { kind: 'quiet', text: 'Stopped waiting.', retry: () => callFor(run) }
@@ -136,15 +129,11 @@ export async function cancelRun(run) {
     run.problem = undefined
     redraw()
     const answer = await request('DELETE', `tasks/${run.id}`)
-    if (!answer.ok && !run.done) explainCancel(run, answer)
+    if (!answer.ok && !run.done) {
+      const text = answer.status === 0 ? NOT_TOLD : `Not cancelled: ${reasons(answer)}`
+      run.problem = { kind: 'error', text, passes: true }
+      run.cancelling = false
+    }
   }
   redraw()
-}
-
-/** @param {Run} run @param {Refused} answer */
-function explainCancel(run, answer) {
-  run.cancelling = false
-  const noAnswer = 'The web server did not answer, so the run may not have been told.'
-  const text = answer.status === 0 ? noAnswer : `Not cancelled: ${reasons(answer)}`
-  run.problem = { kind: 'error', text, passes: true }
 }

@@ -2,11 +2,10 @@
 // height of the list in style.css. Arrows, Page, Home and End move the selection; a screen reader hears it through
 // aria-activedescendant.
 
-import { redraw, set } from './draw.js'
+import { make, redraw, set } from './draw.js'
 
 const SPARE = 8 // rows drawn above and below, so that scrolling shows no blank edge
 const TALLEST = 8_000_000 // pixels; browsers cannot make an element much taller than 17 million
-let lists = 0
 
 export class VirtualList {
   count = 0
@@ -22,17 +21,16 @@ export class VirtualList {
   #scrolled = 0
   #room = 0
 
-  /** `fill` returns false when the row is not complete yet. @param {HTMLElement} box
-   * @param {{ fill: (row: HTMLElement, n: number) => void | boolean, choose: (n: number) => void }} uses */
+  /** `parts`: of a row, from left to right; `fill` returns false when the row is not complete yet.
+   * @param {HTMLElement} box @param {{ parts: string[], fill: (row: HTMLElement, n: number) => void | boolean,
+   *   choose: (n: number) => void }} uses */
   constructor(box, uses) {
     this.box = box
     this.uses = uses
-    this.number = ++lists
     this.height = parseFloat(getComputedStyle(box).lineHeight)
-    this.space = box.appendChild(document.createElement('div'))
-    this.space.className = 'space'
+    this.space = box.appendChild(make('div', 'space'))
     box.tabIndex = 0
-    box.setAttribute('role', 'listbox')
+    box.role = 'listbox'
     box.addEventListener('scroll', () => this.#scroll(), { passive: true })
     box.addEventListener('keydown', key => this.#press(key))
     box.addEventListener('click', click => this.#click(click))
@@ -46,13 +44,25 @@ export class VirtualList {
     return this.#room / this.height
   }
 
+  get #tall() {
+    return Math.min(this.count * this.height, TALLEST)
+  }
+
+  /** how far down the scroll bar goes, in pixels */
+  get #end() {
+    return Math.max(0, this.#tall - this.#room)
+  }
+
+  /** the row that stands at the upper edge then */
+  get #last() {
+    return Math.max(0, this.count - this.inSight)
+  }
+
   draw(/** @type {number} */ count) {
     this.count = count
-    const tall = Math.min(count * this.height, TALLEST)
-    set(this.space.style, 'height', `${tall}px`)
-    const last = Math.max(0, count - this.inSight)
-    this.top = this.following ? last : Math.min(this.top, last)
-    const scroll = this.#toPixels(this.top)
+    set(this.space.style, 'height', `${this.#tall}px`)
+    this.top = this.following ? this.#last : Math.min(this.top, this.#last)
+    const scroll = this.#last ? this.top / this.#last * this.#end : 0
     if (Math.abs(this.#scrolled - scroll) >= 1) this.box.scrollTop = this.#scrolled = scroll
     this.#drawRows(scroll)
     this.stale = false
@@ -67,25 +77,21 @@ export class VirtualList {
       if (this.stale) row.dataset.n = ''
       if (row.hidden) return
       const n = first + at
-      const y = `translateY(${Math.round(scroll + (n - this.top) * this.height)}px)`
-      set(row.style, 'transform', y)
-      const selected = String(n === this.selected)
-      if (row.getAttribute('aria-selected') !== selected) row.setAttribute('aria-selected', selected)
+      set(row.style, 'transform', `translateY(${Math.round(scroll + (n - this.top) * this.height)}px)`)
+      set(row, 'ariaSelected', String(n === this.selected))
       set(row, 'ariaSetSize', String(this.count))
       if (row.dataset.n === String(n)) return
       set(row, 'ariaPosInSet', String(n + 1))
       row.dataset.n = this.uses.fill(row, n) === false ? '' : String(n)
-      row.id = `row-${this.number}-${n}`
+      row.id = `${this.box.id}-${n}`
     })
-    const active = this.rows.find(row => !row.hidden && row.getAttribute('aria-selected') === 'true')
-    if (active) this.box.setAttribute('aria-activedescendant', active.id)
-    else this.box.removeAttribute('aria-activedescendant')
+    const active = this.rows.find(row => !row.hidden && row.ariaSelected === 'true')
+    this.box.setAttribute('aria-activedescendant', active?.id ?? '')
   }
 
   #makeRow() {
-    const row = document.createElement('div')
-    row.className = 'row'
-    row.setAttribute('role', 'option')
+    const row = make('div', 'row', ...this.uses.parts.map(part => make('span', part)))
+    row.role = 'option'
     return row
   }
 
@@ -108,33 +114,15 @@ export class VirtualList {
     const moved = this.box.scrollTop - this.#scrolled // sub-pixel when it is only our own doing, rounded
     if (Math.abs(moved) < 1) return
     this.#scrolled = this.box.scrollTop
-    const last = Math.max(0, this.count - this.inSight)
-    const squeezed = this.count * this.height > TALLEST
+    const isSqueezed = this.#tall === TALLEST
     // Where a pixel of the scroll bar stands for several rows, wheel and fingers still move by rows.
-    if (squeezed && Math.abs(moved) < this.#room) this.top += moved / this.height
-    else this.top = this.#toRow(this.box.scrollTop)
-    if (this.box.scrollTop >= this.#ends().end - 1) this.top = last
-    if (this.box.scrollTop <= 0) this.top = 0
-    this.top = Math.max(0, Math.min(last, this.top))
-    this.following = this.top >= last - 0.5
+    if (isSqueezed && Math.abs(moved) < this.#room) this.top += moved / this.height
+    else this.top = this.#end ? this.#scrolled / this.#end * this.#last : 0
+    if (this.#scrolled >= this.#end - 1) this.top = this.#last
+    if (this.#scrolled <= 0) this.top = 0
+    this.top = Math.max(0, Math.min(this.#last, this.top))
+    this.following = this.top >= this.#last - 0.5
     redraw()
-  }
-
-  #toPixels(/** @type {number} */ row) {
-    const { last, end } = this.#ends()
-    return last ? (row / last) * end : 0
-  }
-
-  #toRow(/** @type {number} */ pixels) {
-    const { last, end } = this.#ends()
-    return end ? (pixels / end) * last : 0
-  }
-
-  #ends() {
-    return {
-      last: Math.max(0, this.count - this.inSight),
-      end: Math.max(0, Math.min(this.count * this.height, TALLEST) - this.#room),
-    }
   }
 
   #press(/** @type {KeyboardEvent} */ key) {

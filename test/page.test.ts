@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
-import { mkdtemp, rm, utimes, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test, type TestContext } from 'node:test'
@@ -207,6 +207,30 @@ test('when all places are taken, it offers to start as soon as one is free', { s
   assert.deepEqual(await steps(page), upTo(3))
   await Promise.all(taken.map(run => run.cancel()))
   await Promise.all(taken.map(run => run.outcome()))
+})
+
+test('an upload that was swept while its import waited is uploaded again', { skip }, async t => {
+  const file = join(folder, 'swept.csv')
+  await writeFile(file, 'a,b\n1,2\n')
+  const sweep = async () => {
+    const uploads = await readdir(join(app.runs, 'uploads'))
+    assert.ok(uploads.length, 'there is an upload')
+    await Promise.all(uploads.map(name => rm(join(app.runs, 'uploads', name))))
+  }
+  const page = await open(t)
+  await page.waitForFunction(async () => !(await (await fetch('health')).json()).running, undefined, { polling: 100 })
+  const taken = await Promise.all([1, 2, 3].map(() => app.start('process', [1000, 50])))
+  await page.locator('body').drop({ files: file })
+  await sees(page, 'All places are taken')
+  await sweep()
+  await Promise.all([page.waitForResponse('**/files'), page.click('#retry')])
+  await sees(page, 'All places are taken')
+  await page.click('#wait')
+  await state(page, 'queued')
+  await Promise.all([page.waitForResponse('**/files'), sweep()])
+  await state(page, 'queued') // it keeps its place in the queue
+  await Promise.all(taken.map(run => run.cancel()))
+  await has(page, '#tiles', /Rows imported1R/)
 })
 
 test('what is already running is not started twice: the page goes to that run', { skip }, async t => {
