@@ -1,5 +1,5 @@
 // Tasks below a launcher (LAUNCH), on this machine: `prlimit` and `nice`, which become the task, and a script that
-// stands for it, as one around the client of an engine does. A real engine: cluster.test.ts.
+// stands for it, as one around the client of an engine does. A real engine: cluster.long.ts.
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
