@@ -407,6 +407,7 @@ class Publication {
   publish() {
     clearTimeout(this.#timer)
     this.#timer = undefined
+    if (!this.#size) return // what was added last went out at once
     this.#published = performance.now()
     if (this.#published - this.#looked > LOOK) this.#adapt()
     const { id, size } = this.#log

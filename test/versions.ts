@@ -32,7 +32,9 @@ function install(version: string): string {
 
 /** How many tests have passed, and which have not. */
 function run(node: string, args: string[]): string {
-  const { stdout } = spawnSync(node, args, { cwd: ROOT, env: bareEnvironment(), encoding: 'utf8', maxBuffer: 2 ** 28 })
+  const options = { cwd: ROOT, env: bareEnvironment(), encoding: 'utf8', maxBuffer: 2 ** 28 } as const
+  const { stdout, error } = spawnSync(node, args, options)
+  if (error) throw error // no such binary, say
   const failed = [...stdout.matchAll(/^ *not ok \d+ - (.*)$/gm)].map(([, name]) => name)
   if (failed.length) process.exitCode = 1
   return [`${/^# pass (\d+)$/m.exec(stdout)?.[1] ?? 0} passed`, ...failed.map(name => `failed: ${name}`)].join('; ')
