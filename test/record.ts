@@ -43,8 +43,9 @@ async function record(): Promise<Told[]> {
     // It asks for sizes every two seconds: just after one of these questions, a click is alone on the wire.
     await until(() => all.some(({ says }) => says.startsWith('REP')))
     all.length = 0
-    await click(url, tell)
+    const page = await click(url, tell)
     await until(() => all.some(({ says }) => says.includes('"done":true')))
+    page.close()
     return all
   } finally {
     for (const { process, exited } of [server, workers]) {
@@ -57,8 +58,8 @@ async function record(): Promise<Told[]> {
   }
 }
 
-/** What the page does, without a page; resolves when it has `done`. */
-async function click(url: string, tell: Tell) {
+/** What the page does, without a page; resolves, to its WebSocket, when it has `done`. */
+async function click(url: string, tell: Tell): Promise<WebSocket> {
   const socket = new WebSocket(`${url.replace('http', 'ws')}log`)
   await once(socket, 'open')
   const say = (message: object) => {
@@ -78,7 +79,7 @@ async function click(url: string, tell: Tell) {
   const answer = await fetch(`${url}tasks`, { method: 'POST', headers, body: JSON.stringify(CALL) })
   tell(SERVER, `${answer.status} ${code(await answer.text())}`, PAGE)
   await done
-  socket.close()
+  return socket
 }
 
 /** From the web server to the workers server, and back. */
