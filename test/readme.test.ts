@@ -76,9 +76,10 @@ suite('The README', () => {
     }
   })
 
-  test('shows one click as it can be recorded', async () => {
-    const [recorded, shown] = [await recordedRows(), clickOf(readme)].map(rows => rows.map(kindOf).sort())
-    assert.deepEqual(recorded, shown)
+  test('shows one click as it can be recorded', async t => {
+    const rows = await recordedRows()
+    if (!rows) return t.skip('this machine is too busy: the messages of one click always meet one another')
+    assert.deepEqual(rows.map(kindOf).sort(), clickOf(readme).map(kindOf).sort())
   })
 })
 

@@ -126,10 +126,14 @@ const REMARKS = new Map([
   ['REP `__RES__` `{"first":{"size":#,"done":true', '`done`: this long for good'],
 ])
 
-/** A click as rows of Markdown, each kind of message once: the second step says what the first has said. */
-export async function recordedRows(): Promise<string[]> {
+/**
+ * A click as rows of Markdown, each kind of message once: the second step says what the first has said. Undefined when
+ * the machine is so busy that the messages of a click always meet one another.
+ */
+export async function recordedRows(): Promise<string[] | undefined> {
   let all = await record()
   for (let tries = 1; tries < MOST_TRIES && !isUnhurried(all); tries++) all = await record()
+  if (!isUnhurried(all)) return undefined
   const began = all[0]!.at
   const rows = new Map<string, string>()
   for (const { at, who, says, to } of all) {
@@ -155,4 +159,4 @@ export const kindOf = (text: string) => text.replace(/^\| \d+ /, '').replace(/\d
 /** Without what only takes up room. */
 const shorten = (says: string) => says.replace(/"time":\d+/g, '"time":…').replace(/("start","time":…,"data":){.*?}/, '$1{…}')
 
-if (process.argv[1] === import.meta.filename) console.log((await recordedRows()).join('\n'))
+if (process.argv[1] === import.meta.filename) console.log((await recordedRows() ?? ['this machine is too busy']).join('\n'))
