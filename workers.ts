@@ -32,6 +32,7 @@ const WATCH = 250 // between two looks at runs that cannot tell what they do
 const AFTERLIFE = 2500 // in which readers can still fetch the last lines of a run that is not kept; they ask every 2000
 const LAST_READS = 200 // in which readers can still fetch the last lines when the server stops
 const UPLOAD_AGE = 3600_000 // after which an upload that no run took, and nobody asked for, is removed
+const CLAIM = join(RUNS, 'workers.pid') // see claimRuns
 
 /** A run, from its call until its log is removed. */
 type Run = {
@@ -76,6 +77,7 @@ await bindSocket(router, REP_ADDR)
 let proxy = await startProxy()
 process.on('exit', () => { // whatever the reason is
   attempt('remove the sockets', () => [REP_ADDR, XSUB_ADDR, XPUB_ADDR].forEach(removeSocket))
+  attempt('give the folder up', () => rmSync(CLAIM, { force: true }))
   attempt('end the proxy', () => proxy.terminate()) // else its thread would keep this process alive for ever
 })
 const publisher = createSocket(Publisher, { ...clientOf(XSUB_ADDR), sendTimeout: 0 })
@@ -98,12 +100,11 @@ console.log(`workers server ready: ${REP_ADDR}, process limit ${PROCESS_LIMIT}, 
  * this file open as long as it lives; its process id alone could be somebody else's by now.
  */
 function claimRuns() {
-  const path = join(RUNS, 'workers.pid')
-  const pid = existsSync(path) ? Number(readFileSync(path, 'utf8')) : 0
-  if (hasOpen(pid, [path])) {
+  const pid = existsSync(CLAIM) ? Number(readFileSync(CLAIM, 'utf8')) : 0
+  if (hasOpen(pid, [CLAIM])) {
     refuseToStart(`another workers server is running on ${RUNS}, process ${pid}: stop it, or set RUNS to another one`)
   }
-  writeSync(openSync(path, 'w', 0o600), String(process.pid))
+  writeSync(openSync(CLAIM, 'w', 0o600), String(process.pid))
 }
 
 /**
