@@ -764,8 +764,11 @@ test('where the system sets the colours, what is pressed, chosen and current is 
   await page.press('#log-list', 'End')
   const styleOf = (selector: string, property: string) => page.locator(selector).first()
     .evaluate((found, property) => getComputedStyle(found).getPropertyValue(property), property)
-  const widthOf = (pressed: boolean) => styleOf(`.chip[aria-pressed=${pressed}]`, 'border-top-width')
-  assert.notEqual(await widthOf(true), await widthOf(false))
+  await page.waitForFunction(() => { // the browser may learn a moment later that the system sets the colours
+    const widthOf = (pressed: boolean) =>
+      getComputedStyle(document.querySelector(`.chip[aria-pressed=${pressed}]`)!).borderTopWidth
+    return widthOf(true) !== widthOf(false)
+  })
   for (const chosen of ['#log-list .row[aria-selected=true]', '#runs a[aria-current]']) {
     assert.equal(await styleOf(chosen, 'outline-style'), 'solid', chosen)
   }
