@@ -371,8 +371,8 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
 /**
  * Publishes what has been logged, as chunks, which may be lost. The first one after a pause goes out at once; a task
  * that goes on gathers a few milliseconds in each, as what costs is a message, which six threads hand over, and not its
- * bytes: where eight runs fill two cores, 99 of 100 entries are there within 97 ms, and not 330. (What waits when a task
- * stops yielding is not lost, but late: the web server asks how long the log is.)
+ * bytes: where eight runs fill two cores, 99 of 100 entries are there within 100 ms, and not 300. (What waits when a
+ * task stops yielding is not lost, but late: the web server asks how long the log is.)
  */
 class Publication {
   readonly #log: RunLog
