@@ -1,6 +1,6 @@
 // The benchmark: what the system costs, beside what one would write without it (plain.js).
 //
-//   npm run bench                           all rows, in less than five minutes
+//   npm run bench                           all rows, in about five minutes
 //   npm run bench -- launch update          only those
 //   npm run bench -- --busy update eight    beside four endless loops: on a machine that has no time left
 //
