@@ -7,7 +7,7 @@ import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import {
-  request as httpRequest, type IncomingHttpHeaders, type IncomingMessage, type OutgoingHttpHeaders,
+  get, request as httpRequest, type IncomingHttpHeaders, type IncomingMessage, type OutgoingHttpHeaders,
 } from 'node:http'
 import { request as httpsRequest, type RequestOptions as HttpsOptions } from 'node:https'
 import { tmpdir } from 'node:os'
@@ -115,6 +115,16 @@ export class App {
   async kill(which: 'workers' | 'server', signal: NodeJS.Signals = 'SIGKILL') {
     this[which].process.kill(signal)
     return this[which].exited
+  }
+
+  /** Kills the workers server, and with it `doomed`; starts it again when `steady` has gone on without it. */
+  async replaceWorkers(steady: Run, doomed: Run) {
+    await this.kill('workers')
+    process.kill(doomed.pid, 'SIGKILL')
+    const size = steady.log().length
+    await until(() => steady.log().length > size + 100)
+    await this.startWorkers()
+    assert.equal((await doomed.outcome()).outcome, 'died')
   }
 
   /** Ends everything, and sees to it that no process and no socket is left. */
@@ -369,6 +379,41 @@ export function onEvents(response: IncomingMessage, take: (part: EventPart) => v
 }
 
 type EventPart = { next: number; entries: Entry[]; isClosed?: boolean }
+
+/** A client of Server-Sent Events; what it gets is checked as a page's is. */
+export class Events {
+  readonly reader: Reader
+  /** Whether it was told that nothing will come any more. */
+  isClosed = false
+  response?: IncomingMessage
+  opened!: Promise<unknown>
+  closed!: Promise<unknown>
+  #app: App
+
+  constructor(app: App, id: string, next = 0) {
+    this.#app = app
+    this.reader = new Reader(id, next)
+    this.connect()
+  }
+
+  /** Goes on from where it is. */
+  connect() {
+    const { id, next } = this.reader
+    const asked = get(`${this.#app.url}/tasks/${id}/log?live=sse&offset=${next}`, { agent: false }).on('error', () => {})
+    this.opened = once(asked, 'response').then(([response]) => { this.#read(response) })
+    this.opened.catch(() => {}) // the server has been killed meanwhile
+    this.closed = new Promise(resolve => asked.once('close', resolve))
+  }
+
+  #read(response: IncomingMessage) {
+    assert.equal(response.statusCode, 200)
+    this.response = response
+    onEvents(response, ({ next, entries, isClosed }) => {
+      this.isClosed = isClosed === true
+      if (entries.length) this.reader.receive(JSON.stringify({ id: this.reader.id, next, entries }))
+    })
+  }
+}
 
 /** What opens a WebSocket. */
 export const UPGRADE = {

@@ -9,6 +9,7 @@ import { chromium, firefox, type Browser, type BrowserContextOptions, type Page 
 const PATIENCE = 60_000 // milliseconds until a wait is in vain; a busy machine needs them
 const chromiumPath = find(
   process.env['CHROMIUM'],
+  '/usr/bin/chromium-headless-shell', // the same browser without its own windows: a test takes half of the time
   '/usr/bin/chromium',
   '/usr/bin/chromium-browser',
   '/usr/bin/google-chrome',

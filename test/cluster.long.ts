@@ -115,12 +115,7 @@ else suite('On a cluster', () => {
 
   test('the workers server is killed and started again: the runs on the nodes go on, and are its own', async () => {
     const [steady, polite, doomed] = await start(['tick', ['fourth']], ['polite'], ['deaf', [600]]) as [Run, Run, Run]
-    await app.kill('workers')
-    process.kill(doomed.pid, 'SIGKILL')
-    const size = steady.log().length
-    await until(() => steady.log().length > size + 100)
-    await app.startWorkers()
-    assert.equal((await doomed.outcome()).outcome, 'died')
+    await app.replaceWorkers(steady, doomed)
     assert.equal((await polite.cancel()).status, 202)
     assert.equal((await polite.outcome()).outcome, 'cancelled')
     app.letGo('fourth')

@@ -10,7 +10,6 @@ import {
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { after, before, suite, test } from 'node:test'
-import type { Note } from '../log.ts'
 import { App, bareEnvironment, gone, ROOT, startApp, type Run } from './app.ts'
 
 const MODULE_OF_ONES_OWN = `import { remote } from '${ROOT}/task.ts'\n`
@@ -77,28 +76,6 @@ suite('At the end of a run', { concurrency: 4 }, () => {
       assert.deepEqual([outcome, reason], ['cancelled', 'cancelled'])
     }
   })
-
-  for (const [kind, words] of [
-    ['fetch', [/^fetch failed: .*(ECONNREFUSED|bad port)/, /cause/]],
-    ['aggregate', [/the first; the second/, /"errors":\[/]],
-    ['cause', [/^outside: inside: a text$/, /"cause":\{"msg":"inside: a text"/]],
-    ['code', [/no such file/, /"code":"ENOENT"/]],
-    ['text', [/^a text$/, /a text/]],
-    ['object', [/status: 7/, /status/]],
-  ] as [string, [RegExp, RegExp]][]) {
-    for (const how of ['throw', 'error', 'msg', 'return']) {
-      test(`what was wrong is said, with its causes: ${how} ${kind}`, async () => {
-        const run = await app.start('explain', [kind, how])
-        const done = await run.outcome()
-        const [, second] = run.reader.entries
-        const found = how === 'return' ? done.result : how === 'msg' ? (second!.data as { failed: unknown }).failed : second!.data
-        const isError = !['text', 'object'].includes(kind)
-        if (isError || how === 'throw' || how === 'error') assert.match((found as Note).msg, words[0])
-        assert.match(JSON.stringify(found), words[1])
-        if (how === 'throw') assert.match(done.reason!, words[0])
-      })
-    }
-  }
 
   test('numbers and collections that JSON does not know are written as a person knows them', async () => {
     const run = await app.start('odd')
@@ -222,34 +199,6 @@ test('a task whose log was replaced while it was cut off writes nothing after do
   await gone(run.pid)
   assert.equal((await run.outcome()).outcome, 'died')
   assert.match(run.log(), /"type":"done"[^\n]*\n$/)
-})
-
-test('functions that were edited, broken or removed since the start are not run; a restart runs them', async t => {
-  const app = new App({ PROCESS_LIMIT: '8' })
-  t.after(() => app.end())
-  const [tasks, part] = [join(app.runs, 'own.ts'), join(app.runs, 'part.ts')]
-  const [original, whole] = [`export const word = 'old'\n`, `${MODULE_OF_ONES_OWN}import { word } from './part.ts'\nexport const say = remote('', [], () => word)\n`]
-  writeFileSync(part, original)
-  writeFileSync(tasks, whole)
-  app.env.TASKS = tasks
-  await app.startWorkers()
-  await app.startServer()
-  assert.equal((await (await app.start('say')).outcome()).result, 'old')
-  for (const [file, text] of [[part, `export const word = 'new'\n`], [tasks, 'this is (no module'], [tasks, whole.replace('say', 'tell')], [part, undefined]] as const) {
-    text === undefined ? rmSync(file) : writeFileSync(file, text)
-    for (const run of [await app.start('say'), await app.start('say'), await app.start('say')]) { // a spare may have loaded before
-      const { result, reason } = await run.outcome()
-      assert.ok(result === 'old' || /were changed since .* restart it/.test(reason!), `${result} ${reason}`)
-    }
-    assert.match((await (await app.start('say')).outcome()).reason!, /were changed since .* restart it/)
-    writeFileSync(part, original)
-    writeFileSync(tasks, whole)
-  }
-  assert.equal((await (await app.start('say')).outcome()).result, 'old', 'as it was is right again')
-  writeFileSync(part, `export const word = 'new'\n`)
-  await app.kill('workers', 'SIGTERM')
-  await app.startWorkers()
-  assert.equal((await (await app.start('say')).outcome()).result, 'new')
 })
 
 test('a task that fails before its first line says why', async t => {

@@ -8,6 +8,8 @@ import {
   arrived, copied, counts, firefoxMissing as skip, has, openPage, sees, start, startFirefox, state, steps,
 } from './browser.ts'
 
+if (skip && process.env['CI']) throw new Error(skip)
+
 let browser: Browser
 before(async () => {
   if (!skip) browser = await startFirefox()

@@ -133,12 +133,7 @@ suite('Below a launcher', { concurrency: 3 }, () => {
       const polite = await app.start('polite')
       const doomed = await app.start('tick', ['never'])
       for (const run of [steady, limited, polite, doomed]) await run.reader.until(({ entries }) => entries.length > 1)
-      await app.kill('workers')
-      process.kill(doomed.pid, 'SIGKILL')
-      const size = steady.log().length
-      await until(() => steady.log().length > size + 100)
-      await app.startWorkers()
-      assert.equal((await doomed.outcome()).outcome, 'died')
+      await app.replaceWorkers(steady, doomed)
       assert.match((await app.call('process', 'steady', randomUUID(), '[]'))[1], /already running/)
       await polite.cancel()
       assert.equal((await polite.outcome()).outcome, 'cancelled')

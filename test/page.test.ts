@@ -1,63 +1,17 @@
 // The page, as a person uses it: real servers, a real browser. What the page shows is compared with the run's
-// log, entry for entry. One browser and one app serve all tests here; each test opens pages of its own.
+// log, entry for entry. One browser and one app serve all tests here; each test opens pages of its own. (What takes
+// longer, or is met more seldom, is in page.long.ts.)
 
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
-import { mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { after, before, test, type TestContext } from 'node:test'
-import axe from 'axe-core'
-import type { Browser, BrowserContextOptions, Page } from 'playwright-core'
-import { App, startApp } from './app.ts'
+import { test } from 'node:test'
+import type { Page } from 'playwright-core'
+import { startApp } from './app.ts'
 import {
-  arrived, chromiumMissing as skip, complaints, copied, counts, has, openPage, sees, start, startChromium, state, steps,
+  arrived, chromiumMissing as skip, complaints, counts, has, openPage, sees, start, state, steps,
 } from './browser.ts'
-
-let browser: Browser
-let app: App
-let folder = ''
-
-before(async () => {
-  if (skip) return
-  folder = await mkdtemp(join(tmpdir(), 'longrun-page-'))
-  app = new App({ PROCESS_LIMIT: '3', SPARES: '2' })
-  await Promise.all([
-    app.startWorkers().then(() => app.startServer()),
-    startChromium().then(started => { browser = started }),
-  ])
-})
-
-after(async () => {
-  await browser?.close()
-  await app?.end()
-  if (folder) await rm(folder, { recursive: true })
-})
-
-async function open(t: TestContext, path = '/', look: BrowserContextOptions = {}) {
-  const permissions = ['clipboard-read', 'clipboard-write']
-  const page = await openPage(t, browser, app.url + path, { permissions, ...look })
-  await sees(page, 'Connected')
-  return page
-}
-
-const text = (page: Page, selector: string) => page.locator(selector).innerText()
-const rows = (page: Page, list: string) => page.locator(`${list} .row:not([hidden])`).allTextContents()
-const lines = (id: string) => readFileSync(join(app.runs, `${id}.ndjson`), 'utf8').trimEnd().split('\n')
-/** What the foot of the log says when all of a run has arrived: progress has its bar, and is left out of the log. */
-function whole(id: string) {
-  const all = lines(id)
-  const shown = all.filter(line => !line.startsWith('{"type":"progress"'))
-  const [n, of] = [shown.length.toLocaleString('en'), all.length.toLocaleString('en')]
-  return n === of ? `${n} entries` : `${n} of ${of} entries`
-}
-const upTo = (n: number) => Array.from({ length: n }, (_, step) => step)
-
-/** What the file is that the page offers. */
-async function download(page: Page) {
-  const link = await page.locator('#file[href]').getAttribute('href')
-  return app.request('GET', new URL(link!, page.url()).pathname)
-}
+import { app, browser, folder, lines, open, outlivesServer, rows, text, upTo, whole } from './page.ts'
 
 test('a chosen CSV file is imported: the bar moves, bad lines are named, rows can be downloaded', { skip }, async t => {
   const bad = [7, 500, 12_345, 19_999] // lines of the file; the header is line 1
@@ -89,6 +43,12 @@ test('a chosen CSV file is imported: the bar moves, bad lines are named, rows ca
   assert.match(lines(id).at(-1)!, /"outcome":"ok"/)
   assert.deepEqual(await complaints(page), [])
 })
+
+/** What the file is that the page offers. */
+async function download(page: Page) {
+  const link = await page.locator('#file[href]').getAttribute('href')
+  return app.request('GET', new URL(link!, page.url()).pathname)
+}
 
 test('what a task of one\'s own has produced can be downloaded, too', { skip }, async t => {
   const run = await app.start('produce', [10])
@@ -154,18 +114,6 @@ test('reloading in the middle, or opening the address elsewhere, shows the whole
   await other.locator(`#runs a[href*="${elsewhere.id}"]`).waitFor()
 })
 
-test('a run that nobody knows is said to be unknown, and shown when it begins', { skip }, async t => {
-  const page = await open(t, '/?run=not-begun')
-  await state(page, 'unknown')
-  for (const part of ['.meter', '#cancel']) assert.ok(await page.locator(part).isHidden(), part)
-  await app.start('process', [3, 1], { id: 'not-begun' })
-  await state(page, 'ok')
-  assert.deepEqual(await steps(page), upTo(3))
-  assert.ok(await page.locator('.meter').isVisible())
-  const wrong = await open(t, '/?run=bad%20id')
-  await state(wrong, 'unknown')
-})
-
 test('cancelling says that it is cancelling, then how it ended', { skip }, async t => {
   const page = await open(t)
   await start(page, 'deaf', { seconds: 600 })
@@ -209,45 +157,6 @@ test('when all places are taken, it offers to start as soon as one is free', { s
   await Promise.all(taken.map(run => run.outcome()))
 })
 
-test('an upload that was swept while its import waited is uploaded again', { skip }, async t => {
-  const file = join(folder, 'swept.csv')
-  await writeFile(file, 'a,b\n1,2\n')
-  const sweep = async () => {
-    const uploads = await readdir(join(app.runs, 'uploads'))
-    assert.ok(uploads.length, 'there is an upload')
-    await Promise.all(uploads.map(name => rm(join(app.runs, 'uploads', name))))
-  }
-  const page = await open(t)
-  await page.waitForFunction(async () => !(await (await fetch('health')).json()).running, undefined, { polling: 100 })
-  const taken = await Promise.all([1, 2, 3].map(() => app.start('process', [1000, 50])))
-  await page.locator('body').drop({ files: file })
-  await sees(page, 'All places are taken')
-  await sweep()
-  await Promise.all([page.waitForResponse('**/files'), page.click('#retry')])
-  await sees(page, 'All places are taken')
-  await page.click('#wait')
-  await state(page, 'queued')
-  await Promise.all([page.waitForResponse('**/files'), sweep()])
-  await state(page, 'queued') // it keeps its place in the queue
-  await Promise.all(taken.map(run => run.cancel()))
-  await has(page, '#tiles', /Rows imported1R/)
-})
-
-test('what is already running is not started twice: the page goes to that run', { skip }, async t => {
-  const file = join(folder, 'once.csv')
-  await writeFile(file, 'a,b\n1,2\n')
-  await utimes(file, 1, 1)
-  const first = await app.start('process', [1000, 50], { callId: 'once.csv 8 1000' }) // name, size and time of the file
-  const page = await open(t)
-  await page.locator('body').drop({ files: file })
-  await sees(page, 'already running')
-  await page.click('#other')
-  await page.waitForURL(`**/?run=${first.id}`)
-  await state(page, 'running')
-  await first.cancel()
-  await state(page, 'cancelled')
-})
-
 test('what is refused is said, with the reason', { skip }, async t => {
   const page = await open(t)
   await start(page, 'takes', { string: 's', integer: 5, number: 1.5 })
@@ -263,61 +172,7 @@ test('what is refused is said, with the reason', { skip }, async t => {
 
 test('the connection is lost and comes back: the log goes on, nothing is missing, and says so', { skip }, async t => {
   const page = await open(t)
-  const id = await start(page, 'process', { steps: 150, delay: 30 })
-  await arrived(page, 10)
-  await app.kill('server')
-  await sees(page, 'Connection lost')
-  await app.startServer()
-  await sees(page, 'nothing is missing')
-  await state(page, 'ok')
-  assert.deepEqual(await steps(page), upTo(150))
-  await counts(page, whole(id))
-})
-
-test('when the workers server does not answer, the page says so, and nothing is started later', { skip }, async t => {
-  const page = await open(t)
-  const id = await start(page, 'process', { steps: 200, delay: 30 })
-  await state(page, 'running')
-  await app.kill('workers')
-  await sees(page, 'Workers server does not answer')
-  await page.click('#new')
-  await start(page, 'process', { steps: 1, delay: 1 })
-  await sees(page, 'nothing was started')
-  await app.startWorkers()
-  await sees(page, 'Connected')
-  await page.click('#retry')
-  await state(page, 'ok')
-  await page.click(`#runs a[href*="${id}"]`)
-  await counts(page, whole(id))
-  assert.deepEqual(await steps(page), upTo(200))
-})
-
-test('a flood leaves the page responsive and small, and every entry can be looked at', { skip }, async t => {
-  const page = await open(t)
-  const waits = await page.evaluateHandle(() => {
-    const waits: number[] = []
-    document.addEventListener('click', click => waits.push(performance.now() - click.timeStamp))
-    return waits
-  })
-  await start(page, 'flood', { count: 200_000 })
-  while (await page.locator('#run[data-state=ok]').count() === 0) await page.click('#times', { force: true }) // at once
-  await counts(page, '200,002 entries')
-  const sorted = (await waits.jsonValue()).sort((a, b) => a - b)
-  const [median = 0, worst = 0] = [sorted[sorted.length >> 1], sorted.at(-1)]
-  t.diagnostic(`${sorted.length} clicks answered after ${median.toFixed(1)} ms, at worst ${worst.toFixed(1)} ms`)
-  assert.ok(median < 1000, 'a click is answered at once, also where ten others want the processor')
-  const nodes = await page.locator('*').count()
-  assert.ok(nodes < 1500, `${nodes} nodes`)
-
-  await page.press('#log-list', 'Home') // let go meanwhile, so read from the log again
-  await page.keyboard.press('ArrowDown')
-  await has(page, '#entry-title', /^Entry 2,/)
-  await has(page, '#entry-text', '"step": 0,')
-  await page.keyboard.press('End')
-  await has(page, '#entry-title', /^Entry 200,002/)
-  await page.fill('#search', '"step":123456,')
-  await counts(page, '1 of 200,002 entries')
-  await page.locator('#log-list mark:text-is(\'"step":123456,\')').waitFor()
+  await outlivesServer(page, 150)
 })
 
 test('text from a task stays text', { skip }, async t => {
@@ -330,33 +185,6 @@ test('text from a task stays text', { skip }, async t => {
   assert.match(await page.title(), /^✕ · crash/)
   assert.equal(await text(page, '#errors'), '1')
   assert.deepEqual(await complaints(page), [])
-})
-
-test('the log follows the end, stays put when one scrolls up, and goes back with one click', { skip }, async t => {
-  const page = await open(t, '/', { viewport: { width: 1280, height: 700 } })
-  await start(page, 'process', { steps: 120, delay: 30 })
-  await arrived(page, 40)
-  await page.locator('#log-list').evaluate(list => { list.scrollTop = 0 })
-  await page.locator('#to-end').waitFor()
-  const put = await rows(page, '#log-list')
-  await has(page, '#to-end', /\(([6-9]\d|\d{3}) below/)
-  assert.deepEqual((await rows(page, '#log-list')).slice(0, 10), put.slice(0, 10))
-  await page.click('#to-end')
-  await sees(page, '"step":119')
-  await page.locator('#to-end').waitFor({ state: 'hidden' })
-})
-
-test('levels can be left out, and a link leads to a line', { skip }, async t => {
-  const run = await app.start('crash', ['the end', 500])
-  await run.outcome()
-  const page = await open(t, `/?run=${run.id}&line=250`)
-  await sees(page, 'Entry 250, log')
-  await has(page, '#entry-text', 'entry 248')
-  await page.click('.chip[data-level=log]')
-  await counts(page, '3 of 503 entries')
-  await page.click('#next-warning')
-  await sees(page, 'Entry 502, error')
-  assert.equal(await copied(page, '#entry-link'), `${app.url}/?run=${run.id}&line=502`)
 })
 
 test('everything works with the keyboard alone', { skip }, async t => {
@@ -398,89 +226,6 @@ test('a screen reader hears the state, and not the flood', { skip }, async t => 
   assert.equal(await page.getByRole('progressbar').getAttribute('id'), 'bar')
 })
 
-test('in a background tab the run goes on: title, and a notification if it was asked for', { skip }, async t => {
-  const page = await open(t)
-  const notices = await page.evaluateHandle(() => {
-    const notices: string[] = []
-    class Notification {
-      static requestPermission() { return Promise.resolve('granted') }
-      constructor(title: string) { notices.push(title) }
-    }
-    // frames stop in a hidden tab
-    Object.defineProperty(document, 'hidden', { get: () => document.documentElement.dataset['away'] !== undefined })
-    const frame = requestAnimationFrame
-    const requestFrame: typeof frame = callback => (document.hidden ? 0 : frame(callback))
-    Object.assign(globalThis, { Notification, requestAnimationFrame: requestFrame })
-    return notices
-  })
-  const turn = (away: boolean) => page.evaluate(away => {
-    document.documentElement.toggleAttribute('data-away', away)
-    document.dispatchEvent(new Event('visibilitychange'))
-  }, away)
-  const titled = (words: string) =>
-    page.waitForFunction(words => document.title.startsWith(words), words, { polling: 100 }) // needs no frames
-
-  await start(page, 'flood', { count: 50_000 })
-  await titled('✓ · flood')
-  assert.deepEqual(await notices.jsonValue(), [], 'nobody asked')
-  await page.click('#new')
-  const id = await start(page, 'tick', { name: 'noticed' })
-  await state(page, 'running')
-  await page.click('#notify')
-  await has(page, '#notify', 'Will notify')
-  await turn(true)
-  app.letGo('noticed')
-  await titled('✓ · tick')
-  assert.deepEqual(await notices.jsonValue(), ['tick("noticed"): Finished'])
-  await turn(false)
-  await state(page, 'ok')
-  await counts(page, whole(id))
-})
-
-test('under the hood, the path lights up, and the frames can be read', { skip }, async t => {
-  const page = await open(t)
-  const id = await start(page, 'process', { steps: 1000, delay: 50 })
-  await page.click('#hood summary')
-  await page.waitForFunction(() => ['publish', 'ack'].every(hop => document.querySelector(`.hop[data-hop=${hop}].lit`)))
-  await has(page, 'figure[data-hop=publish]', /"step":/)
-  await has(page, 'figure[data-hop=ack]', /"ack":/)
-  const frame = (hop: string) => page.locator(`figure[data-hop=${hop}] pre`).innerText()
-  assert.equal(await frame('request'), `[ process ]\n[  ]\n[ ${id} ]\n[ [1000,50] ]`)
-  const position = Number(/\n\[ (\d+) \]\n/.exec(await frame('publish'))?.[1])
-  const before = Buffer.from(lines(id).join('\n') + '\n').subarray(0, position)
-  assert.ok(before.length === position && before.at(-1) === 10, 'a line begins at that position')
-  assert.match(await frame('ack'), new RegExp(`^{"ack":"${id}","next":\\d+}$`))
-  await page.click('#cancel')
-  await state(page, 'cancelled')
-})
-
-test('nothing jumps while a run goes on and ends', { skip }, async t => {
-  const run = await app.start('process', [80, 20])
-  const page = await open(t, `/?run=${run.id}`)
-  await arrived(page, 10)
-  const shifts = await page.evaluateHandle(() => {
-    const shifts: number[] = []
-    new PerformanceObserver(list => {
-      for (const shift of list.getEntries()) shifts.push((shift as PerformanceEntry & { value: number }).value)
-    }).observe({ type: 'layout-shift' })
-    return shifts
-  })
-  await state(page, 'ok')
-  const seen = await shifts.jsonValue()
-  assert.ok(seen.reduce((sum, shift) => sum + shift, 0) < 0.01, `layout shifts: ${seen}`)
-})
-
-test('the page fits the screen from phone to desk, and keeps still when asked to', { skip }, async t => {
-  const run = await app.start('crash', ['x'.repeat(3000), 3])
-  await run.outcome()
-  const page = await open(t, `/?run=${run.id}`)
-  for (const width of [320, 390, 640, 768, 1440, 2560]) { // 640: a desk at 200 %
-    await page.setViewportSize({ width, height: 844 })
-    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `at ${width} pixels`)
-  }
-  assert.equal(await page.evaluate(() => document.getAnimations().length), 0)
-})
-
 test('a server with a token asks for it, then shows the page', { skip }, async t => {
   const guarded = await startApp(t, { TOKEN: 'open-sesame-open', SPARES: '0' })
   const page = await openPage(t, browser, guarded.url)
@@ -489,92 +234,6 @@ test('a server with a token asks for it, then shows the page', { skip }, async t
   await sees(page, 'Connected')
   assert.equal(new URL(page.url()).search, '')
   await page.locator('form[data-method=process]').waitFor()
-})
-
-const looks = [
-  { colorScheme: 'light', width: 1280 }, { colorScheme: 'dark', width: 1280 }, { colorScheme: 'light', width: 320 },
-] as const
-
-/** What axe-core finds wrong with the page as it stands, in each look. */
-async function barriers(page: Page, when: string): Promise<string[]> {
-  const found: string[] = []
-  await page.evaluate(axe.source) // not as a script element: the page's policy forbids those
-  for (const { colorScheme, width } of looks) {
-    await page.emulateMedia({ colorScheme })
-    await page.setViewportSize({ width, height: 900 })
-    const { violations } = await page.evaluate(() => (globalThis as unknown as { axe: typeof axe }).axe.run())
-    for (const { help, nodes } of violations) {
-      found.push(...nodes.map(({ target }) => `${when}, ${colorScheme}, ${width} pixels: ${help}: ${target.join(' ')}`))
-    }
-  }
-  return found
-}
-
-test('in no state and no look does axe-core find a barrier', { skip }, async t => {
-  const guarded = await startApp(t, { TOKEN: 'open-sesame-open', PROCESS_LIMIT: '1', SPARES: '0' })
-  const page = await openPage(t, browser, guarded.url)
-  const found: string[] = []
-  const check = async (when: string) => found.push(...await barriers(page, when))
-  await check('asked for a token')
-  await page.fill('input[name=token]', 'open-sesame-open')
-  await page.keyboard.press('Enter')
-  await page.locator('form[data-method=process]').waitFor()
-  await check('nothing started yet')
-
-  const id = await start(page, 'process', { steps: 100_000, delay: 50 })
-  await arrived(page, 10)
-  await check('running')
-  await page.press('#log-list', 'Home')
-  await sees(page, 'Entry 1, start')
-  await check('an entry is open')
-  await page.click('#hood summary')
-  await has(page, 'figure[data-hop=ack]', /"ack":/)
-  await check('under the hood is open')
-  await page.click('.chip[data-level=msg]')
-  await has(page, '#log-count', /^1 of/)
-  await check('a level is left out')
-  await page.keyboard.press('Control+f')
-  await page.fill('#search', 'nowhere')
-  await has(page, '#log-count', /^0 of/)
-  await check('searched in vain')
-  await page.fill('#search', 'process')
-  await has(page, '#log-count', /^1 of/)
-  await check('searched and found')
-
-  await page.click('#new')
-  await page.setViewportSize({ width: 1280, height: 900 })
-  await start(page, 'crash', { msg: 'on purpose', count: 3 })
-  await sees(page, 'All places are taken')
-  await check('all places are taken')
-  await page.click('#wait')
-  await state(page, 'queued')
-  await check('waiting for a place')
-  await page.click(`#runs a[href*="${id}"]`)
-  await page.click('#cancel')
-  await state(page, 'cancelled')
-  await check('cancelled')
-  await page.click('#runs [data-state=error] a')
-  await state(page, 'error')
-  await check('ended with an error')
-
-  await page.click('#new')
-  await start(page, 'compile', { source: 'const n: string = 1\n' })
-  await state(page, 'ok')
-  await page.click('#findings-list .row')
-  await check('a source and its problems')
-  await page.click('#new')
-  await check('some runs in the list')
-  await page.click('#sample')
-  await page.locator('#file[href]').waitFor()
-  await check('imported, with rejected lines')
-
-  await page.goto(`${guarded.url}/?run=unheard-of`)
-  await state(page, 'unknown')
-  await check('unknown')
-  await guarded.kill('server')
-  await sees(page, 'Connection lost')
-  await check('the connection is lost')
-  assert.deepEqual(found, [])
 })
 
 // ---- At a glance
@@ -596,42 +255,6 @@ test('whatever a task reports, in any field, is one odd row, and the rest is sho
   await counts(page, `${lines(run.id).length} entries`)
   assert.equal(await text(page, '#percent'), '100 %')
   assert.deepEqual(await complaints(page), [])
-})
-
-test('progress that cannot be is never shown as more than all, or less than nothing', { skip }, async t => {
-  const told = [[[-5, 10], '0 %'], [[20, 10], '100 %'], [[5, 10], '50 %'], [['7', 10], '4']] as const
-  for (const [progress, percent] of told) {
-    const run = await app.start('reports', [{ one: ['progress', ...progress], two: ['throw'] }]) // ends with an error
-    await run.outcome()
-    const page = await open(t, `/?run=${run.id}`)
-    await has(page, '#percent', new RegExp(`^${percent}$`)) // what is no number is no progress: the entries are counted
-  }
-})
-
-test('a run that has ended says so at once, while its log is still being read', { skip }, async t => {
-  const run = await app.start('flood', [300_000])
-  await run.outcome()
-  const page = await openPage(t, browser, app.url)
-  await page.addInitScript(() => {
-    const states = new Set<string>()
-    Object.assign(globalThis, { states })
-    new MutationObserver(() => states.add(document.querySelector<HTMLElement>('#run')?.dataset['state'] ?? ''))
-      .observe(document, { subtree: true, attributes: true, attributeFilter: ['data-state'] })
-  })
-  await page.goto(`${app.url}/?run=${run.id}`)
-  await counts(page, '300,002 entries')
-  const states = await page.evaluate(() => [...(globalThis as unknown as { states: Set<string> }).states])
-  assert.ok(states.includes('ok') && !states.includes('running'), `was ${states}`)
-})
-
-test('where nothing says how much is left, it says when the last entry came', { skip }, async t => {
-  const run = await app.start('polite')
-  const page = await open(t, `/?run=${run.id}`)
-  await page.locator('dt:text-is("Last entry") + dd', { hasText: /^[2-9] s ago$/ }).waitFor()
-  await page.click('#cancel')
-  await state(page, 'cancelled')
-  await page.locator('dt:text-is("Ended") + dd', { hasText: /^\d\d:\d\d:\d\d$/ }).waitFor()
-  assert.equal(await page.locator('body:focus').count(), 0, 'the focus is not lost with the button')
 })
 
 test('a run that fails shows what went wrong where its result would stand', { skip }, async t => {
@@ -664,31 +287,6 @@ test('Ctrl-F finds all that an entry contains, and steps through the hits', { sk
   await counts(page, '8 entries')
 })
 
-test('colours and overwriting of the command line are not shown raw', { skip }, async t => {
-  const run = await app.start('reports', [{
-    a: ['log', '\x1b[1;31mred\x1b[0m'], b: ['msg', ' 10 %\r 20 %\r\n'], c: ['log', 'a\r\nb'],
-  }])
-  await run.outcome()
-  const page = await open(t, `/?run=${run.id}`)
-  await counts(page, '5 entries')
-  const shown = (await page.locator('#log-list .row:not([hidden]) .text').allTextContents()).slice(1, -1)
-  assert.deepEqual(shown, ['red', ' 20 %↵', 'a↵b'])
-})
-
-test('one error among very many entries is seen beside the log, and a click goes there', { skip }, async t => {
-  const entries = upTo(8001).map(at => (at === 5000 ? ['error', 'the one'] : ['warning', 'one of many']))
-  const run = await app.start('reports', [{ ...entries }])
-  await run.outcome()
-  const page = await open(t, `/?run=${run.id}`)
-  const words = '1 error and 8,000 warnings along the log, the first error is entry 5,002'
-  await page.locator(`#ribbon-words:text-is("${words}")`).waitFor({ state: 'attached' })
-  const { height } = (await page.locator('#ribbon').boundingBox())!
-  await page.click('#ribbon', { position: { x: 6, y: height * 0.63 } })
-  await has(page, '#entry-title', 'Entry 5,002, error')
-  await page.click('#entry-close')
-  assert.equal(await page.locator('#log-list:focus').count(), 1, 'closing it gives the focus back to the log')
-})
-
 test('what cannot be sent is said at the field; what is left blank has its default', { skip }, async t => {
   const page = await open(t)
   await page.fill('form[data-method=takes] [name=string]', 's')
@@ -701,38 +299,6 @@ test('what cannot be sent is said at the field; what is left blank has its defau
   await start(page, 'takes', { object: '' })
   await state(page, 'ok')
   assert.deepEqual(JSON.parse(await text(page, '#result-text')), ['s', 3, 1, false, {}])
-})
-
-test('a copy that is not the whole log says how much it is', { skip }, async t => {
-  const run = await app.start('flood', [30_000])
-  await run.outcome()
-  const page = await open(t, `/?run=${run.id}`)
-  await counts(page, '30,002 entries')
-  assert.equal((await copied(page, '#copy-log')).split('\n').length, 20_000)
-  await sees(page, 'Copied 20,000 of 30,002 entries')
-})
-
-test('where no WebSocket gets through, the page follows over HTTP, and says so', { skip }, async t => {
-  const page = await open(t)
-  await page.addInitScript(() => {
-    class WebSocket {
-      onclose?: () => void
-      constructor() { setTimeout(() => this.onclose?.()) }
-      close() {}
-    }
-    Object.assign(globalThis, { WebSocket })
-  })
-  await page.reload()
-  await sees(page, 'Connected, without WebSocket')
-  const id = await start(page, 'process', { steps: 100, delay: 30 })
-  await arrived(page, 10)
-  await app.kill('server')
-  await sees(page, 'Connection lost')
-  await app.startServer()
-  await sees(page, 'nothing is missing')
-  await state(page, 'ok')
-  assert.deepEqual(await steps(page), upTo(100))
-  await counts(page, whole(id))
 })
 
 test('any page can follow runs by follow.js: each entry once, all over one WebSocket', { skip }, async t => {
@@ -753,35 +319,4 @@ test('any page can follow runs by follow.js: each entry once, all over one WebSo
   }, runs.map(({ id }) => id))
   assert.deepEqual(seen, runs.map(({ id }) => lines(id).map(line => JSON.parse(line))))
   assert.equal(sockets.length, 1)
-})
-
-test('where the system sets the colours, what is pressed, chosen and current is told by lines', { skip }, async t => {
-  const run = await app.start('crash', ['on purpose', 5])
-  await run.outcome()
-  const page = await open(t, `/?run=${run.id}`, { forcedColors: 'active' })
-  await counts(page, '8 entries')
-  await page.click('.chip[data-level=msg]')
-  await page.press('#log-list', 'End')
-  const styleOf = (selector: string, property: string) => page.locator(selector).first()
-    .evaluate((found, property) => getComputedStyle(found).getPropertyValue(property), property)
-  await page.waitForFunction(() => { // the browser may learn a moment later that the system sets the colours
-    const widthOf = (pressed: boolean) =>
-      getComputedStyle(document.querySelector(`.chip[aria-pressed=${pressed}]`)!).borderTopWidth
-    return widthOf(true) !== widthOf(false)
-  })
-  for (const chosen of ['#log-list .row[aria-selected=true]', '#runs a[aria-current]']) {
-    assert.equal(await styleOf(chosen, 'outline-style'), 'solid', chosen)
-  }
-  assert.equal(await styleOf('.bar', 'border-top-style'), 'solid')
-  assert.equal(await styleOf('#log-list .row[data-level=log]', 'border-left-width'), '0px', 'only problems have a mark')
-  assert.notEqual(await styleOf('#log-list .row[data-level=error]', 'border-left-width'), '0px')
-})
-
-test('the second window lists what the first one has started, with a title', { skip }, async t => {
-  const first = await open(t)
-  const second = await first.context().newPage()
-  await second.goto(app.url)
-  await sees(second, 'Connected')
-  const id = await start(first, 'process', { steps: 7, delay: 1 })
-  await second.locator(`#runs a[href*="${id}"] .name`, { hasText: /^process\(7, ?1\)$/ }).waitFor()
 })

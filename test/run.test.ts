@@ -3,13 +3,12 @@
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { packEntry, type Entry } from '../log.ts'
-import { App, ROOT, startApp } from './app.ts'
+import type { Entry } from '../log.ts'
+import { App, startApp } from './app.ts'
 
 suite('A run', () => {
   const app = new App({ PROCESS_LIMIT: '4', TIME_LIMIT: '100' })
@@ -131,16 +130,6 @@ suite('A run', () => {
     assert.deepEqual([torn.errors, torn.entries], [['invalid position: no line begins there'], []])
   })
 
-  test('is a million entries: whole, in order, each once', async () => {
-    const run = await app.start('process', [1_000_000, 0])
-    assert.equal((await run.outcome()).outcome, 'ok')
-    const steps = run.reader.entries.filter(({ type }) => type === 'msg')
-    assert.equal(steps.length, 1_000_000)
-    steps.forEach(({ data }, step) => {
-      if ((data as { step: number }).step !== step) assert.fail(`entry ${step} is ${JSON.stringify(data)}`)
-    })
-  })
-
   test('may be one huge entry', async () => {
     const run = await app.start('text', [2 ** 20])
     assert.equal((await run.outcome()).outcome, 'ok')
@@ -238,20 +227,6 @@ test('of finished runs, the oldest go first, with what they produced', async t =
   assert.deepEqual(statuses, [404, 404, 200, 200])
 })
 
-test('finished runs take no memory for what they were called with', async t => {
-  const app = new App({ SPARES: '0', NODE_OPTIONS: '--max-old-space-size=100' })
-  t.after(() => app.end())
-  await app.startWorkers()
-  await app.kill('workers')
-  for (let at = 0; at < 200; at++) {
-    const text = String.fromCharCode(97 + at % 26).repeat(1_000_000)
-    const start = packEntry('start', { method: 'process', args: [text], callId: '', pid: 0, timeLimit: 0 })
-    writeFileSync(join(app.runs, `old${at}.ndjson`), start + packEntry('done', { outcome: 'ok', seconds: 1 }), { mode: 0o600 })
-  }
-  await app.startWorkers()
-  assert.equal(JSON.parse((await app.call('list', '', '', '[]'))[1]).length, 200)
-})
-
 test('a run that is not to be kept has its end all the same', async t => {
   const app = await startApp(t, { KEEP_RUNS: '0' })
   const run = await app.start('process', [3, 1])
@@ -272,29 +247,6 @@ test('with a run goes what it has produced, and nothing else that its result may
   assert.ok(existsSync(join(app.runs, 'files', 'victim.txt')))
   assert.equal((await app.request('GET', '/health')).status, 200)
 })
-
-for (const spares of ['0', '1']) {
-  test(`a module of one's own may await while it loads, and import while it runs (${spares} spares)`, async t => {
-    const folder = mkdtempSync(join(tmpdir(), 'longrun-own-'))
-    t.after(() => rmSync(folder, { recursive: true }))
-    writeFileSync(join(folder, 'package.json'), '{ "type": "module" }')
-    writeFileSync(join(folder, 'greeting.ts'), `export const greeting: string = 'hello'`)
-    const own = (first: string) => `${first}
-      import { remote } from ${JSON.stringify(join(ROOT, 'task.ts'))}
-      export const greet = remote('greets', [], async task => {
-        const { greeting } = await import('./greeting.ts')
-        task.log(greeting)
-      })`
-    writeFileSync(join(folder, 'importing.ts'), own(''))
-    writeFileSync(join(folder, 'awaiting.ts'), own('await new Promise(resolve => setTimeout(resolve, 10))'))
-    for (const name of ['importing.ts', 'awaiting.ts']) {
-      const app = await startApp(t, { TASKS: join(folder, name), SPARES: spares })
-      const run = await app.start('greet')
-      assert.equal((await run.outcome()).outcome, 'ok')
-      assert.deepEqual(await run.types(), ['start', 'log', 'done'], 'it ran once')
-    }
-  })
-}
 
 /** Until a process has gone, and the workers server knows: it takes note of the end before it answers the next call. */
 async function endOf(pid: number) {

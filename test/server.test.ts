@@ -5,14 +5,13 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync, statSync, writeFileSync } from 'node:fs'
-import { get, request, type IncomingMessage } from 'node:http'
+import { request, type IncomingMessage } from 'node:http'
 import { connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
 import { suite, test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type WebSocket } from 'ws'
-import { App, logOf, memoryOf, onEvents, Reader, ROOT, startApp, tcpAddresses, until, type Run } from './app.ts'
+import { App, Events, logOf, Reader, ROOT, startApp, tcpAddresses, until, type Run } from './app.ts'
 
 suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
   suite('brings every entry to its reader once, although', { concurrency: true }, () => {
@@ -31,20 +30,6 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
       for (; !events.isClosed; events.connect()) await events.closed
       assert.deepEqual(events.reader.entries, reader.entries)
       assert.equal(reader.lines.join('\n') + '\n', logOf(app, run.id))
-    })
-
-    test('the web server is stopped for 10 s, and ZeroMQ drops what is above its high-water mark', async t => {
-      const app = await startApp(t)
-      const run = await app.start('tick', ['late'])
-      const many = await app.start('murmur', ['early'])
-      for (const { reader } of [run, many]) await reader.until(({ entries }) => entries.length > 20)
-      await app.stall(app.server.process, run.id, many.id)
-      app.letGo('early')
-      await sleep(10_000)
-      app.server.process.kill('SIGCONT')
-      assert.equal((await many.outcome()).outcome, 'ok')
-      app.letGo('late')
-      assert.equal((await run.outcome()).outcome, 'ok')
     })
 
     test('no message of it, not even the last, reaches the web server, or the connection breaks in the middle', async t => {
@@ -70,46 +55,6 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
     const app = new App({ PROCESS_LIMIT: '20', SPARES: '2', MAX_UPLOAD: '100000' })
     test.before(() => app.startWorkers().then(() => app.startServer()))
     test.after(() => app.end())
-
-    test('carries 1,000 pages on one run, and 1,000 more that arrive at once', async () => {
-      const early = await Promise.all(Array.from({ length: 1000 }, () => app.follow('popular')))
-      const run = await app.start('process', [30, 50], { id: 'popular' })
-      await run.reader.until(({ entries }) => entries.length > 5)
-      const late = await Promise.all(Array.from({ length: 1000 }, () => app.follow('popular')))
-      await run.outcome()
-      for (const reader of [...early, ...late]) {
-        await reader.done()
-        assert.deepEqual(reader.lines, run.reader.lines)
-        reader.leave()
-      }
-    })
-
-    test('holds little for pages that do not read, hurries no other, and goes on when they read again', async t => {
-      const app = await startApp(t) // of its own: what others do at the same time takes memory, too
-      const before = memoryOf(app.server)
-      const pages = await Promise.all(Array.from({ length: 8 }, () => app.follow('large')))
-      pages.forEach(({ socket }) => socket!.pause())
-      const run = await app.start('flood', [200_000], { id: 'large' }) // about 18 MB, for each of them
-      const clients = Array.from({ length: 8 }, () => new Events(app, 'large'))
-      for (const client of clients) {
-        await client.opened
-        client.response!.pause()
-      }
-      assert.equal((await run.outcome()).outcome, 'ok')
-      const grown = (memoryOf(app.server) - before) / 2 ** 20
-      assert.ok(grown < 150, `the web server has grown by ${grown} MiB`)
-
-      // If this took long, the server has taken them for gone: then they come back.
-      pages.slice(1).forEach(page => page.leave())
-      clients.slice(1).forEach(({ response }) => response!.destroy())
-      const [page, client] = [pages[0]!, clients[0]!]
-      page.socket!.resume()
-      client.response!.resume()
-      await page.done()
-      for (; !client.reader.isDone; client.connect()) await client.closed
-      assert.equal(page.next, run.reader.next)
-      assert.equal(client.reader.next, run.reader.next)
-    })
 
     test('sends no more than a window to a page that does not say what it has rendered', async () => {
       const run = await app.start('flood', [40_000], { id: 'unrendered' })
@@ -171,18 +116,6 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
       await again.done()
       assert.deepEqual(again.lines, run.reader.lines)
       socket.terminate()
-    })
-
-    test('answers calls, and cancels, while 400 downloads are under way', async () => {
-      const run = await app.start('flood', [6000], { id: 'downloaded' })
-      await run.outcome()
-      let underWay = 400
-      const downloads = Array.from({ length: underWay }, () => app.request('GET', '/tasks/downloaded/log.ndjson').finally(() => underWay--))
-      const polite = await app.start('polite')
-      assert.equal((await polite.cancel()).status, 202)
-      assert.ok(underWay > 0, 'some downloads are under way')
-      assert.equal((await polite.outcome()).outcome, 'cancelled')
-      for (const { status, body } of await Promise.all(downloads)) assert.deepEqual([status, body.length], [200, run.reader.next])
     })
 
     test('serves files that runs produced in ranges, so that a download that was cut off is gone on with', async () => {
@@ -285,62 +218,6 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
       assert.deepEqual(body.map(({ id }: { id: string }) => id), ['second', 'first'])
     })
 
-    test('cuts off pages and clients of events that have gone without a word', async t => {
-      const app = await startApp(t, { PROCESS_LIMIT: '4' })
-      const flood = async (count: number, id: string) => {
-        assert.equal((await app.request('POST', '/tasks', { method: 'flood', args: [count], id, callId: id })).status, 202)
-      }
-      const id = 'forsaken'
-      await flood(200_000, id) // more than the kernel holds for them
-      const page = connect(Number(new URL(app.url).port), '127.0.0.1')
-      t.after(() => page.destroy())
-      page.on('error', () => {}).write(`GET /log HTTP/1.1\r\nHost: ${new URL(app.url).host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n`
-        + 'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n')
-      await once(page, 'data') // and never again: its process has been stopped
-      page.pause()
-      const start = Buffer.from(JSON.stringify({ start: id }))
-      page.write(Buffer.concat([Buffer.from([0x81, 0x80 | start.length, 0, 0, 0, 0]), start]))
-      const events = new Events(app, id)
-      await events.opened
-      events.response!.pause()
-      // All of it has been sent, so what waits is less than a reader may have unacknowledged: how much the kernel holds varies.
-      const short = [70_000, 80_000, 90_000].map(count => ({ count, id: `forsaken-${count}` }))
-      for (const { count, id } of short) await flood(count, id)
-      const clients = short.map(({ id }) => new Events(app, id))
-      for (const client of clients) {
-        await client.opened
-        client.response!.pause()
-      }
-
-      const readers = async () => (await app.request('GET', '/health')).body.readers
-      let most = 0
-      await until(async () => {
-        const now = await readers()
-        most = Math.max(most, now)
-        return most && !now
-      })
-      for (const client of [events, ...clients]) client.response!.destroy()
-    })
-
-    test('refuses nothing that waited for it while it was stopped: who is cut off comes again', async t => {
-      const app = await startApp(t)
-      const { port, host } = new URL(app.url)
-      const clients = Array.from({ length: 10 }, () => connect(Number(port), '127.0.0.1').on('error', () => {}))
-      const answers = clients.map(client => text(client).catch(() => '')) // cut off
-      await Promise.all(clients.map(client => once(client, 'connect')))
-      await app.request('GET', '/health') // they have been accepted
-      const busy = connect(Number(port), '127.0.0.1').on('error', () => {}).resume()
-      busy.write(`GET /nothing HTTP/1.1\r\nHost: ${host}\r\n\r\n`.repeat(20_000))
-      await once(busy, 'data') // it is in the middle of something
-      app.server.process.kill('SIGSTOP')
-      for (const client of clients) client.write(`GET /tasks HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`)
-      await sleep(16_000) // longer than it waits for the head of a request, and looks again
-      app.server.process.kill('SIGCONT')
-      for (const answer of await Promise.all(answers)) assert.match(answer, /^(HTTP\/1.1 200 [^]*)?$/)
-      busy.destroy()
-      assert.equal((await app.request('GET', '/tasks')).status, 200)
-    })
-
     test('says that its port is taken, and ends with exit code 1', async t => {
       const taken = createServer().listen(0, '127.0.0.1')
       t.after(() => taken.close())
@@ -359,41 +236,6 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
 })
 
 // ---- What these tests need
-
-/** A client of Server-Sent Events; what it gets is checked as a page's is. */
-class Events {
-  readonly reader: Reader
-  /** Whether it was told that nothing will come any more. */
-  isClosed = false
-  response?: IncomingMessage
-  opened!: Promise<unknown>
-  closed!: Promise<unknown>
-  #app: App
-
-  constructor(app: App, id: string, next = 0) {
-    this.#app = app
-    this.reader = new Reader(id, next)
-    this.connect()
-  }
-
-  /** Goes on from where it is. */
-  connect() {
-    const { id, next } = this.reader
-    const asked = get(`${this.#app.url}/tasks/${id}/log?live=sse&offset=${next}`, { agent: false }).on('error', () => {})
-    this.opened = once(asked, 'response').then(([response]) => { this.#read(response) })
-    this.opened.catch(() => {}) // the server has been killed meanwhile
-    this.closed = new Promise(resolve => asked.once('close', resolve))
-  }
-
-  #read(response: IncomingMessage) {
-    assert.equal(response.statusCode, 200)
-    this.response = response
-    onEvents(response, ({ next, entries, isClosed }) => {
-      this.isClosed = isClosed === true
-      if (entries.length) this.reader.receive(JSON.stringify({ id: this.reader.id, next, entries }))
-    })
-  }
-}
 
 /** How many steps of `process` a reader has seen. */
 function steps({ reader }: Run): number {

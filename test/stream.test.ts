@@ -11,7 +11,7 @@ import { text } from 'node:stream/consumers'
 import { after, before, suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Entry } from '../log.ts'
-import { App, logOf, onEvents, startApp, until, type Answer, type Run } from './app.ts'
+import { App, onEvents, startApp, until, type Answer, type Run } from './app.ts'
 
 type Control = { streamNextOffset: string; streamCursor?: string; upToDate?: boolean; streamClosed?: boolean }
 
@@ -370,46 +370,6 @@ suite('A client that knows Durable Streams, and nothing of ours,', { concurrency
     }
   })
 
-  for (const live of ['sse', 'long-poll'] as const) {
-    test(`follows a run by ${live} while the web server is killed, twice, and started again`, async t => {
-      const app = await startApp(t)
-      const run = await app.start('process', [300, 10])
-      const client = await follow(app, run.id, live)
-      for (const seen of [20, 200]) {
-        await until(() => client.entries.length > seen)
-        await app.kill('server')
-        await app.startServer()
-      }
-      await client.ended
-      assert.deepEqual(client.entries, await run.entries())
-      assert.equal(client.lines(), logOf(app, run.id))
-    })
-
-    test(`follows a run by ${live} while the workers server is killed, and started again`, async t => {
-      const app = await startApp(t)
-      const run = await app.start('process', [300, 10])
-      const client = await follow(app, run.id, live)
-      await until(() => client.entries.length > 20)
-      await app.kill('workers')
-      await app.startWorkers()
-      await client.ended
-      assert.equal(client.lines(), logOf(app, run.id))
-      assert.equal(client.entries.at(-1)!.type, 'done')
-    })
-
-    test(`follows a flood by ${live}, with the web server stopped in the middle`, async t => {
-      const app = await startApp(t)
-      const run = await app.start('murmur', ['go'])
-      const client = await follow(app, run.id, live)
-      await until(() => client.entries.length > 100)
-      await app.stall(app.server.process, run.id)
-      app.letGo('go')
-      app.server.process.kill('SIGCONT')
-      await client.ended
-      assert.equal(client.lines(), logOf(app, run.id))
-    })
-  }
-
   test('is told when the workers server does not answer; a stream that has begun goes on when it is back', async t => {
     const app = await startApp(t)
     const run = await app.start('process', [200, 20])
@@ -431,22 +391,6 @@ suite('A client that knows Durable Streams, and nothing of ours,', { concurrency
     assert.deepEqual(entries, await run.entries())
   })
 
-  test('may be curl: one long-poll after the other, from the offset that the last one told', async t => {
-    const app = await startApp(t)
-    const run = await app.start('process', [150, 20])
-    const printed = text(spawn('sh', ['-c', `
-      offset=-1
-      until grep -qi '^stream-closed: true' head 2>/dev/null; do
-        curl -s --retry 99 --retry-delay 1 --retry-all-errors -D head -o body "$URL?offset=$offset&live=long-poll" &&
-          { cat body; : > body; offset=$(sed -n 's/^stream-next-offset: \\([0-9]*\\).*/\\1/Ip' head); }
-      done`], { cwd: app.runs, env: { ...process.env, URL: `${app.url}/tasks/${run.id}/log` } }).stdout)
-    await run.reader.until(({ entries }) => entries.length > 30)
-    await app.kill('server')
-    await app.startServer()
-    await run.entries()
-    assert.deepEqual(JSON.parse(`[${(await printed).replaceAll('][', '],[')}]`).flat(), await run.entries())
-  })
-
   test('may be curl, with the events as they come', async t => {
     const app = await startApp(t)
     const run = await app.start('process', [20, 20])
@@ -459,18 +403,6 @@ suite('A client that knows Durable Streams, and nothing of ours,', { concurrency
 })
 
 // ---- What these tests need
-
-/** The official client, as its documentation shows it; it comes again by itself. */
-async function follow(app: App, id: string, live: 'sse' | 'long-poll') {
-  const entries: Entry[] = []
-  const url = `${app.url}/tasks/${id}/log`
-  const response = await stream<Entry>({ url, offset: '-1', live, sseResilience: { logWarnings: false } })
-  async function take() {
-    for await (const entry of response.jsonStream()) entries.push(entry)
-    assert.ok(response.streamClosed, 'it has learned of the end')
-  }
-  return { entries, ended: take(), lines: () => entries.map(entry => `${JSON.stringify(entry)}\n`).join('') }
-}
 
 async function all<T>(items: AsyncIterable<T>): Promise<T[]> {
   const found: T[] = []

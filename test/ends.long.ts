@@ -1,0 +1,69 @@
+// The end of a run, continued from ends.test.ts: every way to say what was wrong, and functions that change meanwhile.
+
+import assert from 'node:assert/strict'
+import { rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, before, suite, test } from 'node:test'
+import type { Note } from '../log.ts'
+import { App, ROOT } from './app.ts'
+
+const MODULE_OF_ONES_OWN = `import { remote } from '${ROOT}/task.ts'\n`
+
+suite('What was wrong is said, with its causes', { concurrency: 4 }, () => {
+  const app = new App({ PROCESS_LIMIT: '16', SPARES: '2' })
+  before(async () => {
+    await app.startWorkers()
+    await app.startServer()
+  })
+  after(() => app.end())
+
+  for (const [kind, words] of [
+    ['fetch', [/^fetch failed: .*(ECONNREFUSED|bad port)/, /cause/]],
+    ['aggregate', [/the first; the second/, /"errors":\[/]],
+    ['cause', [/^outside: inside: a text$/, /"cause":\{"msg":"inside: a text"/]],
+    ['code', [/no such file/, /"code":"ENOENT"/]],
+    ['text', [/^a text$/, /a text/]],
+    ['object', [/status: 7/, /status/]],
+  ] as [string, [RegExp, RegExp]][]) {
+    for (const how of ['throw', 'error', 'msg', 'return']) {
+      test(`${how} ${kind}`, async () => {
+        const run = await app.start('explain', [kind, how])
+        const done = await run.outcome()
+        const [, second] = run.reader.entries
+        const found = how === 'return' ? done.result : how === 'msg' ? (second!.data as { failed: unknown }).failed : second!.data
+        const isError = !['text', 'object'].includes(kind)
+        if (isError || how === 'throw' || how === 'error') assert.match((found as Note).msg, words[0])
+        assert.match(JSON.stringify(found), words[1])
+        if (how === 'throw') assert.match(done.reason!, words[0])
+      })
+    }
+  }
+})
+
+test('functions that were edited, broken or removed since the start are not run; a restart runs them', async t => {
+  const app = new App({ PROCESS_LIMIT: '8' })
+  t.after(() => app.end())
+  const [tasks, part] = [join(app.runs, 'own.ts'), join(app.runs, 'part.ts')]
+  const [original, whole] = [`export const word = 'old'\n`, `${MODULE_OF_ONES_OWN}import { word } from './part.ts'\nexport const say = remote('', [], () => word)\n`]
+  writeFileSync(part, original)
+  writeFileSync(tasks, whole)
+  app.env.TASKS = tasks
+  await app.startWorkers()
+  await app.startServer()
+  assert.equal((await (await app.start('say')).outcome()).result, 'old')
+  for (const [file, text] of [[part, `export const word = 'new'\n`], [tasks, 'this is (no module'], [tasks, whole.replace('say', 'tell')], [part, undefined]] as const) {
+    text === undefined ? rmSync(file) : writeFileSync(file, text)
+    for (const run of [await app.start('say'), await app.start('say'), await app.start('say')]) { // a spare may have loaded before
+      const { result, reason } = await run.outcome()
+      assert.ok(result === 'old' || /were changed since .* restart it/.test(reason!), `${result} ${reason}`)
+    }
+    assert.match((await (await app.start('say')).outcome()).reason!, /were changed since .* restart it/)
+    writeFileSync(part, original)
+    writeFileSync(tasks, whole)
+  }
+  assert.equal((await (await app.start('say')).outcome()).result, 'old', 'as it was is right again')
+  writeFileSync(part, `export const word = 'new'\n`)
+  await app.kill('workers', 'SIGTERM')
+  await app.startWorkers()
+  assert.equal((await (await app.start('say')).outcome()).result, 'new')
+})

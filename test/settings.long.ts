@@ -1,0 +1,46 @@
+// Each bad setting ends its server at the start, with a sentence that says what to do.
+
+import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { App, ROOT, startServer } from './app.ts'
+
+const TOKEN = 'a-long-token-of-letters'
+const THEIRS = 'https://app.example.org' // the web application whose pages may follow runs
+
+test('a bad setting of the workers server is a clear error at the start', async t => {
+  const app = new App({})
+  t.after(() => app.end())
+  const module = (name: string, text: string) => {
+    writeFileSync(join(app.runs, name), `import { remote } from '${ROOT}/task.ts'\n${text}`)
+    return join(app.runs, name)
+  }
+  for (const [env, message] of [
+    [{ PROCESS_LIMIT: 'many' }, /PROCESS_LIMIT=many is not a whole number from 1/],
+    [{ PROCESS_LIMIT: '0' }, /PROCESS_LIMIT=0/],
+    [{ TIME_LIMIT: '-1' }, /TIME_LIMIT=-1/],
+    [{ REP_ADDR: 'udp://x' }, /REP_ADDR=udp:\/\/x is neither/],
+    [{ REP_ADDR: `ipc:///tmp/${'x'.repeat(120)}` }, /longer than 107 bytes/],
+    [{ REP_ADDR: 'tcp://nonsense' }, /REP_ADDR=tcp:\/\/nonsense is neither/],
+    [{ XSUB_ADDR: 'tcp://*:7000' }, /XSUB_ADDR=tcp:\/\/\*:7000 is neither/],
+    [{ REP_ADDR: 'tcp://nowhere.invalid:7000' }, /cannot listen on tcp:\/\/nowhere/],
+    [{ TASKS: '/nowhere.ts' }, /cannot load the remote functions, TASKS is \/nowhere.ts: .*Cannot find module/],
+    [{ TASKS: module('unmarked.ts', 'export const x = () => {}') }, /unmarked.ts exports no remote function/],
+    [{ TASKS: module('nameless.ts', "export default remote('', [], () => {})") }, /cannot be named default: export const/],
+    [{ TASKS: module('wrong.ts', "export const x = remote('without parameters', () => {})") }, /remote\(\) takes a description, an array of parameters, and a function/],
+    [{ RUNS: '/dev/null' }, /cannot create the runs folder/],
+  ] as [Record<string, string>, RegExp][]) {
+    await assert.rejects(startServer('workers.ts', { ...app.env, ...env }), message)
+  }
+})
+
+test('pages of others are only allowed where there is a token, and by an origin as browsers say it', async t => {
+  const app = new App({})
+  t.after(() => app.end())
+  const refused = (ALLOWED_ORIGINS: string, TOKEN: string, why: RegExp) =>
+    assert.rejects(startServer('server.ts', { RUNS: app.runs, PORT: '0', ALLOWED_ORIGINS, TOKEN }), why)
+  const odd = ['app.example.org', `${THEIRS}/`, `${THEIRS}/page`, '*', 'null', 'file://', 'https://A.b', 'ftp://a.b']
+  await refused(THEIRS, '', /ALLOWED_ORIGINS needs a TOKEN/)
+  for (const origin of odd) await refused(origin, TOKEN, /which is not an origin such as https:/)
+})
