@@ -112,6 +112,11 @@ export class App {
     this.url = /http:\/\/\S+:\d+/.exec(this.server.ready)![0]
   }
 
+  async startBoth() {
+    await this.startWorkers()
+    await this.startServer()
+  }
+
   async kill(which: 'workers' | 'server', signal: NodeJS.Signals = 'SIGKILL') {
     this[which].process.kill(signal)
     return this[which].exited
@@ -240,8 +245,7 @@ export class App {
 export async function startApp(t: TestContext, env: Record<string, string> = {}): Promise<App> {
   const app = new App(env)
   t.after(() => app.end())
-  await app.startWorkers()
-  await app.startServer()
+  await app.startBoth()
   return app
 }
 

@@ -16,10 +16,7 @@ if (!python && process.env['CI']) throw new Error('Python 3 with pyzmq is missin
 const skip = !python && 'Python 3 with pyzmq is missing: apt install python3-zmq'
 
 const app = new App({})
-before(async () => {
-  await app.startWorkers()
-  await app.startServer()
-})
+before(() => app.startBoth())
 after(() => app.end())
 
 function run(...args: string[]): ChildProcess {

@@ -42,10 +42,7 @@ else if (NETWORK === undefined) await runBesideSlurm()
 else suite('On a cluster', () => {
   const needsNetwork = { skip: !NETWORK && 'needs root, ip, and the right to make namespaces' }
   const app = new SpreadApp()
-  before(async () => {
-    await app.startWorkers()
-    await app.startServer()
-  })
+  before(() => app.startBoth())
   after(() => app.end())
   afterEach(() => { // what a test that failed has left
     if (NETWORK) execFileSync('ip', ['link', 'set', 'n2', 'up'])

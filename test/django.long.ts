@@ -32,8 +32,7 @@ before(async () => {
   if (skip) return
   const port = await freePort() // longrun must know it before the application starts, which must know longrun's
   longrun = new App({ TOKEN, ALLOWED_ORIGINS: `http://127.0.0.1:${port}` })
-  await longrun.startWorkers()
-  await longrun.startServer()
+  await longrun.startBoth()
   ;[django, browser] = await Promise.all([startDjango(port), startChromium()])
 })
 

@@ -11,10 +11,7 @@ const MODULE_OF_ONES_OWN = `import { remote } from '${ROOT}/task.ts'\n`
 
 suite('What was wrong is said, with its causes', { concurrency: 4 }, () => {
   const app = new App({ PROCESS_LIMIT: '16', SPARES: '2' })
-  before(async () => {
-    await app.startWorkers()
-    await app.startServer()
-  })
+  before(() => app.startBoth())
   after(() => app.end())
 
   for (const [kind, words] of [
@@ -48,8 +45,7 @@ test('functions that were edited, broken or removed since the start are not run;
   writeFileSync(part, original)
   writeFileSync(tasks, whole)
   app.env.TASKS = tasks
-  await app.startWorkers()
-  await app.startServer()
+  await app.startBoth()
   assert.equal((await (await app.start('say')).outcome()).result, 'old')
   for (const [file, text] of [[part, `export const word = 'new'\n`], [tasks, 'this is (no module'], [tasks, whole.replace('say', 'tell')], [part, undefined]] as const) {
     text === undefined ? rmSync(file) : writeFileSync(file, text)

@@ -16,10 +16,7 @@ const MODULE_OF_ONES_OWN = `import { remote } from '${ROOT}/task.ts'\n`
 
 suite('At the end of a run', { concurrency: 4 }, () => {
   const app = new App({ PROCESS_LIMIT: '16', SPARES: '2' })
-  before(async () => {
-    await app.startWorkers()
-    await app.startServer()
-  })
+  before(() => app.startBoth())
   after(() => app.end())
 
   async function children(run: Run) {
@@ -207,8 +204,7 @@ test('a task that fails before its first line says why', async t => {
   const tasks = join(app.runs, 'own.ts')
   writeFileSync(tasks, `${MODULE_OF_ONES_OWN}if (process.send) throw new Error('no home')\nexport const say = remote('', [], () => {})\n`)
   app.env.TASKS = tasks
-  await app.startWorkers()
-  await app.startServer()
+  await app.startBoth()
   assert.match((await (await app.start('say')).outcome()).reason!, /no home/)
 })
 

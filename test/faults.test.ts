@@ -12,10 +12,7 @@ import { App, gone, processesOf, startApp, type Run } from './app.ts'
 
 suite('A task', { concurrency: 4 }, () => {
   const app = new App({ PROCESS_LIMIT: '16', SPARES: '2', MAX_LOG: '30000000' })
-  before(async () => {
-    await app.startWorkers()
-    await app.startServer()
-  })
+  before(() => app.startBoth())
   after(() => app.end())
 
   test('that throws after many entries: all of them, then the error with its stack, then done', async () => {
@@ -242,8 +239,7 @@ suite('The workers server', { concurrency: 4 }, () => {
   test('a run whose log somebody has removed frees its place', async t => {
     const app = new App({ PROCESS_LIMIT: '1' })
     t.after(() => app.end())
-    await app.startWorkers()
-    await app.startServer()
+    await app.startBoth()
     const run = await app.start('tick', ['go'])
     await run.reader.until(({ entries }) => entries.length > 1)
     rmSync(join(app.runs, `${run.id}.ndjson`))
@@ -307,8 +303,7 @@ suite('The workers server', { concurrency: 4 }, () => {
     writeFileSync(join(app.runs, 'torn.ndjson'), '{"type":"start","time":1,"data":{"method":"process","args":[],"callId":"","pid":999999,"timeLimit":0}}\n{"ty')
     writeFileSync(join(app.runs, 'empty.ndjson'), '') // its server died in the moment between its creation and its first line
     utimesSync(join(app.runs, 'empty.ndjson'), 1, 1)
-    await app.startWorkers()
-    await app.startServer()
+    await app.startBoth()
     for (const id of ['torn', 'empty']) {
       const entries = await (await app.follow(id)).done()
       assert.deepEqual(entries.map(({ type }) => type), ['start', 'error', 'done'])

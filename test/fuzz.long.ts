@@ -20,8 +20,7 @@ let app: App
 let began: number[]
 before(async () => {
   app = new App({ ...tcpAddresses(), MAX_UPLOAD: '100000' })
-  await app.startWorkers()
-  await app.startServer()
+  await app.startBoth()
   writeFileSync(join(app.runs, 'files', 'fuzz.txt'), '0123456789')
   await honest()
   began = memory()

@@ -24,8 +24,7 @@ const EXPOSED = ['Stream-Next-Offset', 'Stream-Up-To-Date', 'Stream-Closed', 'St
 const app = new App({ TOKEN, ALLOWED_ORIGINS: `${THEIRS}, ${SAME_SITE}`, PROCESS_LIMIT: '16' })
 let key = '' // of the run `own`, which has ended and has produced a file, as has the run `other`
 before(async () => {
-  await app.startWorkers()
-  await app.startServer()
+  await app.startBoth()
   key = (await start('own', 'produce', [10])).key
   await start('other', 'produce', [10])
   for (const id of ['own', 'other']) await get(`/tasks/${id}/log?offset=-1&live=sse`, BEARER) // until its end
@@ -65,8 +64,7 @@ suite('The key of a run', () => {
     assert.match(key, /^[0-9a-f]{64}$/)
     const open = new App({})
     t.after(() => open.end())
-    await open.startWorkers()
-    await open.startServer()
+    await open.startBoth()
     const { body } = await open.request('POST', '/tasks', { method: 'process', args: [1, 0] })
     assert.deepEqual(Object.keys(body), ['id', 'pid'])
   })

@@ -23,10 +23,7 @@ suite('Below a launcher', { concurrency: 3 }, () => {
   for (const LAUNCH of ['prlimit --data=536870912', 'nice -n 10', STANDING]) {
     suite(`Tasks started by ${LAUNCH.split('/').at(-1)}`, { concurrency: 3 }, () => {
       const app = new App({ LAUNCH, PROCESS_LIMIT: '16' })
-      before(async () => {
-        await app.startWorkers()
-        await app.startServer()
-      })
+      before(() => app.startBoth())
       after(() => app.end())
 
       test('report live, from start to done, and know what they are given', async () => {

@@ -23,7 +23,7 @@ before(async () => {
   folder = await mkdtemp(join(tmpdir(), 'longrun-page-'))
   app = new App({ PROCESS_LIMIT: '3', SPARES: '2' })
   await Promise.all([
-    app.startWorkers().then(() => app.startServer()),
+    app.startBoth(),
     startChromium().then(started => { browser = started }),
   ])
 })

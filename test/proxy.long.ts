@@ -39,8 +39,7 @@ let endNginx = async () => {}
 
 before(async () => {
   if (skip) return
-  await app.startWorkers()
-  await app.startServer()
+  await app.startBoth()
   const names = FORMS.map(({ name }) => `DNS:${name}`).join()
   execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes',
     '-days', '1', '-subj', '/CN=localhost', '-addext', `subjectAltName=${names}`, '-keyout', key!, '-out', certificate!,

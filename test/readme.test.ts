@@ -125,10 +125,7 @@ test('the reference names each setting, with its default', () => {
 suite('What the pages show, as it stands there,', () => {
   const app = new App({ TASKS: join(ROOT, 'tasks.ts') })
   const folder = mkdtempSync(join(tmpdir(), 'longrun-readme-'))
-  before(async () => {
-    await app.startWorkers()
-    await app.startServer()
-  })
+  before(() => app.startBoth())
   after(async () => {
     await app.end()
     rmSync(folder, { recursive: true })

@@ -12,10 +12,7 @@ import { App, startApp } from './app.ts'
 
 suite('A run', () => {
   const app = new App({ PROCESS_LIMIT: '4', TIME_LIMIT: '100' })
-  before(async () => {
-    await app.startWorkers()
-    await app.startServer()
-  })
+  before(() => app.startBoth())
   after(() => app.end())
 
   test('reaches the page step by step, from start to done', async () => {
@@ -277,8 +274,7 @@ test('an upload stays as long as somebody waits for a place with it', async t =>
 test('a clock that was set back makes no time negative, and keeps the order of the starts', async t => {
   const app = new App({ PROCESS_LIMIT: '4' })
   t.after(() => app.end())
-  await app.startWorkers()
-  await app.startServer()
+  await app.startBoth()
   const run = await app.start('tick', ['go'])
   await app.kill('workers')
   const late = { method: 'process', args: [], callId: '', pid: 1, timeLimit: 0 }

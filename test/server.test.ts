@@ -53,7 +53,7 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
   // One after the other: this process does the work of 1,000 pages, and the server cuts off a page that it holds up too long.
   suite('with much to do', { concurrency: 1 }, () => {
     const app = new App({ PROCESS_LIMIT: '20', SPARES: '2', MAX_UPLOAD: '100000' })
-    test.before(() => app.startWorkers().then(() => app.startServer()))
+    test.before(() => app.startBoth())
     test.after(() => app.end())
 
     test('sends no more than a window to a page that does not say what it has rendered', async () => {

@@ -21,8 +21,7 @@ suite('The log of a run is a stream', { concurrency: true, timeout: 300_000 }, (
   let quiet: Run // says one thing, and then nothing, until it is cancelled
   let size = 0
   before(async () => {
-    await app.startWorkers()
-    await app.startServer()
+    await app.startBoth()
     ended = await app.start('process', [5, 1])
     quiet = await app.start('polite')
     await ended.outcome()

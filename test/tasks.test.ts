@@ -8,10 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { App, processesOf } from './app.ts'
 
 const app = new App({ PROCESS_LIMIT: '12', SPARES: '2', TASKS: '' })
-before(async () => {
-  await app.startWorkers()
-  await app.startServer()
-})
+before(() => app.startBoth())
 after(() => app.end())
 
 suite('process', { concurrency: 3 }, () => {
