@@ -1,33 +1,9 @@
-// The CSV reader by itself: bytes in; rows and complaints out. At the end, thousands of files at random against a
-// reference of thirty lines.
+// The CSV reader by itself: bytes in; rows and complaints out. (Thousands of files at random: csv.long.ts.)
 
 import assert from 'node:assert/strict'
-import { isUtf8 } from 'node:buffer'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { open } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { after, suite, test } from 'node:test'
+import { suite, test } from 'node:test'
 import { gzipSync } from 'node:zlib'
-import { readHeader, readRows } from '../csv.ts'
-
-const folder = mkdtempSync(join(tmpdir(), 'longrun-csv-'))
-const file = await open(join(folder, 'some.csv'), 'w+')
-after(async () => {
-  await file.close()
-  rmSync(folder, { recursive: true })
-})
-
-/** All that is read from a file: the rows as objects, the complaints as [line, msg], and what its header told. */
-async function read(content: string | Buffer, delimiter?: string) {
-  await file.truncate()
-  await file.write(Buffer.from(content), 0, undefined, 0)
-  const complaints: [number, string][] = []
-  const header = await readHeader(file, delimiter)
-  let json = ''
-  for await (const part of readRows(file, header, (msg, line) => complaints.push([line, msg]))) json += part.json
-  return { ...header, json, rows: json.split('\n').slice(0, -1).map(line => JSON.parse(line)), complaints }
-}
+import { read } from './csv.ts'
 
 /** The rows of a file without any complaint, as lists of their fields. */
 async function fields(content: string | Buffer, delimiter?: string): Promise<string[][]> {
@@ -228,57 +204,4 @@ suite('files that were put together', () => {
     assert.deepEqual(complaints.map(([line]) => line), [3, 5])
     for (const [, msg] of complaints) assert.match(msg, /a byte order mark: another file begins here/)
   })
-})
-
-// ---- Against a reference
-
-const MARK = '\xef\xbb\xbf'
-
-/** What a file has to give, read the plain way: rows, and lines of complaints. Each character is a byte. */
-function readPlainly(bytes: string, delimiter: string) {
-  const field = new RegExp(`(?:"((?:[^"]|"")*)"|([^"\\r\\n${delimiter}]*))(\r?\n|[${delimiter}])`, 'y')
-  const [rows, complaints]: [string[][], number[]] = [[], []]
-  let columns: string[] | undefined
-  for (let at = 0, line = 1; at < bytes.length;) {
-    const row: string[] = []
-    let end = at
-    for (field.lastIndex = at; ;) {
-      const [, quoted, plain, after] = field.exec(bytes) ?? []
-      end = field.lastIndex
-      if (after) row.push(quoted?.replaceAll('""', '"') ?? plain!)
-      if (after !== delimiter) break
-    }
-    const isWrong = end === 0
-    if (isWrong) end = bytes.indexOf('\n', at) + 1
-    const text = bytes.slice(at, end).replace(/\r?\n$/, '')
-    const extra = row.length - (columns?.length ?? row.length)
-    if (extra > 0 && text.endsWith(delimiter.repeat(extra))) row.length -= extra
-    const isHeader = columns && columns.length > 1 && row.join('\n') === columns.join('\n')
-    const fits = !isWrong && row.length === (columns ?? row).length && isUtf8(Buffer.from(text, 'latin1'))
-    if (text && !columns) columns = row
-    else if (text && (!fits || isHeader || text.startsWith(MARK))) complaints.push(line)
-    else if (text) rows.push(row.map(value => Buffer.from(value, 'latin1').toString()))
-    line += bytes.slice(at, end).split('\n').length - 1
-    at = end
-  }
-  return { rows, complaints }
-}
-
-test('gives what a plain reader gives, for 3000 files at random', async () => {
-  let seed = 1
-  const random = (below: number) => (seed = seed * 48271 % 2147483647) % below
-  const few = ['a', 'b', '"', '"', '\n', '\r\n']
-  const others = ['""', '\r', ',', ';', '\t', '|', '\\', '\0', 'é', '\u2028', '\ufeff', 'a,b\n', '\n\n']
-  const pieces = [...few, ...few, ...others].map(piece => Buffer.from(piece).toString('latin1')).concat('\xff')
-  for (let round = 0; round < 3000; round++) {
-    const delimiter = [',', ';', '\t', '|'][random(4)]!
-    const header = ['a', 'b', 'c'].slice(0, 1 + random(3)).join(delimiter)
-    const piece = () => random(4) ? pieces[random(pieces.length)] : delimiter
-    const body = Array.from({ length: random(40) }, piece).join('')
-    const bytes = `${header}\na${body}` // a NUL beside each LF would be UTF-16
-    const { rows, complaints } = await read(Buffer.from(bytes, 'latin1'), delimiter)
-    const plain = readPlainly(`${bytes}\n`, delimiter)
-    assert.deepEqual(rows.map(row => Object.values(row)), plain.rows, JSON.stringify(bytes))
-    assert.deepEqual(complaints.map(([line]) => line), plain.complaints, JSON.stringify(bytes))
-  }
 })

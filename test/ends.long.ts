@@ -1,11 +1,13 @@
-// The end of a run, continued from ends.test.ts: every way to say what was wrong, and functions that change meanwhile.
+// The end of a run, continued from ends.test.ts: every way to say what was wrong, functions that change meanwhile, and
+// what is met more seldom.
 
 import assert from 'node:assert/strict'
-import { rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import type { Note } from '../log.ts'
-import { App, ROOT } from './app.ts'
+import { App, gone, ROOT, startApp } from './app.ts'
 
 const MODULE_OF_ONES_OWN = `import { remote } from '${ROOT}/task.ts'\n`
 
@@ -62,4 +64,33 @@ test('functions that were edited, broken or removed since the start are not run;
   await app.kill('workers', 'SIGTERM')
   await app.startWorkers()
   assert.equal((await (await app.start('say')).outcome()).result, 'new')
+})
+
+test('a run ends, however much its process said on stderr while nobody was there to cut it', async t => {
+  const app = await startApp(t)
+  const run = await app.start('polite')
+  await run.reader.until(({ entries }) => entries.length > 1)
+  await app.kill('workers')
+  truncateSync(join(app.runs, `${run.id}.stderr`), 5 * 2 ** 30) // a hole takes no room
+  appendFileSync(join(app.runs, `${run.id}.stderr`), '\nlast words\n')
+  process.kill(run.pid, 'SIGKILL')
+  await app.startWorkers()
+  assert.match((await run.outcome()).reason!, /last words$/)
+})
+
+test('what a run has left goes with it, whatever the folder of the runs is called', async t => {
+  const app = await startApp(t, { RUNS: mkdtempSync(join(tmpdir(), 'longrun-läufe-')) })
+  const run = await app.start('daemons', ['return'])
+  await run.outcome()
+  for (const pid of (run.reader.entries[1]!.data as { pids: number[] }).pids) await gone(pid)
+})
+
+test('a task that fails before its first line says why', async t => {
+  const app = new App({})
+  t.after(() => app.end())
+  const tasks = join(app.runs, 'own.ts')
+  writeFileSync(tasks, `${MODULE_OF_ONES_OWN}if (process.send) throw new Error('no home')\nexport const say = remote('', [], () => {})\n`)
+  app.env.TASKS = tasks
+  await app.startBoth()
+  assert.match((await (await app.start('say')).outcome()).reason!, /no home/)
 })

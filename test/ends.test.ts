@@ -3,16 +3,10 @@
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import {
-  appendFileSync, closeSync, constants, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync,
-  truncateSync, writeFileSync,
-} from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join, relative } from 'node:path'
+import { closeSync, constants, existsSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { App, bareEnvironment, gone, ROOT, startApp, type Run } from './app.ts'
-
-const MODULE_OF_ONES_OWN = `import { remote } from '${ROOT}/task.ts'\n`
 
 suite('At the end of a run', { concurrency: 4 }, () => {
   const app = new App({ PROCESS_LIMIT: '16', SPARES: '2' })
@@ -115,18 +109,6 @@ test('a cancel holds when the workers server is killed within the grace, whether
   }
 })
 
-test('a run ends, however much its process said on stderr while nobody was there to cut it', async t => {
-  const app = await startApp(t)
-  const run = await app.start('polite')
-  await run.reader.until(({ entries }) => entries.length > 1)
-  await app.kill('workers')
-  truncateSync(join(app.runs, `${run.id}.stderr`), 5 * 2 ** 30) // a hole takes no room
-  appendFileSync(join(app.runs, `${run.id}.stderr`), '\nlast words\n')
-  process.kill(run.pid, 'SIGKILL')
-  await app.startWorkers()
-  assert.match((await run.outcome()).reason!, /last words$/)
-})
-
 test('what a run has left is ended by the next workers server, when there was none at its end', async t => {
   const app = await startApp(t)
   const run = await app.start('daemons', ['wait'])
@@ -137,13 +119,6 @@ test('what a run has left is ended by the next workers server, when there was no
   await app.startWorkers()
   for (const pid of (entries[1]!.data as { pids: number[] }).pids) await gone(pid)
   assert.equal((await run.outcome()).outcome, 'died')
-})
-
-test('what a run has left goes with it, whatever the folder of the runs is called', async t => {
-  const app = await startApp(t, { RUNS: mkdtempSync(join(tmpdir(), 'longrun-läufe-')) })
-  const run = await app.start('daemons', ['return'])
-  await run.outcome()
-  for (const pid of (run.reader.entries[1]!.data as { pids: number[] }).pids) await gone(pid)
 })
 
 test('what a server and its processes leave in the folder when they are killed is gone after the next start', async t => {
@@ -196,33 +171,6 @@ test('a task whose log was replaced while it was cut off writes nothing after do
   await gone(run.pid)
   assert.equal((await run.outcome()).outcome, 'died')
   assert.match(run.log(), /"type":"done"[^\n]*\n$/)
-})
-
-test('a task that fails before its first line says why', async t => {
-  const app = new App({})
-  t.after(() => app.end())
-  const tasks = join(app.runs, 'own.ts')
-  writeFileSync(tasks, `${MODULE_OF_ONES_OWN}if (process.send) throw new Error('no home')\nexport const say = remote('', [], () => {})\n`)
-  app.env.TASKS = tasks
-  await app.startBoth()
-  assert.match((await (await app.start('say')).outcome()).reason!, /no home/)
-})
-
-test('two functions of one name, and parameters of a type that there is not, are refused at the start', async t => {
-  const app = new App({})
-  t.after(() => app.end())
-  const tasks = join(app.runs, 'own.ts')
-  for (const [text, message] of [
-    [`export const compile = remote('', [], () => {})`, /own.ts exports compile, which tasks.ts has, too: rename it/],
-    [`export const x = remote('', [{ name: 'n', type: 'int', description: '' }], () => {})`, /parameter n: there is no type int, only string, text/],
-    [`export const x = remote('', [{ name: 'n', type: 'toString', description: '' }], () => {})`, /there is no type toString/],
-  ] as const) {
-    writeFileSync(tasks, MODULE_OF_ONES_OWN + text)
-    await assert.rejects(new App({ ...app.env, TASKS: tasks }).startWorkers(), message)
-  }
-  writeFileSync(tasks, `export * from '${relative(app.runs, join(ROOT, 'tasks.ts'))}'`) // the same ones again are no others
-  app.env.TASKS = tasks
-  await app.startWorkers()
 })
 
 test('a terminal that takes no output stops nobody: neither server, nor a task that prints', { timeout: 120_000 }, async t => {

@@ -55,3 +55,8 @@ for (const spares of ['0', '1']) {
     }
   })
 }
+
+test('what the loader is told by TSX_… reaches the tasks', async t => {
+  const app = await startApp(t, { TSX_DISABLE_CACHE: '1' })
+  assert.ok(((await (await app.start('environment')).outcome()).result as string[]).includes('TSX_DISABLE_CACHE'))
+})

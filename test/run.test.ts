@@ -290,8 +290,3 @@ test('a clock that was set back makes no time negative, and keeps the order of t
   app.letGo('go')
   await run.outcome()
 })
-
-test('what the loader is told by TSX_… reaches the tasks', async t => {
-  const app = await startApp(t, { TSX_DISABLE_CACHE: '1' })
-  assert.ok(((await (await app.start('environment')).outcome()).result as string[]).includes('TSX_DISABLE_CACHE'))
-})

@@ -2,10 +2,11 @@
 
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import { test } from 'node:test'
 import { App, ROOT, startServer } from './app.ts'
 
+const IMPORT = `import { remote } from '${ROOT}/task.ts'\n` // of a module of one's own
 const TOKEN = 'a-long-token-of-letters'
 const THEIRS = 'https://app.example.org' // the web application whose pages may follow runs
 
@@ -13,7 +14,7 @@ test('a bad setting of the workers server is a clear error at the start', async 
   const app = new App({})
   t.after(() => app.end())
   const module = (name: string, text: string) => {
-    writeFileSync(join(app.runs, name), `import { remote } from '${ROOT}/task.ts'\n${text}`)
+    writeFileSync(join(app.runs, name), IMPORT + text)
     return join(app.runs, name)
   }
   for (const [env, message] of [
@@ -43,4 +44,21 @@ test('pages of others are only allowed where there is a token, and by an origin 
   const odd = ['app.example.org', `${THEIRS}/`, `${THEIRS}/page`, '*', 'null', 'file://', 'https://A.b', 'ftp://a.b']
   await refused(THEIRS, '', /ALLOWED_ORIGINS needs a TOKEN/)
   for (const origin of odd) await refused(origin, TOKEN, /which is not an origin such as https:/)
+})
+
+test('two functions of one name, and parameters of a type that there is not, are refused at the start', async t => {
+  const app = new App({})
+  t.after(() => app.end())
+  const tasks = join(app.runs, 'own.ts')
+  for (const [text, message] of [
+    [`export const compile = remote('', [], () => {})`, /own.ts exports compile, which tasks.ts has, too: rename it/],
+    [`export const x = remote('', [{ name: 'n', type: 'int', description: '' }], () => {})`, /parameter n: there is no type int, only string, text/],
+    [`export const x = remote('', [{ name: 'n', type: 'toString', description: '' }], () => {})`, /there is no type toString/],
+  ] as const) {
+    writeFileSync(tasks, IMPORT + text)
+    await assert.rejects(new App({ ...app.env, TASKS: tasks }).startWorkers(), message)
+  }
+  writeFileSync(tasks, `export * from '${relative(app.runs, join(ROOT, 'tasks.ts'))}'`) // the same ones again are no others
+  app.env.TASKS = tasks
+  await app.startWorkers()
 })
