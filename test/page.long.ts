@@ -1,5 +1,5 @@
-// The page, continued from page.test.ts: what takes longer, or is met more seldom; and whether anybody is kept out by it,
-// in each of its states.
+// The page, continued from page.test.ts: what takes longer, or is met more seldom; and whether anybody is kept out by
+// it, in each of its states.
 
 import assert from 'node:assert/strict'
 import { readdir, rm, utimes, writeFile } from 'node:fs/promises'
@@ -231,7 +231,8 @@ const looks = [
 /** What axe-core finds wrong with the page as it stands, in each look. */
 async function barriers(page: Page, when: string): Promise<string[]> {
   const found: string[] = []
-  if (!await page.evaluate(() => 'axe' in globalThis)) await page.evaluate(axe.source) // not as a script element: the page's policy forbids those
+  const isThere = await page.evaluate(() => 'axe' in globalThis)
+  if (!isThere) await page.evaluate(axe.source) // not as a script element: the page's policy forbids those
   for (const { colorScheme, width, ...rules } of looks) {
     await page.emulateMedia({ colorScheme })
     await page.setViewportSize({ width, height: 900 })

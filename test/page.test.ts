@@ -13,6 +13,12 @@ import {
 } from './browser.ts'
 import { app, browser, folder, lines, open, outlivesServer, rows, text, upTo, whole } from './page.ts'
 
+/** What the file is that the page offers. */
+async function download(page: Page) {
+  const link = await page.locator('#file[href]').getAttribute('href')
+  return app.request('GET', new URL(link!, page.url()).pathname)
+}
+
 test('a chosen CSV file is imported: the bar moves, bad lines are named, rows can be downloaded', { skip }, async t => {
   const bad = [7, 500, 12_345, 19_999] // lines of the file; the header is line 1
   const file = join(folder, 'people.csv')
@@ -43,12 +49,6 @@ test('a chosen CSV file is imported: the bar moves, bad lines are named, rows ca
   assert.match(lines(id).at(-1)!, /"outcome":"ok"/)
   assert.deepEqual(await complaints(page), [])
 })
-
-/** What the file is that the page offers. */
-async function download(page: Page) {
-  const link = await page.locator('#file[href]').getAttribute('href')
-  return app.request('GET', new URL(link!, page.url()).pathname)
-}
 
 test('what a task of one\'s own has produced can be downloaded, too', { skip }, async t => {
   const run = await app.start('produce', [10])

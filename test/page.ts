@@ -1,5 +1,5 @@
-// What page.test.ts and page.long.ts have in common: the browser and the app that serve all tests of such a file, and words
-// for what the page shows of a run, to be compared with its log.
+// What page.test.ts and page.long.ts have in common: the browser and the app that serve all tests of such a file, and
+// words for what the page shows of a run, to be compared with its log.
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -22,10 +22,7 @@ before(async () => {
   if (skip) return
   folder = await mkdtemp(join(tmpdir(), 'longrun-page-'))
   app = new App({ PROCESS_LIMIT: '3', SPARES: '2' })
-  await Promise.all([
-    app.startBoth(),
-    startChromium().then(started => { browser = started }),
-  ])
+  await Promise.all([app.startBoth(), startChromium().then(started => { browser = started })])
 })
 
 after(async () => {

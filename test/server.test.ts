@@ -50,7 +50,7 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
     })
   })
 
-  // One after the other: this process does the work of 1,000 pages, and the server cuts off a page that it holds up too long.
+  // One after the other: some look at what is in a folder, others at what is sent within milliseconds.
   suite('with much to do', { concurrency: 1 }, () => {
     const app = new App({ PROCESS_LIMIT: '20', SPARES: '2', MAX_UPLOAD: '100000' })
     test.before(() => app.startBoth())
