@@ -1,10 +1,11 @@
-// What a run is to its caller, continued from run.test.ts: in quantities, and with modules of all kinds.
+// What a run is to its caller, continued from run.test.ts: in quantities, not to be kept, and with modules of all kinds.
 
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { packEntry } from '../log.ts'
 import { App, ROOT, startApp } from './app.ts'
 
@@ -59,4 +60,25 @@ for (const spares of ['0', '1']) {
 test('what the loader is told by TSX_… reaches the tasks', async t => {
   const app = await startApp(t, { TSX_DISABLE_CACHE: '1' })
   assert.ok(((await (await app.start('environment')).outcome()).result as string[]).includes('TSX_DISABLE_CACHE'))
+})
+
+test('a run that is not to be kept has its end all the same', async t => {
+  const app = await startApp(t, { KEEP_RUNS: '0' })
+  const run = await app.start('process', [3, 1])
+  assert.equal((await run.entries()).at(-1)!.type, 'done')
+  while ((await app.request('GET', '/tasks')).body.length) await sleep(10) // its process takes a moment longer to go
+  while (readdirSync(app.runs).some(name => name.startsWith(run.id))) await sleep(20)
+})
+
+test('with a run goes what it has produced, and nothing else that its result may name', async t => {
+  const app = await startApp(t, { KEEP_RUNS: '0', PROCESS_LIMIT: '4' })
+  app.letGo('victim.txt')
+  for (const file of ['x./../victim.txt', 'y./..', 'z.\0', 'victim.txt']) {
+    const id = file[0]!
+    const run = await app.start('claim', [{ file }], { id })
+    await run.entries()
+  }
+  while (readdirSync(app.runs).some(name => name.endsWith('.ndjson'))) await sleep(20)
+  assert.ok(existsSync(join(app.runs, 'files', 'victim.txt')))
+  assert.equal((await app.request('GET', '/health')).status, 200)
 })

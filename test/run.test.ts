@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import { existsSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import { readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -222,27 +222,6 @@ test('of finished runs, the oldest go first, with what they produced', async t =
   while (left() > 4) await sleep(20) // a log, and a file, of two runs: readers have had the time to fetch the end
   const statuses = await Promise.all(produced.map(async name => (await app.request('GET', `/files/${name}`)).status))
   assert.deepEqual(statuses, [404, 404, 200, 200])
-})
-
-test('a run that is not to be kept has its end all the same', async t => {
-  const app = await startApp(t, { KEEP_RUNS: '0' })
-  const run = await app.start('process', [3, 1])
-  assert.equal((await run.entries()).at(-1)!.type, 'done')
-  while ((await app.request('GET', '/tasks')).body.length) await sleep(10) // its process takes a moment longer to go
-  while (readdirSync(app.runs).some(name => name.startsWith(run.id))) await sleep(20)
-})
-
-test('with a run goes what it has produced, and nothing else that its result may name', async t => {
-  const app = await startApp(t, { KEEP_RUNS: '0', PROCESS_LIMIT: '4' })
-  app.letGo('victim.txt')
-  for (const file of ['x./../victim.txt', 'y./..', 'z.\0', 'victim.txt']) {
-    const id = file[0]!
-    const run = await app.start('claim', [{ file }], { id })
-    await run.entries()
-  }
-  while (readdirSync(app.runs).some(name => name.endsWith('.ndjson'))) await sleep(20)
-  assert.ok(existsSync(join(app.runs, 'files', 'victim.txt')))
-  assert.equal((await app.request('GET', '/health')).status, 200)
 })
 
 /** Until a process has gone, and the workers server knows: it takes note of the end before it answers the next call. */

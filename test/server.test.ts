@@ -9,8 +9,6 @@ import { request, type IncomingMessage } from 'node:http'
 import { connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { suite, test, type TestContext } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { type WebSocket } from 'ws'
 import { App, Events, logOf, Reader, ROOT, startApp, tcpAddresses, until, type Run } from './app.ts'
 
 suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
@@ -75,46 +73,6 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
       const reader = new Reader('unrendered', pieces.at(-1)!.next)
       reader.attach(socket)
       assert.equal((await reader.done()).at(-1)!.type, 'done')
-      socket.terminate()
-    })
-
-    test('sends nothing more of a run that a page has stopped in the middle of a catch-up, and all of it when it starts again', async () => {
-      const run = await app.start('flood', [100_000], { id: 'stopped' })
-      await run.outcome()
-      let socket!: WebSocket
-      for (let round = 0; round < 40; round++) {
-        const stopAt = round % 2 && 1 + round % 7 // it stops at that piece, so that the next one is on its way
-        let pieces = 0
-        let late = 0
-        let isStopped = false
-        const stop = () => {
-          socket.send(JSON.stringify({ stop: 'stopped' }))
-          socket.ping()
-        }
-        socket?.terminate()
-        socket = await app.connect()
-        socket.on('pong', () => { isStopped = true }) // it has heard the stop: whatever is sent from here on is too much
-        socket.on('message', text => {
-          const { id, next } = JSON.parse(String(text))
-          if (id !== 'stopped') return
-          if (isStopped) late++
-          if (++pieces === stopAt) stop()
-          else socket.send(JSON.stringify({ ack: id, next }))
-        })
-        socket.send(JSON.stringify({ start: 'stopped' }))
-        if (!stopAt) {
-          await sleep(round / 8) // while it asks for the size, or for the first piece
-          stop()
-        }
-        await once(socket, 'pong')
-        await sleep(20) // time in which it could send more
-        assert.equal(late, 0)
-      }
-      socket.removeAllListeners('message')
-      const again = new Reader('stopped')
-      again.attach(socket)
-      await again.done()
-      assert.deepEqual(again.lines, run.reader.lines)
       socket.terminate()
     })
 
