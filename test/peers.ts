@@ -23,7 +23,7 @@ import { becomesQuiet, Load, makeRuns, now, Page, quantile, repeat, start, start
 const PASSES = 3
 const WARM_UP = 500_000 // µs of a run that are not measured
 const MEASURED = 2.5 // s
-const SETTLE = 400 // ms for a spare of ours to have loaded, and for all readers to be known
+const SETTLE = 300 // ms for a spare of ours to have loaded, and for all readers to be known
 const SILENCE = 3000 // ms after which no more entries are expected
 const PACKAGES = ['bullmq@6', 'ioredis@5', 'socket.io@4', 'socket.io-client@4']
 const FOLDER = join(tmpdir(), 'longrun-peers', PACKAGES.join('+'))
@@ -45,7 +45,7 @@ const ROWS: Record<string, Row> = {
     title: 'launch, POST → first entry, p50 / p99 ms',
     digits: 1,
     async take(system, load) {
-      const all = await repeat(12, () => traffic(system, load, { method: 'stream', args: [1] }))
+      const all = await repeat(10, () => traffic(system, load, { method: 'stream', args: [1] }))
       return { figures: tail(all.map(({ first }) => first)), lost: all.reduce((sum, { lost }) => sum + lost, 0) }
     },
   },
@@ -54,7 +54,7 @@ const ROWS: Record<string, Row> = {
     title: 'one run flat out, entries a second (more is better)',
     digits: 0,
     async take(system, load) {
-      const { heard, seconds, lost } = await traffic(system, load, { method: 'stream', args: [200_000] })
+      const { heard, seconds, lost } = await traffic(system, load, { method: 'stream', args: [100_000] })
       return { figures: [heard / seconds], lost }
     },
   },
@@ -184,7 +184,7 @@ if (!existsSync(FOLDER)) {
   execFileSync('npm', ['install', '--prefix', FOLDER, '--no-save', '--silent', ...PACKAGES])
 }
 const systems = await Promise.all([startOurs(), startBullMQ(), startCelery()])
-for (const system of systems) await ROWS.launch!.take(system, new Load()) // until the last of its processes has loaded
+for (const system of systems) await traffic(system, new Load(), { method: 'stream', args: [1] }) // until the last of its processes has loaded
 console.log(`| what | ${systems.map(({ name }) => `${name} | cores, %`).join(' | ')} |`)
 console.log(`| --- |${' --- |'.repeat(systems.length * 2)}`)
 for (const name of names) await measure(ROWS[name]!)

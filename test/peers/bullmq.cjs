@@ -44,7 +44,8 @@ async function work() {
 }
 
 async function serve() {
-  const queue = new Queue('runs', { connection })
+  // More than the 10,000 events that it keeps otherwise: flat out, QueueEvents falls behind that far, and entries are lost.
+  const queue = new Queue('runs', { connection, streams: { events: { maxLen: 1_000_000 } } })
   const events = new QueueEvents('runs', { connection })
   const server = createServer(async (request, response) => {
     const { id, method, args } = await json(request)
