@@ -1,117 +1,121 @@
 // Measures longrun beside what others make of the same: BullMQ with Redis and Socket.IO, and Celery with Redis and a
-// WebSocket bridge (peers/). Each is set up as its documentation advises, with 8 places, and without what it can do
-// without here: Redis is reached by a Unix socket, and writes nothing to the disk.
+// WebSocket bridge (peers/). Each is set up as its documentation advises, with eight places that are reused; and where there was a
+// choice, as it is fastest: Redis is reached by a Unix socket, and writes nothing to the disk.
 //
-//   npm run bench:peers                        all rows, in less than four minutes
-//   npm run bench:peers -- launch update       only those
+//   npm run bench:peers                     all rows, in about three minutes
+//   npm run bench:peers -- launch update    only those
 //
-// This process is the client of all three. In each row they take turns, three times; each cell has the medians of the
-// three, and how busy each core was meanwhile. Whoever has lost entries, or not brought them to the end, has the number
-// of these in the cell. The packages of npm come into a folder of the system's temporary ones, the others from Debian.
+// This process is the client of all three, and parses all that it hears. In each row they take turns, three times; each
+// cell has the medians of the three passes, and beside it how busy each core was meanwhile. The packages of npm come into
+// a folder of the system's temporary ones, the others have to be there.
 
 import { execFileSync, spawnSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { EventEmitter, once } from 'node:events'
 import { existsSync, mkdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { tmpdir } from 'node:os'
+import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { startProgram } from './app.ts'
 import { becomesQuiet, Load, makeRuns, now, Page, quantile, repeat, start, startLongrun, type Entry } from './bench.ts'
 
 const PASSES = 3
-const WARM_UP = 500_000 // µs of a run that are not measured
-const MEASURED = 2.5 // s
+const WARM_UP = 500 // ms of a run that are not measured
+const MEASURED = 2500 // ms after them
 const SETTLE = 300 // ms for a spare of ours to have loaded, and for all readers to be known
 const SILENCE = 3000 // ms after which no more entries are expected
 const PACKAGES = ['bullmq@6', 'ioredis@5', 'socket.io@4', 'socket.io-client@4']
 const FOLDER = join(tmpdir(), 'longrun-peers', PACKAGES.join('+'))
 const PROGRAMS = join(import.meta.dirname, 'peers')
 const python = ['/usr/bin/python3', 'python3']
-  .find(path => spawnSync(path, ['-c', 'import celery, redis, hiredis, aiohttp, websockets']).status === 0)
+  .find(path => spawnSync(path, ['-c', 'import celery, redis, hiredis, aiohttp']).status === 0)
 
-/** One of the three. `follow` resolves when the reader is there, and returns what ends it. */
-type System = { name: string; url: string; follow: Follow }
+/** One of the three, and the entries that its readers should have heard so far, and have. */
+type System = { name: string; url: string; follow: Follow; expected: number; heard: number }
+/** Resolves when the reader is there, to what ends it. */
 type Follow = (id: string, hear: (entries: Entry[]) => void) => Promise<() => void>
-/** What is measured of a row at once, and how many entries did not arrive. */
-type Pass = { figures: number[]; lost: number }
-type Row = { title: string; digits: number; take(system: System, load: Load): Promise<Pass> }
+/** `pass` returns what one pass has measured. */
+type Row = { title: string; digits: number; pass(system: System, load: Load): Promise<number[]> }
 
 // ---- The rows
 
 const ROWS: Record<string, Row> = {
   launch: {
-    title: 'launch, POST → first entry, p50 / p99 ms',
+    title: 'launch, from POST to the first entry, p50 / p99 ms',
     digits: 1,
-    async take(system, load) {
-      const all = await repeat(10, () => traffic(system, load, { method: 'stream', args: [1] }))
-      return { figures: tail(all.map(({ first }) => first)), lost: all.reduce((sum, { lost }) => sum + lost, 0) }
+    async pass(system, load) {
+      const runs = await repeat(10, () => observe(system, load, { method: 'stream', args: [1] }))
+      return tail(runs.map(({ first }) => first))
     },
   },
   update: rate('update, 200 a second, p50 / p99 ms', 2, { perSecond: 200 }),
   flat: {
     title: 'one run flat out, entries a second (more is better)',
     digits: 0,
-    async take(system, load) {
-      const { heard, seconds, lost } = await traffic(system, load, { method: 'stream', args: [100_000] })
-      return { figures: [heard / seconds], lost }
+    async pass(system, load) {
+      const { heard, seconds } = await observe(system, load, { method: 'stream', args: [100_000] })
+      return [heard / seconds]
     },
   },
   fanout: rate('1,000 readers × 100 a second, p50 / p99 ms', 1, { perSecond: 100, readers: 1000 }),
   eight: rate('8 runs × 5,000 a second, p50 / p99 ms', 1, { perSecond: 5000, runs: 8 }),
 }
 
+type Traffic = { perSecond: number; runs?: number; readers?: number }
+
 /** How long entries are on their way, when runs make them at a rate. */
-function rate(title: string, digits: number, { perSecond, ...counts }: { perSecond: number; readers?: number; runs?: number }): Row {
-  const args = [perSecond * (WARM_UP / 1e6 + MEASURED), perSecond]
+function rate(title: string, digits: number, { perSecond, ...counts }: Traffic): Row {
+  const args = [(WARM_UP + MEASURED) / 1000 * perSecond, perSecond]
   return {
     title,
     digits,
-    async take(system, load) {
-      const { times, lost } = await traffic(system, load, { method: 'rate', args, ...counts })
-      return { figures: tail(times), lost }
+    async pass(system, load) {
+      const { times } = await observe(system, load, { method: 'rate', args, ...counts })
+      return tail(times)
     },
   }
 }
 
 type Calls = { method: string; args: number[]; runs?: number; readers?: number }
 
-/** Lets readers follow runs, starts these, and waits until each reader has heard the end, or nobody hears anything. */
-async function traffic(system: System, load: Load, { method, args, runs = 1, readers = 1 }: Calls) {
+/** Lets readers follow runs, starts these, and waits until each reader has heard the end, or none hears anything more. */
+async function observe(system: System, load: Load, { method, args, runs = 1, readers = 1 }: Calls) {
   const ids = Array.from({ length: runs }, () => randomUUID())
   const times: number[] = []
+  const end = new EventEmitter()
   let [began, first, last, heard, waiting] = [0, 0, 0, 0, runs * readers]
-  const over = new EventEmitter()
 
   function listener() {
     let next = 0
     return (entries: Entry[]) => {
       last = now()
       for (const { type, data } of entries) {
-        if (type === 'done' && --waiting === 0) over.emit('over')
-        if (type !== 'msg' || data.step < next) continue // what comes after a later one counts as lost
-        first ||= last
+        if (type === 'done' && --waiting === 0) end.emit('end')
+        if (type !== 'msg' || data.step < next) continue // behind a later one: as good as lost
         next = data.step + 1
+        first ||= last
         heard++
-        if (data.at > began + WARM_UP) times.push((last - data.at) / 1000)
+        if (data.at > began + WARM_UP * 1000) times.push((last - data.at) / 1000)
       }
     }
   }
 
-  const leave = await Promise.all(ids.flatMap(id => Array.from({ length: readers }, () => system.follow(id, listener()))))
+  const followers = ids.flatMap(id => Array.from({ length: readers }, () => system.follow(id, listener())))
+  const leave = await Promise.all(followers)
   await sleep(SETTLE)
   await load.during(async () => {
+    const ended = once(end, 'end') // before the start: an end may come before its reply
     began = last = now()
     await Promise.all(ids.map(id => start(system, method, args, id)))
-    const isOver = once(over, 'over')
-    const silence = setInterval(() => now() - last > SILENCE * 1000 && over.emit('over'), 100)
-    await isOver
+    const silence = setInterval(() => now() - last > SILENCE * 1000 && end.emit('end'), 100)
+    await ended
     clearInterval(silence)
   })
   leave.forEach(leave => leave())
-  const lost = args[0]! * runs * readers - heard
-  return { times, first: (first - began) / 1000, seconds: (last - began) / 1e6, heard, lost }
+  system.expected += args[0]! * runs * readers
+  system.heard += heard
+  return { times, first: (first - began) / 1000, seconds: (last - began) / 1e6, heard }
 }
 
 const tail = (values: number[]) => [0.5, 0.99].map(q => quantile(values, q))
@@ -120,34 +124,36 @@ const tail = (values: number[]) => [0.5, 0.99].map(q => quantile(values, q))
 
 async function startOurs(): Promise<System> {
   const { url } = await startLongrun({ PROCESS_LIMIT: '8' })
-  return { name: 'longrun', url, follow: byWebSocket(url) }
+  return { name: 'longrun', url, follow: byWebSocket(url), expected: 0, heard: 0 }
 }
 
 async function startBullMQ(): Promise<System> {
-  const env = { ...await startRedis(), NODE_PATH: join(FOLDER, 'node_modules') }
+  const env = await startRedis()
   const program = [process.execPath, join(PROGRAMS, 'bullmq.cjs')]
   const [server] = await Promise.all([startProgram(program, env), startProgram([...program, 'worker'], env)])
-  return { name: 'BullMQ', url: server.ready, follow: bySocketIo(server.ready) }
+  return { name: 'BullMQ', url: server.ready, follow: bySocketIo(server.ready), expected: 0, heard: 0 }
 }
 
 async function startCelery(): Promise<System> {
   const env = await startRedis()
   const flags = ['--concurrency', '8', '--without-gossip', '--without-mingle', '--without-heartbeat']
-  const worker = [python!, '-m', 'celery', '--app', 'celery_tasks', 'worker', ...flags]
-  const bridge = [python!, join(PROGRAMS, 'celery_bridge.py')]
-  const [{ ready }] = await Promise.all([startProgram(bridge, env, PROGRAMS), startProgram(worker, env, PROGRAMS)])
-  const [url, live] = ready.split(' ') as [string, string]
-  return { name: 'Celery', url, follow: byWebSocket(live) }
+  const [server, bridge] = await Promise.all([
+    startProgram([python!, 'celery_tasks.py'], env, PROGRAMS),
+    startProgram([process.execPath, 'celery_bridge.cjs'], env, PROGRAMS),
+    startProgram([python!, '-m', 'celery', '--app', 'celery_tasks', 'worker', ...flags], env, PROGRAMS),
+  ])
+  return { name: 'Celery', url: server.ready, follow: byWebSocket(bridge.ready), expected: 0, heard: 0 }
 }
 
-/** One of its own for each, with what its programs need to find it. RUNS is what sweep() of the benchmark knows them by. */
+/** One of its own for each. Returns what its programs need to know, and RUNS, by which bench.ts finds what it has to end. */
 async function startRedis() {
   const RUNS = makeRuns()
   const REDIS = join(RUNS, 'redis.sock')
-  const options = { port: 0, unixsocket: REDIS, dir: RUNS, save: '', 'set-proc-title': 'no' }
-  await startProgram(['redis-server', ...Object.entries(options).flatMap(([name, value]) => [`--${name}`, `${value}`])], { RUNS })
+  const options = { port: 0, unixsocket: REDIS, dir: RUNS, save: '', 'set-proc-title': 'no' } // a title hides RUNS
+  const flags = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)])
+  await startProgram(['redis-server', ...flags], { RUNS })
   while (!existsSync(REDIS)) await sleep(10) // its first line comes before
-  return { RUNS, REDIS, PYTHONDONTWRITEBYTECODE: '1' }
+  return { RUNS, REDIS, NODE_PATH: join(FOLDER, 'node_modules'), PYTHONDONTWRITEBYTECODE: '1' }
 }
 
 // ---- The client
@@ -169,7 +175,7 @@ const bySocketIo = (url: string): Follow => async (id, hear) => {
 // ---- The program
 
 if (!python || spawnSync('redis-server', ['--version']).error) {
-  const missing = 'redis-server python3-celery python3-redis python3-hiredis python3-aiohttp python3-websockets'
+  const missing = 'redis-server python3-celery python3-redis python3-hiredis python3-aiohttp'
   console.error(`what is to be measured is missing: apt install ${missing}`)
   process.exit(1)
 }
@@ -184,22 +190,24 @@ if (!existsSync(FOLDER)) {
   execFileSync('npm', ['install', '--prefix', FOLDER, '--no-save', '--silent', ...PACKAGES])
 }
 const systems = await Promise.all([startOurs(), startBullMQ(), startCelery()])
-for (const system of systems) await traffic(system, new Load(), { method: 'stream', args: [1] }) // until the last of its processes has loaded
+for (const system of systems) await observe(system, new Load(), { method: 'stream', args: [1] }) // all has loaded then
+console.log(`Node ${process.version}, ${cpus().length} processors (${cpus()[0]!.model.trim()}), ${PACKAGES.join(', ')}\n`)
 console.log(`| what | ${systems.map(({ name }) => `${name} | cores, %`).join(' | ')} |`)
-console.log(`| --- |${' --- |'.repeat(systems.length * 2)}`)
+console.log(`| --- |${' --- | --- |'.repeat(systems.length)}`)
 for (const name of names) await measure(ROWS[name]!)
+const losses = systems.map(({ expected, heard }) => `${expected - heard} of ${expected.toLocaleString('en')} | `)
+console.log(`| entries lost, in all rows | ${losses.join(' | ')} |`)
 process.exit() // bench.ts ends what is left
 
-async function measure({ title, digits, take }: Row) {
+async function measure({ title, digits, pass }: Row) {
   const isQuiet = await becomesQuiet()
-  const cells = systems.map(system => ({ system, load: new Load(), passes: [] as Pass[] }))
+  const cells = systems.map(system => ({ system, load: new Load(), passes: [] as number[][] }))
   await repeat(PASSES, async () => {
-    for (const { system, load, passes } of cells) passes.push(await take(system, load))
+    for (const { system, load, passes } of cells) passes.push(await pass(system, load))
   })
   const shown = cells.map(({ load, passes }) => {
-    const medians = passes[0]!.figures.map((_, i) => quantile(passes.map(({ figures }) => figures[i]!), 0.5).toFixed(digits))
-    const lost = passes.reduce((sum, { lost }) => sum + lost, 0)
-    return `${medians.join(' / ')}${lost ? `, ${lost} lost` : ''} | ${load}`
+    const medians = passes[0]!.map((_, i) => quantile(passes.map(figures => figures[i]!), 0.5).toFixed(digits))
+    return `${medians.join(' / ')} | ${load}`
   })
   console.log(`| ${title}${isQuiet ? '' : ' (something else was running)'} | ${shown.join(' | ')} |`)
 }

@@ -1,6 +1,6 @@
-// BullMQ with Socket.IO, as their documentation has it: a room for each run, and events from all workers by QueueEvents.
-// This is the web server, and with the argument `worker` the process in which the runs are. It takes the same calls as
-// longrun, and its entries are the same. CommonJS, as only that finds packages by NODE_PATH, in a folder of their own.
+// BullMQ with Socket.IO, as their documentation has it: events of all workers by QueueEvents, and a room for each run.
+// This is the web server, and with the argument `worker` the process in which the runs are, eight at once. It takes the
+// same calls as longrun, and its entries are the same. CommonJS, as only that finds packages by NODE_PATH.
 
 const { Queue, QueueEvents, Worker } = require('bullmq')
 const { createServer } = require('node:http')
@@ -14,8 +14,7 @@ const now = () => Number(process.hrtime.bigint() / 1000n)
 const FUNCTIONS = {
   async stream(publish, count) {
     for (let step = 0; step < count; step += 1000) {
-      const some = Array.from({ length: Math.min(1000, count - step) }, (_, i) => ({ step: step + i, text: 'about 80 bytes' }))
-      await publish(some)
+      await publish(Math.min(1000, count - step), i => ({ step: step + i, text: 'about 80 bytes' }))
     }
   },
 
@@ -23,7 +22,7 @@ const FUNCTIONS = {
     const began = now()
     for (let step = 0; step < count;) {
       const due = Math.min(count, Math.ceil((now() - began) / 1e6 * perSecond))
-      await publish(Array.from({ length: due - step }, (_, i) => ({ step: step + i, at: now() })))
+      await publish(due - step, i => ({ step: step + i, at: now() }))
       step = due
       await sleep(1)
     }
@@ -35,8 +34,9 @@ else serve()
 
 async function work() {
   const worker = new Worker('runs', async job => {
-    // Those that are due together go to Redis in one write, as ioredis does it: waiting for each would be slower.
-    const publish = messages => Promise.all(messages.map(data => job.updateProgress({ type: 'msg', time: Date.now(), data })))
+    const publish = (length, make) => Promise.all(Array.from({ length }, (_, i) => {
+      return job.updateProgress({ type: 'msg', time: Date.now(), data: make(i) })
+    })) // together, as waiting for the answer to each would be slower
     await FUNCTIONS[job.name](publish, ...job.data)
   }, { connection, concurrency: 8 })
   await worker.waitUntilReady()
@@ -44,7 +44,7 @@ async function work() {
 }
 
 async function serve() {
-  // More than the 10,000 events that it keeps otherwise: flat out, QueueEvents falls behind that far, and entries are lost.
+  // Of the 10,000 events that are kept otherwise, QueueEvents reads some too late when a run reports flat out.
   const queue = new Queue('runs', { connection, streams: { events: { maxLen: 1_000_000 } } })
   const events = new QueueEvents('runs', { connection })
   const server = createServer(async (request, response) => {
