@@ -1,13 +1,13 @@
 // Measures longrun beside what others make of the same: BullMQ with Redis and Socket.IO, and Celery with Redis and a
-// WebSocket bridge (peers/). Each is set up as its documentation advises, with eight places that are reused; and where there was a
-// choice, as it is fastest: Redis is reached by a Unix socket, and writes nothing to the disk.
+// bridge to WebSockets (peers/). They are set up as their documentation advises, with eight places, which are used again;
+// and where there was a choice, as is fastest: Redis is reached by a Unix socket, and writes nothing to the disk.
 //
 //   npm run bench:peers                     all rows, in about three minutes
 //   npm run bench:peers -- launch update    only those
 //
 // This process is the client of all three, and parses all that it hears. In each row they take turns, three times; each
-// cell has the medians of the three passes, and beside it how busy each core was meanwhile. The packages of npm come into
-// a folder of the system's temporary ones, the others have to be there.
+// cell has the medians of the three passes, and beside it how busy each core was. npm's packages come into a folder of
+// the system's temporary ones; the others have to be there. Look for: ROWS; observe(), which takes all of them.
 
 import { execFileSync, spawnSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
@@ -79,7 +79,7 @@ function rate(title: string, digits: number, { perSecond, ...counts }: Traffic):
 
 type Calls = { method: string; args: number[]; runs?: number; readers?: number }
 
-/** Lets readers follow runs, starts these, and waits until each reader has heard the end, or none hears anything more. */
+/** Lets readers follow runs, starts these, and waits until all have heard the end, or none hears anything more. */
 async function observe(system: System, load: Load, { method, args, runs = 1, readers = 1 }: Calls) {
   const ids = Array.from({ length: runs }, () => randomUUID())
   const times: number[] = []
@@ -145,7 +145,7 @@ async function startCelery(): Promise<System> {
   return { name: 'Celery', url: server.ready, follow: byWebSocket(bridge.ready), expected: 0, heard: 0 }
 }
 
-/** One of its own for each. Returns what its programs need to know, and RUNS, by which bench.ts finds what it has to end. */
+/** One of its own for each. Returns what its programs need to know; by RUNS, bench.ts finds what it has to end. */
 async function startRedis() {
   const RUNS = makeRuns()
   const REDIS = join(RUNS, 'redis.sock')
@@ -185,13 +185,14 @@ if (unknown) {
   console.error(`there is no row ${unknown}: ${Object.keys(ROWS).join(', ')}`)
   process.exit(1)
 }
-if (!existsSync(FOLDER)) {
+if (!existsSync(join(FOLDER, 'node_modules'))) {
   mkdirSync(FOLDER, { recursive: true })
   execFileSync('npm', ['install', '--prefix', FOLDER, '--no-save', '--silent', ...PACKAGES])
 }
 const systems = await Promise.all([startOurs(), startBullMQ(), startCelery()])
 for (const system of systems) await observe(system, new Load(), { method: 'stream', args: [1] }) // all has loaded then
-console.log(`Node ${process.version}, ${cpus().length} processors (${cpus()[0]!.model.trim()}), ${PACKAGES.join(', ')}\n`)
+const machine = `${cpus().length} processors (${cpus()[0]!.model.trim()})`
+console.log(`Node ${process.version}, ${PACKAGES.join(', ')}, ${machine}\n`)
 console.log(`| what | ${systems.map(({ name }) => `${name} | cores, %`).join(' | ')} |`)
 console.log(`| --- |${' --- | --- |'.repeat(systems.length)}`)
 for (const name of names) await measure(ROWS[name]!)
