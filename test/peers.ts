@@ -1,5 +1,5 @@
 // Measures longrun beside what others make of the same: BullMQ with Redis and Socket.IO, and Celery with Redis and a
-// bridge to WebSockets (peers/). They are set up as their documentation advises, with eight places, which are used again;
+// bridge to WebSockets (peers/). They are set up as their documentation advises, with eight places that are used again;
 // and where there was a choice, as is fastest: Redis is reached by a Unix socket, and writes nothing to the disk.
 //
 //   npm run bench:peers                     all rows, in about three minutes
