@@ -57,9 +57,10 @@ for (const spares of ['0', '1']) {
   })
 }
 
-test('what the loader is told by TSX_… reaches the tasks', async t => {
+test('what the loader is told by TSX_… reaches the tasks, and where Node keeps what it has compiled', async t => {
   const app = await startApp(t, { TSX_DISABLE_CACHE: '1' })
-  assert.ok(((await (await app.start('environment')).outcome()).result as string[]).includes('TSX_DISABLE_CACHE'))
+  const names = (await (await app.start('environment')).outcome()).result as string[]
+  for (const name of ['TSX_DISABLE_CACHE', 'NODE_COMPILE_CACHE']) assert.ok(names.includes(name), name)
 })
 
 test('a run that is not to be kept has its end all the same', async t => {
