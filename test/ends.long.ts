@@ -2,12 +2,17 @@
 // what is met more seldom.
 
 import assert from 'node:assert/strict'
-import { appendFileSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  appendFileSync, closeSync, constants, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync,
+  truncateSync, writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import type { Note } from '../log.ts'
-import { App, gone, ROOT, startApp } from './app.ts'
+import { App, bareEnvironment, gone, ROOT, startApp } from './app.ts'
 
 const MODULE_OF_ONES_OWN = `import { remote } from '${ROOT}/task.ts'\n`
 
@@ -93,4 +98,41 @@ test('a task that fails before its first line says why', async t => {
   app.env.TASKS = tasks
   await app.startBoth()
   assert.match((await (await app.start('say')).outcome()).reason!, /no home/)
+})
+
+test('what a server and its processes leave in the folder when they are killed is gone after the next start', async t => {
+  const app = new App({})
+  t.after(() => app.end())
+  await app.startWorkers()
+  await app.kill('workers')
+  for (const name of ['rehearsal.123.ndjson', 'task.123.stderr', 'nobody.stderr', 'nobody.stop', 'nobody.ndjson.copy']) {
+    writeFileSync(join(app.runs, name), '{"type":"start"')
+  }
+  await app.startWorkers()
+  const left = readdirSync(app.runs).filter(name => /rehearsal\.123|task\.123|nobody/.test(name))
+  assert.deepEqual(left, [])
+})
+
+test('a terminal that takes no output stops nobody: neither server, nor a task that prints', { timeout: 120_000 }, async t => {
+  const app = new App({})
+  t.after(() => app.end())
+  const pipe = join(app.runs, 'pipe') // as a terminal after Ctrl-S: it is there, and full
+  execFileSync('mkfifo', [pipe])
+  const reader = openSync(pipe, constants.O_RDONLY | constants.O_NONBLOCK)
+  t.after(() => closeSync(reader))
+  const start = (file: string, env: Record<string, string>) => {
+    const child = spawn('sh', ['-c', `exec node --import tsx ${file} >${pipe} 2>&1`], { cwd: ROOT, env: { ...bareEnvironment(), ...app.env, ...env }, stdio: 'ignore' })
+    t.after(() => child.kill('SIGKILL'))
+    return child
+  }
+  const workers = start('workers.ts', {})
+  while (!existsSync(join(app.runs, 'rep.sock'))) await new Promise(resolve => setImmediate(resolve))
+  for (let line = 0; line < 3; line++) {
+    assert.equal((await app.call('chatter', '', `chatter${line}`, '[2000]'))[0], '')
+    while (!readFileSync(join(app.runs, `chatter${line}.ndjson`), 'utf8').includes('"done"')) await new Promise(resolve => setTimeout(resolve, 20))
+    assert.match(readFileSync(join(app.runs, `chatter${line}.ndjson`), 'utf8'), /"printed"[^]*"outcome":"ok"/)
+  }
+  assert.equal((await app.call('ping', '', '', '[]'))[0], '__RES__')
+  workers.kill('SIGTERM')
+  assert.deepEqual(await once(workers, 'exit'), [0, null])
 })

@@ -1,12 +1,12 @@
 // The end of a run: what is said of an error, what goes with the process, and that nobody else's process is touched.
 
 import assert from 'node:assert/strict'
-import { execFileSync, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, constants, existsSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
-import { App, bareEnvironment, gone, ROOT, startApp, type Run } from './app.ts'
+import { App, gone, startApp, type Run } from './app.ts'
 
 suite('At the end of a run', { concurrency: 4 }, () => {
   const app = new App({ PROCESS_LIMIT: '16', SPARES: '2' })
@@ -121,19 +121,6 @@ test('what a run has left is ended by the next workers server, when there was no
   assert.equal((await run.outcome()).outcome, 'died')
 })
 
-test('what a server and its processes leave in the folder when they are killed is gone after the next start', async t => {
-  const app = new App({})
-  t.after(() => app.end())
-  await app.startWorkers()
-  await app.kill('workers')
-  for (const name of ['rehearsal.123.ndjson', 'task.123.stderr', 'nobody.stderr', 'nobody.stop', 'nobody.ndjson.copy']) {
-    writeFileSync(join(app.runs, name), '{"type":"start"')
-  }
-  await app.startWorkers()
-  const left = readdirSync(app.runs).filter(name => /rehearsal\.123|task\.123|nobody/.test(name))
-  assert.deepEqual(left, [])
-})
-
 test('a process group whose leader has died is nobody that an old log can name', async t => {
   const app = new App({})
   t.after(() => app.end())
@@ -171,28 +158,4 @@ test('a task whose log was replaced while it was cut off writes nothing after do
   await gone(run.pid)
   assert.equal((await run.outcome()).outcome, 'died')
   assert.match(run.log(), /"type":"done"[^\n]*\n$/)
-})
-
-test('a terminal that takes no output stops nobody: neither server, nor a task that prints', { timeout: 120_000 }, async t => {
-  const app = new App({})
-  t.after(() => app.end())
-  const pipe = join(app.runs, 'pipe') // as a terminal after Ctrl-S: it is there, and full
-  execFileSync('mkfifo', [pipe])
-  const reader = openSync(pipe, constants.O_RDONLY | constants.O_NONBLOCK)
-  t.after(() => closeSync(reader))
-  const start = (file: string, env: Record<string, string>) => {
-    const child = spawn('sh', ['-c', `exec node --import tsx ${file} >${pipe} 2>&1`], { cwd: ROOT, env: { ...bareEnvironment(), ...app.env, ...env }, stdio: 'ignore' })
-    t.after(() => child.kill('SIGKILL'))
-    return child
-  }
-  const workers = start('workers.ts', {})
-  while (!existsSync(join(app.runs, 'rep.sock'))) await new Promise(resolve => setImmediate(resolve))
-  for (let line = 0; line < 3; line++) {
-    assert.equal((await app.call('chatter', '', `chatter${line}`, '[2000]'))[0], '')
-    while (!readFileSync(join(app.runs, `chatter${line}.ndjson`), 'utf8').includes('"done"')) await new Promise(resolve => setTimeout(resolve, 20))
-    assert.match(readFileSync(join(app.runs, `chatter${line}.ndjson`), 'utf8'), /"printed"[^]*"outcome":"ok"/)
-  }
-  assert.equal((await app.call('ping', '', '', '[]'))[0], '__RES__')
-  workers.kill('SIGTERM')
-  assert.deepEqual(await once(workers, 'exit'), [0, null])
 })

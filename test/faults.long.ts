@@ -107,6 +107,18 @@ suite('The workers server', { concurrency: 4 }, () => {
     assert.ok(starts <= 5 + Math.log2(time / 20), `${starts} processes in ${time} ms`) // each pause is twice as long as the last
   })
 
+  test('a run whose log somebody has removed frees its place', async t => {
+    const app = new App({ PROCESS_LIMIT: '1' })
+    t.after(() => app.end())
+    await app.startBoth()
+    const run = await app.start('tick', ['go'])
+    await run.reader.until(({ entries }) => entries.length > 1)
+    rmSync(join(app.runs, `${run.id}.ndjson`))
+    app.letGo('go')
+    while ((await app.request('GET', '/health')).body.running) await sleep(20)
+    assert.equal((await (await app.start('process', [2, 1])).outcome()).outcome, 'ok')
+  })
+
   test('held up between the fork of a process and the first line of its log, which begins all the same', async t => {
     const app = new App({ SPARES: '0', NODE_OPTIONS: `--require ${join(import.meta.dirname, 'mistake.cjs')}` })
     t.after(() => app.end())

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -234,18 +234,6 @@ suite('The workers server', { concurrency: 4 }, () => {
     for (const run of [steady, ...more]) assert.equal((await run.outcome()).outcome, 'ok')
     const list = (await app.request('GET', '/tasks')).body
     assert.ok(list.length === 9 && list.every(({ outcome }: { outcome?: string }) => outcome), 'all have ended')
-  })
-
-  test('a run whose log somebody has removed frees its place', async t => {
-    const app = new App({ PROCESS_LIMIT: '1' })
-    t.after(() => app.end())
-    await app.startBoth()
-    const run = await app.start('tick', ['go'])
-    await run.reader.until(({ entries }) => entries.length > 1)
-    rmSync(join(app.runs, `${run.id}.ndjson`))
-    app.letGo('go')
-    while ((await app.request('GET', '/health')).body.running) await sleep(20)
-    assert.equal((await (await app.start('process', [2, 1])).outcome()).outcome, 'ok')
   })
 
   test('a process id that has come round again is not taken for the run', async t => {

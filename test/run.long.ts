@@ -83,3 +83,23 @@ test('with a run goes what it has produced, and nothing else that its result may
   assert.ok(existsSync(join(app.runs, 'files', 'victim.txt')))
   assert.equal((await app.request('GET', '/health')).status, 200)
 })
+
+test('a clock that was set back makes no time negative, and keeps the order of the starts', async t => {
+  const app = new App({ PROCESS_LIMIT: '4' })
+  t.after(() => app.end())
+  await app.startBoth()
+  const run = await app.start('tick', ['go'])
+  await app.kill('workers')
+  const late = { method: 'process', args: [], callId: '', pid: 1, timeLimit: 0 }
+  const tomorrow = Date.now() + 86_400_000
+  writeFileSync(join(app.runs, 'future.ndjson'), `${JSON.stringify({ type: 'start', time: tomorrow, data: late })}\n`, { mode: 0o600 })
+  await app.startWorkers()
+  const { seconds } = (await (await app.follow('future')).done()).at(-1)!.data as { seconds: number }
+  assert.ok(seconds >= 0 && seconds < 60, `${seconds} s`)
+  const next = await app.start('process', [1, 1])
+  await next.outcome()
+  const [first] = (await app.request('GET', '/tasks')).body
+  assert.equal(first.id, next.id, 'what was started last comes first, whatever the clock said before')
+  app.letGo('go')
+  await run.outcome()
+})

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import { readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import { readdirSync, statSync, utimesSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -248,24 +248,4 @@ test('an upload stays as long as somebody waits for a place with it', async t =>
   await run.outcome()
   while ((await app.request('GET', '/health')).body.running) await sleep(20)
   assert.equal((await (await app.start('importCsv', [file])).outcome()).outcome, 'ok')
-})
-
-test('a clock that was set back makes no time negative, and keeps the order of the starts', async t => {
-  const app = new App({ PROCESS_LIMIT: '4' })
-  t.after(() => app.end())
-  await app.startBoth()
-  const run = await app.start('tick', ['go'])
-  await app.kill('workers')
-  const late = { method: 'process', args: [], callId: '', pid: 1, timeLimit: 0 }
-  const tomorrow = Date.now() + 86_400_000
-  writeFileSync(join(app.runs, 'future.ndjson'), `${JSON.stringify({ type: 'start', time: tomorrow, data: late })}\n`, { mode: 0o600 })
-  await app.startWorkers()
-  const { seconds } = (await (await app.follow('future')).done()).at(-1)!.data as { seconds: number }
-  assert.ok(seconds >= 0 && seconds < 60, `${seconds} s`)
-  const next = await app.start('process', [1, 1])
-  await next.outcome()
-  const [first] = (await app.request('GET', '/tasks')).body
-  assert.equal(first.id, next.id, 'what was started last comes first, whatever the clock said before')
-  app.letGo('go')
-  await run.outcome()
 })

@@ -1,4 +1,4 @@
-// The web server among faults, continued from server.test.ts: crowds of readers, and those that it waits long for.
+// The web server among faults, continued from server.test.ts: crowds of readers, and those that it waits long for, and its life on a machine of its own.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -7,7 +7,7 @@ import { text } from 'node:stream/consumers'
 import { suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { WebSocket } from 'ws'
-import { App, Events, memoryOf, Reader, startApp, until } from './app.ts'
+import { App, Events, logOf, memoryOf, Reader, startApp, tcpAddresses, until } from './app.ts'
 
 suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
   test('the web server is stopped for 10 s, and ZeroMQ drops what is above its high-water mark', async t => {
@@ -121,6 +121,20 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
       assert.equal((await polite.outcome()).outcome, 'cancelled')
       for (const { status, body } of await Promise.all(downloads)) assert.deepEqual([status, body.length], [200, run.reader.next])
     })
+  })
+
+  test('works from a machine of its own: over tcp, with a folder that it shares with nobody', async t => {
+    const [here, there] = [new App(tcpAddresses()), new App(tcpAddresses())]
+    t.after(() => here.end())
+    t.after(() => there.end())
+    await there.startWorkers()
+    await here.startServer()
+    const run = await here.start('process', [100, 10])
+    await run.reader.until(({ entries }) => entries.length > 10)
+    const late = await here.follow(run.id)
+    assert.equal((await late.done()).at(-1)!.type, 'done')
+    await run.entries()
+    for (const reader of [run.reader, late]) assert.equal(reader.lines.join('\n') + '\n', logOf(there, run.id))
   })
 
   test('cuts off pages and clients of events that have gone without a word', async t => {

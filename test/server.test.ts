@@ -9,7 +9,7 @@ import { request, type IncomingMessage } from 'node:http'
 import { connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { suite, test, type TestContext } from 'node:test'
-import { App, Events, logOf, Reader, ROOT, startApp, tcpAddresses, until, type Run } from './app.ts'
+import { App, Events, logOf, Reader, ROOT, startApp, until, type Run } from './app.ts'
 
 suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
   suite('brings every entry to its reader once, although', { concurrency: true }, () => {
@@ -144,20 +144,6 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
   })
 
   suite('with others missing', { concurrency: true }, () => {
-    test('works from a machine of its own: over tcp, with a folder that it shares with nobody', async t => {
-      const [here, there] = [new App(tcpAddresses()), new App(tcpAddresses())]
-      t.after(() => here.end())
-      t.after(() => there.end())
-      await there.startWorkers()
-      await here.startServer()
-      const run = await here.start('process', [100, 10])
-      await run.reader.until(({ entries }) => entries.length > 10)
-      const late = await here.follow(run.id)
-      assert.equal((await late.done()).at(-1)!.type, 'done')
-      await run.entries()
-      for (const reader of [run.reader, late]) assert.equal(reader.lines.join('\n') + '\n', logOf(there, run.id))
-    })
-
     test('answers a call with 504 while the workers server does not run, and the call is not executed later', async t => {
       const app = new App({})
       t.after(() => app.end())
