@@ -10,8 +10,6 @@ import { LEVELS, levelOf } from './entries.js'
  *   loading: Promise<void> | undefined }} Chunk `first`: the number of its first entry */
 
 const CHUNK = 256 * 1024 // bytes; also what one look back reads
-/** places along the whole log, each with the levels that stand there */
-export const MOST_MARKS = 500
 const KEEP = 16 * 1024 * 1024 // bytes of log kept as entries; in memory they are about four times that
 
 export class LogStore {
@@ -23,9 +21,6 @@ export class LogStore {
   /** how many entries of each level */
   counts = LEVELS.map(() => 0)
   levels = new Uint8Array(1024)
-  /** which of warning and error occur among so many entries: one bit for each level */
-  marks = new Uint8Array(MOST_MARKS)
-  markSize = 1
   /** @type {Chunk[]} */
   chunks = []
   /** those with their entries, the longest unused first @type {Set<Chunk>} */
@@ -121,20 +116,7 @@ export class LogStore {
       const level = levelOf(entry)
       this.levels[n++] = level
       this.counts[level] = (this.counts[level] ?? 0) + 1
-      if (entry.type === 'warning' || entry.type === 'error') this.#mark(n - 1, level)
     }
-  }
-
-  /** @param {number} n @param {number} level */
-  #mark(n, level) {
-    for (; n >= MOST_MARKS * this.markSize; this.markSize *= 2) { // two places become one
-      this.marks.forEach((mark, at) => {
-        this.marks[at] = 0
-        this.marks[at >> 1] = (this.marks[at >> 1] ?? 0) | mark
-      })
-    }
-    const place = Math.floor(n / this.markSize)
-    this.marks[place] = (this.marks[place] ?? 0) | 1 << level
   }
 }
 
