@@ -4,7 +4,7 @@
 // person sees).
 
 import './connection.js'
-import { element, setText } from './draw.js'
+import { elements, setText } from './draw.js'
 import { connection, goTo, inView, openRun, setInView } from './followed-runs.js'
 import { offerMethods } from './forms.js'
 import './log-ribbon.js'
@@ -14,8 +14,7 @@ import { fetchList } from './runs-list.js'
 import './speed-plot.js'
 import './under-the-hood.js'
 
-const startSection = element('start', HTMLElement)
-const startProblem = element('start-problem', HTMLElement)
+const [startSection, startProblem] = elements(HTMLElement, 'start', 'start-problem')
 
 /** Shows what the address names. */
 function showAddress() {

@@ -87,6 +87,10 @@ export function element(id, kind) {
   return found
 }
 
+/** Several of them. @template {Element} T @template {string[]} Ids
+ * @param {new () => T} kind @param {Ids} ids @returns {{ [At in keyof Ids]: T }} */
+export const elements = (kind, ...ids) => /** @type {any} */ (ids.map(id => element(id, kind)))
+
 /** Changes a property only when it differs: for the browser every change is one, and costs a layout; for a person, the
  * same text written again ends a selection.
  * @template T @template {keyof T} K @param {T} target @param {K} property @param {T[K]} value */

@@ -1,7 +1,7 @@
 // The forms of the start view, one for each function: made from what the server says of its parameters, with the
 // better words of functions.js where it has some. Out of a form comes a call.
 
-import { element, make } from './draw.js'
+import { elements, make } from './draw.js'
 import { toText } from './entries.js'
 import { goTo } from './followed-runs.js'
 import { FOR_DROPPED_FILES, knownFunction, rankOf } from './functions.js'
@@ -16,9 +16,7 @@ import { startRun } from './start-run.js'
 /** @type {Record<string, string>} */
 const INPUT_TYPES = { number: 'number', integer: 'number', boolean: 'checkbox', file: 'file' }
 
-const forms = element('forms', HTMLElement)
-const problem = element('start-problem', HTMLElement)
-const dropping = element('dropping', HTMLElement)
+const [forms, problem, dropping] = elements(HTMLElement, 'forms', 'start-problem', 'dropping')
 /** @type {Map<string, Method>} */
 const methods = new Map()
 /** @type {WeakMap<Element, Parameter>} */

@@ -1,6 +1,6 @@
 // The ribbon beside the log: where along the whole log its warnings and errors stand. A click goes there.
 
-import { element, setText } from './draw.js'
+import { element, elements, setText } from './draw.js'
 import { LEVELS } from './entries.js'
 import { inView, slowPicture } from './followed-runs.js'
 import { revealEntry } from './log-view.js'
@@ -11,8 +11,7 @@ const HEIGHT = 1000 // of the drawing, which is stretched to the height of the l
 const NEAR = 0.015 // of the height: so far from a mark a click still means it
 const [WARNING, ERROR] = [LEVELS.indexOf('warning'), LEVELS.indexOf('error')]
 
-const ribbon = element('ribbon', SVGElement)
-const words = element('ribbon-words', SVGElement)
+const [ribbon, words] = elements(SVGElement, 'ribbon', 'ribbon-words')
 
 // No mark is so small that it could not be seen, and errors are as wide as the ribbon, warnings half of it: one error
 // in a million entries shows, also among warnings without end.

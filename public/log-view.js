@@ -1,7 +1,7 @@
 // The log of the run in view: which of its entries are shown (levels, search), the list of them, and the one that was
 // chosen, in full.
 
-import { calmPicture, element, make, partsOf, picture, redraw, set, setLink, setText } from './draw.js'
+import { calmPicture, element, elements, make, partsOf, picture, redraw, set, setLink, setText } from './draw.js'
 import { contains, cut, describe, fullText, LEVELS, MORE_IN_LOG, toText } from './entries.js'
 import { VirtualList } from './virtual-list.js'
 import { clock, count, counted } from './words.js'
@@ -17,8 +17,7 @@ const parts = ['n', 'time', 'level', 'text']
 const list = new VirtualList(element('log-list', HTMLElement), { parts, fill, choose })
 const search = element('search', HTMLInputElement)
 const box = element('entry', HTMLElement)
-const toEnd = element('to-end', HTMLButtonElement)
-const times = element('times', HTMLButtonElement)
+const [toEnd, times] = elements(HTMLButtonElement, 'to-end', 'times')
 const download = element('download', HTMLAnchorElement)
 /** the levels that can be left out; a beginning and an end are always shown
  * @type {Map<Entry['type'], HTMLButtonElement>} */

@@ -1,7 +1,7 @@
 // What came out of a run, and what it found on the way. Warnings and errors that say where they were found are listed
 // beside the log; with the source in which that is, if it is known. functions.js has better words for some functions.
 
-import { calmPicture, element, make, partsOf, set, setLink, setText } from './draw.js'
+import { calmPicture, element, elements, make, partsOf, set, setLink, setText } from './draw.js'
 import { cut, MORE_IN_LOG, placeOf, toText } from './entries.js'
 import { inView } from './followed-runs.js'
 import { knownFunction } from './functions.js'
@@ -15,14 +15,9 @@ import { count } from './words.js'
 const LONGEST_RESULT = 20_000 // characters
 const STACK = 5 // lines of it: the first ones tell
 
-const work = element('work', HTMLElement)
-const tiles = element('tiles', HTMLElement)
-const text = element('result-text', HTMLElement)
-const note = element('result-note', HTMLElement)
+const [work, tiles, text, note] = elements(HTMLElement, 'work', 'tiles', 'result-text', 'result-note')
+const [failure, source, findings] = elements(HTMLElement, 'failure', 'source', 'findings')
 const file = element('file', HTMLAnchorElement)
-const failure = element('failure', HTMLElement)
-const source = element('source', HTMLElement)
-const findings = element('findings', HTMLElement)
 const sourceList = new VirtualList(element('source-lines', HTMLElement), {
   parts: ['n', 'text'], fill: fillSource, choose: chooseSource,
 })

@@ -2,7 +2,7 @@
 // its start, and what can be done with it; in a background tab the title, and a notice at its end if one was asked for.
 // Everything is drawn from the run; nothing else is remembered here.
 
-import { afterDrawing, calmPicture, element, redraw, set, setText } from './draw.js'
+import { afterDrawing, calmPicture, element, elements, redraw, set, setText } from './draw.js'
 import { connection, inView, runs } from './followed-runs.js'
 import { canRepeat, fillForm } from './forms.js'
 import { copies, showLog } from './log-view.js'
@@ -19,16 +19,11 @@ const OVER = ['ok', 'error', 'cancelled', 'died', 'refused', 'unknown']
 /** @type {Record<string, string>} */
 const MARKS = { ok: '✓', error: '✕', died: '✕', cancelled: '–', unknown: '–', refused: '✕' } // in the title
 
-const section = element('run', HTMLElement)
-const bar = element('bar', HTMLProgressElement)
-const status = element('status', HTMLElement)
-const cancel = element('cancel', HTMLButtonElement)
-const repeat = element('again', HTMLButtonElement)
-const notify = element('notify', HTMLButtonElement)
-const problem = element('problem', HTMLElement)
-const wait = element('wait', HTMLButtonElement)
-const retry = element('retry', HTMLButtonElement)
+const [section, status, problem] = elements(HTMLElement, 'run', 'status', 'problem')
+const [cancel, repeat, notify] = elements(HTMLButtonElement, 'cancel', 'again', 'notify')
+const [wait, retry] = elements(HTMLButtonElement, 'wait', 'retry')
 const other = element('other', HTMLAnchorElement)
+const bar = element('bar', HTMLProgressElement)
 
 const canNotify = 'Notification' in window
 let isBlocked = false // asked seldom: the answer comes from another process

@@ -1,6 +1,6 @@
 // The speed over time, small, under the bar of the run in view: a slow-down that one figure hides.
 
-import { element, set, setText } from './draw.js'
+import { element, elements, set, setText } from './draw.js'
 import { inView, slowPicture } from './followed-runs.js'
 import { amount, compact, elapsed } from './words.js'
 
@@ -10,8 +10,7 @@ const [WIDTH, HEIGHT] = [600, 100] // of the drawing, which is stretched to what
 const FEWEST = 4 // steps: less is no curve
 
 const plot = element('plot', HTMLElement)
-const area = element('plot-area', SVGPathElement)
-const curve = element('plot-curve', SVGPathElement)
+const [area, curve] = elements(SVGPathElement, 'plot-area', 'plot-curve')
 /** 0 to 1, where the pointer is */
 let pointer = -1
 
