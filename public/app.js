@@ -1,10 +1,9 @@
-// The page begins here: what can be started, and which run the address names. Everything is drawn by draw.js, so look
-// there first (picture, calmPicture, redraw); then, in the order of a click: forms.js, start-run.js, follow.js (how the
-// entries come), followed-runs.js, run-state.js (what they say), run-head.js, log-view.js, result-view.js (what a
-// person sees).
+// The page begins here: how it is connected, what can be started, and which run the address names. Everything is drawn
+// by draw.js, so look there first (picture, calmPicture, redraw); then, in the order of a click: forms.js, start-run.js,
+// follow.js (how the entries come), followed-runs.js, run-state.js (what they say), run-head.js, log-view.js,
+// result-view.js (what a person sees).
 
-import './connection.js'
-import { elements, setText } from './draw.js'
+import { calmPicture, element, elements, set, setText } from './draw.js'
 import { connection, goTo, inView, openRun, setInView } from './followed-runs.js'
 import { offerMethods } from './forms.js'
 import './log-ribbon.js'
@@ -15,6 +14,17 @@ import './speed-plot.js'
 import './under-the-hood.js'
 
 const [startSection, startProblem] = elements(HTMLElement, 'start', 'start-problem')
+const [connectionBox, words, wait] = elements(HTMLElement, 'connection', 'connection-words', 'connection-wait')
+
+calmPicture(() => {
+  const { live, lost, retryAt, workers, over } = connection
+  const seconds = Math.ceil((retryAt - Date.now()) / 1000)
+  set(connectionBox.dataset, 'state', live ? (workers ? 'live' : 'workers') : lost ? 'lost' : 'connecting')
+  if (!live) setText(words, lost ? 'Connection lost, trying again' : 'Connecting')
+  else if (!workers) setText(words, 'Workers server does not answer')
+  else setText(words, over === 'WebSocket' ? 'Connected' : 'Connected, without WebSocket')
+  setText(wait, !live && lost && seconds > 1 ? ` in ${seconds} s` : '') // apart: a screen reader would read every second
+})
 
 /** Shows what the address names. */
 function showAddress() {
@@ -38,6 +48,10 @@ async function fetchMethods() {
 }
 
 addEventListener('popstate', showAddress)
+element('reconnect', HTMLButtonElement).addEventListener('click', () => connection.connect())
+document.addEventListener('visibilitychange', () => {
+  if (!document.hidden && !connection.live) connection.connect()
+})
 document.addEventListener('click', click => {
   const link = click.target instanceof Element && click.target.closest('a[data-go]')
   if (!(link instanceof HTMLAnchorElement) || click.ctrlKey || click.metaKey || click.shiftKey || click.button) return

@@ -1,5 +1,6 @@
 // How anything gets onto the screen: state changes at any rate, and is drawn at most once a frame. Whoever changes
-// something calls redraw(); what is drawn is found once and changed in place.
+// something calls redraw(), unless it is in answer to what a person did, after which everything is drawn anyway. What is
+// drawn is found once and changed in place.
 
 const CALM = 100 // milliseconds between two changes of a figure: faster nobody reads
 
@@ -78,6 +79,9 @@ document.addEventListener('visibilitychange', () => {
   asked = false // a frame asked for before the tab was hidden may never come
   redraw()
 })
+
+for (const deed of ['click', 'input', 'keydown', 'popstate']) addEventListener(deed, redraw)
+setInterval(redraw, 500) // the time since something happened moves on while nothing does
 
 /** The element with this id, which stands in index.html.
  * @template {Element} T @param {string} id @param {new () => T} kind @returns {T} */

@@ -84,7 +84,7 @@ export class LogStore {
       this.keepTo(KEEP)
       chunk.loading = undefined
     } catch {
-      setTimeout(() => { chunk.loading = undefined; redraw() }, 1000) // not at once again: the server may be down
+      setTimeout(() => { chunk.loading = undefined }, 1000) // not at once again: the server may be down
     }
     redraw()
   }

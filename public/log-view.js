@@ -120,7 +120,6 @@ function refilter() {
   list.stale = true
   if (run) scan(run) // a key that is pressed before the next frame must find its row
   if (chosen >= 0 && !query) list.reveal(rowOf(chosen)) // what was chosen stays in sight
-  redraw()
 }
 
 /** What a task calls it, if that is a word. @param {Entry} entry */
@@ -170,7 +169,6 @@ function writeMarked(target, text) {
 
 function choose(/** @type {number} */ row) {
   chosen = shown[Math.min(row, shown.length - 1)] ?? -1 // the row may be of the filter before
-  redraw()
 }
 
 /** Shows entry n, also when the filter would not. @param {number} n */
@@ -254,7 +252,6 @@ element('next-warning', HTMLButtonElement).addEventListener('click', () => jumpT
 toEnd.addEventListener('click', () => {
   list.following = true
   list.box.focus()
-  redraw()
 })
 search.addEventListener('input', () => {
   // as it is written, and without a look at upper and lower case
@@ -299,5 +296,4 @@ list.box.addEventListener('keydown', key => {
 function closeEntry() {
   if (box.contains(document.activeElement)) list.box.focus() // what is hidden loses the focus
   chosen = -1
-  redraw()
 }

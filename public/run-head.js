@@ -26,7 +26,7 @@ const other = element('other', HTMLAnchorElement)
 const bar = element('bar', HTMLProgressElement)
 
 const canNotify = 'Notification' in window
-let isBlocked = false // asked seldom: the answer comes from another process
+let isBlocked = false // asked when a run comes into view: the answer comes from another process
 /** what is drawn: the one in view @type {Run} */
 let run
 let saidState = ''
@@ -38,9 +38,9 @@ export function showRun(next, line) {
   section.hidden = !next
   saidState = ''
   leftAt = 0
+  isBlocked = canNotify && Notification.permission === 'denied'
   showLog(next, line)
   showResult(next)
-  redraw()
 }
 
 calmPicture(() => {
@@ -171,14 +171,9 @@ wait.addEventListener('click', () => run.problem?.wait?.())
 retry.addEventListener('click', () => run.problem?.retry?.())
 notify.addEventListener('click', async () => {
   const asking = run
-  asking.wantsNotice = !asking.wantsNotice && (await Notification.requestPermission()) === 'granted'
+  const permission = await Notification.requestPermission()
+  asking.wantsNotice = !asking.wantsNotice && permission === 'granted'
+  isBlocked = permission === 'denied'
   redraw()
 })
 copies(element('share', HTMLButtonElement), () => location.href.replace(/&line=.*/, ''))
-
-// Elapsed time moves on while nothing arrives.
-setInterval(() => {
-  if (!inView || inView.done) return
-  isBlocked = canNotify && Notification.permission === 'denied'
-  redraw()
-}, 500)

@@ -63,7 +63,6 @@ function sayUnknown(/** @type {Run} */ run) {
     kind: 'quiet',
     text: 'No run with this id is known here. It may have been removed, or not have begun: if it begins, it is shown.',
   }
-  redraw()
 }
 
 /** @returns {Item[]} */
@@ -110,6 +109,6 @@ function drawItem(node, item) {
   set(link, 'ariaCurrent', item.id === inView?.id ? 'page' : null)
 }
 
-more.addEventListener('click', () => { most += 200; redraw() })
+more.addEventListener('click', () => { most += 200 })
 setInterval(() => { if (!document.hidden) fetchList() }, LIST_PAUSE) // others start runs, too
 document.addEventListener('visibilitychange', () => { if (!document.hidden) fetchList() })

@@ -11,7 +11,7 @@ import { bytes, count } from './words.js'
 /** @import { Tap } from './follow.js' */
 /** @import { Run } from './run-state.js' */
 
-const GLOW = 500 // milliseconds a hop stays lit
+const GLOW = 500 // milliseconds a hop stays lit, or until the next drawing
 const LONGEST = 600 // characters of a frame
 
 const hood = element('hood', HTMLDetailsElement)
@@ -58,7 +58,6 @@ function tap(way, text, chunk) {
     if (isLive) pass('append', `at byte ${count(position)}, ${count(next - position)} bytes\n${line}\n${lines}`)
   }
   redraw()
-  setTimeout(redraw, GLOW + 20)
 }
 
 /** @param {string} hop @param {string} text */
@@ -85,5 +84,4 @@ function framed(...parts) {
 
 hood.addEventListener('toggle', () => {
   connection.tap = hood.open ? tap : undefined
-  redraw()
 })

@@ -99,7 +99,6 @@ export class VirtualList {
     this.following = false
     const room = this.inSight
     if (n < this.top + 1 || n > this.top + room - 2) this.top = Math.max(0, n - room / 3)
-    redraw()
   }
 
   select(/** @type {number} */ n) {
