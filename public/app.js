@@ -4,16 +4,16 @@
 // result-view.js (what a person sees).
 
 import { calmPicture, element, elements, set, setText } from './draw.js'
-import { connection, goTo, inView, openRun, setInView } from './followed-runs.js'
+import { connection, fetchList, goTo, inView, openRun, setInView } from './followed-runs.js'
 import { offerMethods } from './forms.js'
 import './log-ribbon.js'
 import { request } from './requests.js'
 import { showRun } from './run-head.js'
-import { fetchList } from './runs-list.js'
+import './runs-list.js'
 import './speed-plot.js'
 import './under-the-hood.js'
 
-const [startSection, startProblem] = elements(HTMLElement, 'start', 'start-problem')
+const [startSection, startProblem, runSection] = elements(HTMLElement, 'start', 'start-problem', 'run')
 const [connectionBox, words, wait] = elements(HTMLElement, 'connection', 'connection-words', 'connection-wait')
 
 calmPicture(() => {
@@ -30,11 +30,12 @@ calmPicture(() => {
 function showAddress() {
   const address = new URLSearchParams(location.search)
   const id = address.get('run')
-  startSection.hidden = Boolean(id)
   const before = inView
+  startSection.hidden = Boolean(id)
+  runSection.hidden = !id
   setInView(id ? openRun(id) : undefined)
   if (before !== inView || !id) scrollTo(0, 0)
-  showRun(inView, Number(address.get('line')) || 0)
+  showRun(Number(address.get('line')) || 0)
 }
 
 async function fetchMethods() {

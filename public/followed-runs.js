@@ -1,21 +1,28 @@
-// The runs that this page follows, with all that their logs said, and the one of them that is in view.
+// The runs that this page follows, with all that their logs said, the one of them that is in view, and what the server
+// says of all runs.
 
 import { calmPicture, drawn, redraw } from './draw.js'
 import { Connection } from './follow.js'
+import { request } from './requests.js'
 import { Run } from './run-state.js'
 import { duration } from './words.js'
 
 /** @import { Entry } from './entries.js' */
+/** @import { Listed } from './requests.js' */
 /** @import { Call } from './run-state.js' */
 
 const MOST_UNDRAWN = 512 * 1024 // bytes of logs
 const OUT_OF_VIEW = 1024 * 1024 // bytes of log kept of a run that nobody looks at
+const LIST_PAUSE = 4000 // milliseconds between two questions for the list
 const DRAW_PAUSE = 500 // milliseconds between two drawings of a curve: in a flood there is more to do
 
 /** @type {Map<string, Run>} */
 export const runs = new Map()
-/** @type {Run | undefined} */
-export let inView
+/** on the start view it is one without an id, of which nothing is known */
+export let inView = new Run('')
+const nothing = inView
+/** until the server has told its list, no run is known to be unknown @type {Listed[] | undefined} */
+export let listed
 let undrawn = 0
 
 export const connection = new Connection('./', {
@@ -32,6 +39,7 @@ export function openRun(id, call) {
   if (known) return known
   const run = new Run(id, call)
   runs.set(id, run)
+  if (listed) run.compare(listedRun(id))
   run.unfollow = connection.follow(id, (entries, next) => receive(run, entries, next), {
     refuse(message) {
       run.refuse(message)
@@ -50,32 +58,38 @@ function receive(run, entries, next) {
   return undrawn > MOST_UNDRAWN ? done : undefined
 }
 
-export function setInView(/** @type {Run | undefined} */ run) {
-  const left = inView
+export function setInView(run = nothing) {
+  if (run !== inView) inView.store.keepTo(OUT_OF_VIEW)
   inView = run
-  if (!left || left === run) return
-  left.store.keepTo(OUT_OF_VIEW)
-  const { done, state, problem } = left
-  if (done || state === 'unknown' || (state === 'refused' && !problem?.retry)) forgetRun(left)
 }
 
-/** A finished run is in its log: whoever opens it again reads it from there. @param {Run} run */
-export function forgetRun(run) {
-  runs.delete(run.id)
-  run.unfollow()
+export const listedRun = (/** @type {string} */ id) => listed?.find(run => run.id === id)
+
+export const runningCall = (/** @type {string} */ callId) => listed?.find(run => run.callId === callId && !run.outcome)
+
+export async function fetchList() {
+  const answer = await request('GET', 'tasks')
+  if (!answer.ok || !Array.isArray(answer.data)) return
+  listed = answer.data
+  for (const run of runs.values()) {
+    run.compare(listedRun(run.id))
+    if (run === inView || !run.isSettled) continue
+    runs.delete(run.id) // whoever opens it again reads it from its log
+    run.unfollow()
+  }
+  redraw()
 }
 
 /** What costs more than a figure: drawn twice a second while the run in view goes on.
- * @param {(run: Run) => void} draw */
+ * @param {() => void} draw */
 export function slowPicture(draw) {
-  /** @type {Run | undefined} */
-  let drawn
+  let drawn = nothing
   let drawnAt = 0
   calmPicture(() => {
-    if (!inView || (inView === drawn && !inView.done && performance.now() - drawnAt < DRAW_PAUSE)) return
+    if (inView === drawn && !inView.done && performance.now() - drawnAt < DRAW_PAUSE) return
     drawn = inView
     drawnAt = performance.now()
-    draw(inView)
+    draw()
   })
 }
 
@@ -88,3 +102,5 @@ export function goTo(href) {
 addEventListener('beforeunload', leaving => { // what has not been started lives in this page alone
   if ([...runs.values()].some(({ state }) => state === 'uploading' || state === 'queued')) leaving.preventDefault()
 })
+setInterval(() => { if (!document.hidden) fetchList() }, LIST_PAUSE) // others start runs, too
+document.addEventListener('visibilitychange', () => { if (!document.hidden) fetchList() })

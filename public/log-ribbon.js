@@ -15,7 +15,8 @@ const [ribbon, words] = elements(SVGElement, 'ribbon', 'ribbon-words')
 
 // No mark is so small that it could not be seen, and errors are as wide as the ribbon, warnings half of it: one error
 // in a million entries shows, also among warnings without end.
-slowPicture(({ store }) => {
+slowPicture(() => {
+  const { store } = inView
   const [warnings = 0, errors = 0] = [store.counts[WARNING], store.counts[ERROR]]
   const levels = store.levels.subarray(0, store.count)
   element('ribbon-warnings', SVGPathElement).setAttribute('d', warnings ? marks(levels, WARNING, 6, 'h6v4h-6z') : '')
@@ -38,7 +39,6 @@ function marks(levels, level, left, box) {
 
 // What is meant by a click: an error near by, else a warning, else what stands there.
 ribbon.addEventListener('click', ({ clientY }) => {
-  if (!inView) return
   const { levels, count } = inView.store
   const { top, height } = ribbon.getBoundingClientRect()
   const here = Math.max(0, Math.min(count - 1, Math.floor((clientY - top) / height * count)))

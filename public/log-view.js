@@ -3,11 +3,11 @@
 
 import { calmPicture, element, elements, make, partsOf, picture, redraw, set, setLink, setText } from './draw.js'
 import { contains, cut, describe, fullText, LEVELS, MORE_IN_LOG, toText } from './entries.js'
+import { inView as run } from './followed-runs.js'
 import { VirtualList } from './virtual-list.js'
 import { clock, count, counted } from './words.js'
 
 /** @import { Entry } from './entries.js' */
-/** @import { Run } from './run-state.js' */
 
 const SCAN = 8 // milliseconds of filtering within one frame
 const LONGEST_TEXT = 100_000 // characters of one entry shown in full, or copied
@@ -23,8 +23,6 @@ const download = element('download', HTMLAnchorElement)
  * @type {Map<Entry['type'], HTMLButtonElement>} */
 const chips = new Map(LEVELS.filter(level => !['start', 'done'].includes(level)).map(level => [level, makeChip(level)]))
 
-/** @type {Run | undefined} */
-let run
 let wanted = LEVELS.map(level => level !== 'progress') // the bar shows these; in the log they are noise
 /** @type {RegExp | undefined} */
 let query
@@ -36,9 +34,8 @@ let wantedLine = -1
 /** @type {Entry | undefined} the entry that is shown in full */
 let drawn
 
-/** @param {Run | undefined} next @param {number} [line] to go to when it has arrived, from 1 */
-export function showLog(next, line = 0) {
-  run = next
+/** @param {number} line to go to when it has arrived, from 1; 0: none */
+export function showLog(line) {
   chosen = -1
   wantedLine = line - 1
   clearSearch()
@@ -49,17 +46,14 @@ export function showLog(next, line = 0) {
 }
 
 picture(() => {
-  if (!run) return
-  scan(run)
+  scan()
   if (wantedLine >= 0 && wantedLine < run.store.count) revealEntry(wantedLine)
   list.selected = chosen < 0 ? -1 : rowOf(chosen)
   list.draw(shown.length)
-  drawChoice(run)
+  drawChoice()
 })
 
-calmPicture(() => run && drawHead(run))
-
-function drawHead(/** @type {Run} */ run) {
+calmPicture(() => {
   chips.forEach((chip, type) => {
     const level = LEVELS.indexOf(type)
     const of = run.store.counts[level] ?? 0
@@ -80,13 +74,14 @@ function drawHead(/** @type {Run} */ run) {
   const below = Math.round(shown.length - list.top - list.inSight)
   set(toEnd, 'hidden', list.following || below < 1)
   setText(toEnd, `↓ To the end (${count(Math.max(0, below))} below)`)
-  set(element('next-warning', HTMLButtonElement), 'disabled', !warningsIn(run))
+  set(element('next-warning', HTMLButtonElement), 'disabled', run.count('warning') + run.count('error') === 0)
   const at = list.selected >= 0 ? `${count(list.selected + 1)} of ` : ''
   setText(element('hit-count', HTMLElement), at + counted(shown.length, 'hit') + (scanned < all ? ' so far' : ''))
-}
+})
 
-/** Goes on where it stopped, a few milliseconds each frame. @param {Run} run */
-function scan({ store }) {
+/** Goes on where it stopped, a few milliseconds each frame. */
+function scan() {
+  const { store } = run
   const until = performance.now() + SCAN
   while (scanned < store.count) {
     const chunk = store.chunkOf(scanned)
@@ -118,7 +113,7 @@ function refilter() {
   scanned = 0
   shown = []
   list.stale = true
-  if (run) scan(run) // a key that is pressed before the next frame must find its row
+  scan() // a key that is pressed before the next frame must find its row
   if (chosen >= 0 && !query) list.reveal(rowOf(chosen)) // what was chosen stays in sight
 }
 
@@ -146,7 +141,7 @@ function rowFrom(n) {
 /** @param {HTMLElement} row @param {number} at */
 function fill(row, at) {
   const n = shown[at] ?? 0
-  const entry = run?.store.get(n)
+  const entry = run.store.get(n)
   const [number, time, level, text] = partsOf(row)
   setText(number, String(n + 1))
   set(text, 'dir', 'auto')
@@ -175,7 +170,7 @@ function choose(/** @type {number} */ row) {
 export function revealEntry(n) {
   wantedLine = -1
   chosen = n
-  const level = run?.store.levels[n] ?? 0
+  const level = run.store.levels[n] ?? 0
   if (!wanted[level] || query) {
     wanted[level] = true
     clearSearch()
@@ -184,8 +179,8 @@ export function revealEntry(n) {
   list.reveal(rowFrom(n))
 }
 
-function drawChoice(/** @type {Run} */ { store }) {
-  const entry = chosen < 0 ? undefined : store.get(chosen)
+function drawChoice() {
+  const entry = chosen < 0 ? undefined : run.store.get(chosen)
   const opened = box.hidden && entry
   set(box, 'hidden', !entry)
   if (!entry || entry === drawn && !opened) return
@@ -195,11 +190,8 @@ function drawChoice(/** @type {Run} */ { store }) {
   if (opened) box.scrollIntoView({ block: 'nearest' })
 }
 
-const warningsIn = (/** @type {Run} */ run) => run.count('warning') + run.count('error') > 0
-
 /** From the chosen entry, or from the upper edge; round the end to the beginning. @param {1 | -1} step */
 function jumpToWarning(step) {
-  if (!run || !warningsIn(run)) return
   const { count, levels } = run.store
   const from = chosen >= 0 ? chosen : step > 0 ? -1 : count
   for (let i = 1; i <= count; i++) {
@@ -232,18 +224,18 @@ export function copies(button, text) {
 
 copies(element('entry-copy', HTMLButtonElement), () => element('entry-text', HTMLElement).textContent ?? '')
 copies(element('entry-link', HTMLButtonElement), () => {
-  return new URL(`?run=${run?.id}&line=${chosen + 1}`, location.href).href
+  return new URL(`?run=${run.id}&line=${chosen + 1}`, location.href).href
 })
 copies(element('copy-log', HTMLButtonElement), async () => {
   const from = run
   const all = shown.length
   const lines = []
   for (const n of shown.slice(-COPIED)) {
-    const entry = await from?.store.fetch(n)
+    const entry = await from.store.fetch(n)
     if (entry) lines.push(`${clock(entry.time)} ${levelText(entry).padEnd(8)} ${describe(entry)}`)
   }
   const copied = `Copied ${count(lines.length)} of ${count(all)} entries, the last ones. “Whole log” has all.`
-  if (from && lines.length < all) from.note = copied
+  if (lines.length < all) from.note = copied
   redraw()
   return lines.join('\n')
 })
@@ -271,7 +263,7 @@ element('next-hit', HTMLButtonElement).addEventListener('click', () => jumpToHit
 element('previous-hit', HTMLButtonElement).addEventListener('click', () => jumpToHit(-1))
 // The browser's own search would find only the rows in sight. Pressed a second time, it is the browser's all the same.
 addEventListener('keydown', press => {
-  if (!run || press.key !== 'f' || !(press.ctrlKey || press.metaKey) || press.shiftKey || press.altKey) return
+  if (!run.id || press.key !== 'f' || !(press.ctrlKey || press.metaKey) || press.shiftKey || press.altKey) return
   if (document.activeElement === search) return
   press.preventDefault()
   search.focus()

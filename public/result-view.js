@@ -3,19 +3,18 @@
 
 import { calmPicture, element, elements, make, partsOf, set, setLink, setText } from './draw.js'
 import { cut, MORE_IN_LOG, placeOf, toText } from './entries.js'
-import { inView } from './followed-runs.js'
+import { inView as run } from './followed-runs.js'
 import { knownFunction } from './functions.js'
 import { revealEntry } from './log-view.js'
 import { VirtualList } from './virtual-list.js'
 import { count } from './words.js'
 
-/** @import { Run } from './run-state.js' */
 /** @import { Known } from './functions.js' */
 
 const LONGEST_RESULT = 20_000 // characters
 const STACK = 5 // lines of it: the first ones tell
 
-const [work, tiles, text, note] = elements(HTMLElement, 'work', 'tiles', 'result-text', 'result-note')
+const [tiles, text, note] = elements(HTMLElement, 'tiles', 'result-text', 'result-note')
 const [failure, source, findings] = elements(HTMLElement, 'failure', 'source', 'findings')
 const file = element('file', HTMLAnchorElement)
 const sourceList = new VirtualList(element('source-lines', HTMLElement), {
@@ -25,25 +24,17 @@ const findingList = new VirtualList(element('findings-list', HTMLElement), {
   parts: ['level', 'where', 'text'], fill: fillFinding, choose: chooseFinding,
 })
 
-/** what is drawn: the one in view @type {Run} */
-let run
 /** what the page knows of its function @type {Known | undefined} */
 let known
 /** @type {string[]} */
 let lines = []
-/** findings that the source shows */
-let marked = 0
-let drawnTiles = ''
 
-export function showResult(/** @type {Run | undefined} */ next) {
-  if (next) run = next
+export function showResult() {
   lines = []
-  marked = 0
   for (const list of [sourceList, findingList]) Object.assign(list, { selected: -1, top: 0, stale: true })
 }
 
 calmPicture(() => {
-  if (!inView) return
   known = knownFunction(run.method)
   drawTiles(known?.summary?.figures(run.result, run) ?? [])
   drawFile()
@@ -88,19 +79,16 @@ function drawWords() {
 }
 
 function drawTiles(/** @type {[name: string, figure: string][]} */ wanted) {
-  if (String(wanted) === drawnTiles) return
-  drawnTiles = String(wanted)
+  if (tiles.textContent === wanted.flat().join('')) return
   const made = wanted.map(([name, figure]) => make('div', '', make('dt', '', name), make('dd', '', figure)))
   tiles.replaceChildren(...made)
 }
 
 function drawSource(/** @type {string | undefined} */ whole) {
   set(source, 'hidden', whole === undefined)
-  work.toggleAttribute('data-source', whole !== undefined)
   if (whole === undefined) return
   if (!lines.length) lines = whole.split(/\r?\n/)
-  if (marked !== run.findings.length) sourceList.stale = true
-  marked = run.findings.length
+  sourceList.stale = true // there may be new findings
   sourceList.draw(lines.length)
 }
 
@@ -108,7 +96,6 @@ function drawFindings() {
   const n = run.findings.length
   const isShown = n > 0 || known?.findings !== undefined
   set(findings, 'hidden', !isShown)
-  work.toggleAttribute('data-findings', isShown)
   if (!isShown) return
   setText(element('findings-title', HTMLElement), known?.findings ?? 'Found on the way')
   const chosen = run.findings[findingList.selected]

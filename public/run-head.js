@@ -3,7 +3,7 @@
 // Everything is drawn from the run; nothing else is remembered here.
 
 import { afterDrawing, calmPicture, element, elements, redraw, set, setText } from './draw.js'
-import { connection, inView, runs } from './followed-runs.js'
+import { connection, inView as run, runs } from './followed-runs.js'
 import { canRepeat, fillForm } from './forms.js'
 import { copies, showLog } from './log-view.js'
 import { showResult } from './result-view.js'
@@ -27,29 +27,23 @@ const bar = element('bar', HTMLProgressElement)
 
 const canNotify = 'Notification' in window
 let isBlocked = false // asked when a run comes into view: the answer comes from another process
-/** what is drawn: the one in view @type {Run} */
-let run
 let saidState = ''
 let saidAt = 0
 let leftAt = 0
 
-/** @param {Run | undefined} next @param {number} [line] */
-export function showRun(next, line) {
-  section.hidden = !next
+export function showRun(/** @type {number} */ line) {
   saidState = ''
   leftAt = 0
   isBlocked = canNotify && Notification.permission === 'denied'
-  showLog(next, line)
-  showResult(next)
+  showLog(line)
+  showResult()
 }
 
 calmPicture(() => {
-  if (!inView) return
-  run = inView
   drawName()
   drawButtons()
   drawMeter()
-  drawProblem(run.problem)
+  drawProblem()
   announce()
 })
 
@@ -123,7 +117,8 @@ function drawLeft() {
   else drawFact('left', 'Last entry', silence < 1.5 ? 'just now' : `${elapsed(silence)} ago`)
 }
 
-function drawProblem(/** @type {Run['problem']} */ trouble) {
+function drawProblem() {
+  const { problem: trouble } = run
   set(problem, 'hidden', !trouble)
   if (!trouble) return
   problem.dataset.kind = trouble.kind
@@ -146,14 +141,10 @@ function announce() {
 }
 
 afterDrawing(() => {
-  const title = inView ? `${markOf(inView)} · ${inView.title} · longrun` : 'longrun'
-  set(document, 'title', title)
+  const far = run.part === undefined ? '…' : `${Math.floor(run.part * 100)} %`
+  set(document, 'title', run.id ? `${MARKS[run.state] ?? far} · ${run.title} · longrun` : 'longrun')
   for (const run of runs.values()) if (run.done && run.wantsNotice) giveNotice(run)
 })
-
-function markOf(/** @type {Run} */ { state, part }) {
-  return MARKS[state] ?? (part === undefined ? '…' : `${Math.floor(part * 100)} %`)
-}
 
 function giveNotice(/** @type {Run} */ run) {
   run.wantsNotice = false

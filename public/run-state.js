@@ -45,8 +45,7 @@ export class Run {
   start
   /** @type {{ outcome: Outcome, result: unknown, reason: string, seconds: number } | undefined} */
   done
-  /** what the server's list says of it; null when the list does not have it
-   * @type {import('./requests.js').Listed | null | undefined} */
+  /** what the server's list says of it @type {import('./requests.js').Listed | undefined} */
   listed
   /** the last thing that went wrong @type {Fields | undefined} */
   error
@@ -95,6 +94,21 @@ export class Run {
     if (this.problem?.passes) this.problem = undefined
     if (!note || !this.start || this.done) return
     this.note = `${note} Continued from byte ${this.store.end}: nothing is missing.`
+  }
+
+  /** @param {import('./requests.js').Listed | undefined} listed by the server, if it is */
+  compare(listed) {
+    this.listed = listed
+    if (listed || this.start || this.call || this.problem) return
+    this.phase = 'unknown'
+    const removed = 'It may have been removed, or not have begun: if it begins, it is shown.'
+    this.problem = { kind: 'quiet', text: `No run with this id is known here. ${removed}` }
+  }
+
+  /** Whether the page may forget it: the list tells how it ended, or nothing is known that could be lost. */
+  get isSettled() {
+    if (this.state === 'unknown' || (this.state === 'refused' && !this.problem?.retry)) return true
+    return this.done !== undefined && this.listed?.outcome !== undefined
   }
 
   get ended() {

@@ -1,46 +1,23 @@
 // The list of runs at the side: what the server says of all runs, and what this page knows better, because it follows
 // them or has not started them yet.
 
-import { calmPicture, element, make, partsOf, redraw, set, setText } from './draw.js'
+import { calmPicture, element, make, partsOf, set, setText } from './draw.js'
 import { OUTCOMES } from './entries.js'
-import { forgetRun, inView, runs } from './followed-runs.js'
-import { request } from './requests.js'
+import { inView, listed, runs } from './followed-runs.js'
 import { day, duration, elapsed } from './words.js'
 
 /** @import { Listed } from './requests.js' */
 /** @import { Run } from './run-state.js' */
 /** @typedef {{ id: string, title: string, state: string, about: string, part: number | undefined }} Item */
 
-const LIST_PAUSE = 4000 // milliseconds between two questions for the list
-
 const items = element('runs', HTMLOListElement)
 const more = element('more-runs', HTMLButtonElement)
 
-/** until the server has told its list, no run is known to be unknown @type {Listed[] | undefined} */
-let listed
 let most = 50
-/** runs after whose end the list was asked for @type {WeakSet<Run>} */
-const seenDone = new WeakSet()
 /** @type {Map<string, HTMLLIElement>} */
 const nodes = new Map()
 
-export async function fetchList() {
-  for (const run of runs.values()) if (run.done) seenDone.add(run)
-  const answer = await request('GET', 'tasks')
-  if (!answer.ok || !Array.isArray(answer.data)) return
-  listed = answer.data
-  for (const run of runs.values()) if (seenDone.has(run) && run !== inView) forgetRun(run)
-  redraw()
-}
-
-export const listedRun = (/** @type {string} */ id) => listed?.find(run => run.id === id)
-
-export const runningCall = (/** @type {string} */ callId) => listed?.find(run => run.callId === callId && !run.outcome)
-
 calmPicture(() => {
-  if ([...runs.values()].some(run => run.done && !seenDone.has(run))) fetchList()
-  if (listed) for (const run of runs.values()) run.listed = listedRun(run.id) ?? null
-  if (inView && inView.listed === null && !inView.start && !inView.call && !inView.problem) sayUnknown(inView)
   const wanted = wantedItems()
   const shown = wanted.slice(0, most)
   for (const [id, node] of nodes) {
@@ -56,14 +33,6 @@ calmPicture(() => {
   set(more, 'hidden', wanted.length <= most)
   set(element('no-runs', HTMLElement), 'hidden', wanted.length > 0 || !listed)
 })
-
-function sayUnknown(/** @type {Run} */ run) {
-  run.phase = 'unknown'
-  run.problem = {
-    kind: 'quiet',
-    text: 'No run with this id is known here. It may have been removed, or not have begun: if it begins, it is shown.',
-  }
-}
 
 /** @returns {Item[]} */
 function wantedItems() {
@@ -106,9 +75,7 @@ function drawItem(node, item) {
   setText(name, item.title)
   setText(about, item.about)
   set(bar.style, 'scale', item.part === undefined ? '' : `${item.part.toFixed(3)} 1`)
-  set(link, 'ariaCurrent', item.id === inView?.id ? 'page' : null)
+  set(link, 'ariaCurrent', item.id === inView.id ? 'page' : null)
 }
 
 more.addEventListener('click', () => { most += 200 })
-setInterval(() => { if (!document.hidden) fetchList() }, LIST_PAUSE) // others start runs, too
-document.addEventListener('visibilitychange', () => { if (!document.hidden) fetchList() })

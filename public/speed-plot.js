@@ -4,8 +4,6 @@ import { element, elements, set, setText } from './draw.js'
 import { inView, slowPicture } from './followed-runs.js'
 import { amount, compact, elapsed } from './words.js'
 
-/** @import { Run } from './run-state.js' */
-
 const [WIDTH, HEIGHT] = [600, 100] // of the drawing, which is stretched to what there is
 const FEWEST = 4 // steps: less is no curve
 
@@ -16,8 +14,8 @@ let pointer = -1
 
 slowPicture(draw)
 
-/** @param {Run} run */
-function draw({ plotted: { pace, unit }, ended }) {
+function draw() {
+  const { plotted: { pace, unit }, ended } = inView
   const { speeds } = pace
   const isCurve = speeds.length >= FEWEST
   set(plot, 'hidden', ended !== undefined && !isCurve)
@@ -37,7 +35,7 @@ function draw({ plotted: { pace, unit }, ended }) {
 
 function point(/** @type {number} */ at) {
   pointer = at
-  if (inView) draw(inView)
+  draw()
 }
 
 plot.addEventListener('pointermove', ({ clientX }) => {

@@ -2,9 +2,8 @@
 // first moment, and its log is followed before it is called.
 
 import { element, redraw } from './draw.js'
-import { goTo, openRun } from './followed-runs.js'
+import { fetchList, goTo, listedRun, openRun, runningCall } from './followed-runs.js'
 import { makeId, request, upload } from './requests.js'
-import { fetchList, listedRun, runningCall } from './runs-list.js'
 
 /** @import { Refused } from './requests.js' */
 /** @import { Call, Run } from './run-state.js' */

@@ -4,12 +4,11 @@
 
 import { element, picture, redraw, setText } from './draw.js'
 import { cut } from './entries.js'
-import { connection, slowPicture } from './followed-runs.js'
+import { connection, inView, slowPicture } from './followed-runs.js'
 import { clockAhead } from './requests.js'
 import { bytes, count } from './words.js'
 
 /** @import { Tap } from './follow.js' */
-/** @import { Run } from './run-state.js' */
 
 const GLOW = 500 // milliseconds a hop stays lit, or until the next drawing
 const LONGEST = 600 // characters of a frame
@@ -20,8 +19,7 @@ const groups = new Map([...hood.querySelectorAll('.hop')].map(group => [group.ge
 const frames = [...hood.querySelectorAll('figure')]
 /** what passed each hop last, and when @type {Map<string | undefined, { text: string, at: number }>} */
 const passed = new Map()
-/** @type {Run | undefined} */
-let run
+let run = inView
 
 picture(() => {
   if (!hood.open) return
@@ -29,11 +27,11 @@ picture(() => {
   for (const [hop, group] of groups) group.classList.toggle('lit', now - (passed.get(hop)?.at ?? -GLOW) < GLOW)
 })
 
-slowPicture(shown => {
+slowPicture(() => {
   if (!hood.open) return
-  if (run !== shown) passed.clear()
-  run = shown
-  knowBeginning(run)
+  if (run !== inView) passed.clear()
+  run = inView
+  knowBeginning()
   for (const { dataset, children } of frames) {
     if (children[1]) setText(children[1], passed.get(dataset['hop'])?.text ?? 'nothing since this was opened')
   }
@@ -43,7 +41,6 @@ slowPicture(shown => {
 
 /** @type {Tap} */
 function tap(way, text, chunk) {
-  if (!run) return
   if (way === 'out') {
     if (text.startsWith(`{"ack":"${run.id}"`)) pass('ack', text)
   } else if (chunk?.id === run.id) {
@@ -65,9 +62,9 @@ function pass(hop, text, at = performance.now()) {
   passed.set(hop, { text: cut(text, LONGEST), at })
 }
 
-/** The first four hops were passed before the log began; its first line tells what they carried.
- * @param {Run} run */
-function knowBeginning({ id, start, call }) {
+// The first four hops were passed before the log began; its first line tells what they carried.
+function knowBeginning() {
+  const { id, start, call } = run
   if (!start || passed.has('post')) return
   const { method, args, pid } = start
   const callId = call?.callId ?? ''
@@ -82,6 +79,4 @@ function framed(...parts) {
   return parts.filter((part, at) => part !== '' || at < 2).map(part => `[ ${part} ]`).join('\n')
 }
 
-hood.addEventListener('toggle', () => {
-  connection.tap = hood.open ? tap : undefined
-})
+hood.addEventListener('toggle', () => { connection.tap = hood.open ? tap : undefined })
