@@ -40,13 +40,19 @@ export function openRun(id, call) {
   const run = new Run(id, call)
   runs.set(id, run)
   if (listed) run.compare(listedRun(id))
-  run.unfollow = connection.follow(id, (entries, next) => receive(run, entries, next), {
+  followRun(run)
+  return run
+}
+
+/** Also a run that the server would not carry before: it may have asked for its token. @param {Run} run */
+export function followRun(run) {
+  run.unfollow ??= connection.follow(run.id, (entries, next) => receive(run, entries, next), {
+    next: run.store.end,
     refuse(message) {
       run.refuse(message)
       redraw()
     },
   })
-  return run
 }
 
 /** What is not drawn yet is acknowledged only up to a bound: a page that cannot keep up is not drowned.
@@ -69,13 +75,15 @@ export const runningCall = (/** @type {string} */ callId) => listed?.find(run =>
 
 export async function fetchList() {
   const answer = await request('GET', 'tasks')
+  // the token has changed: what the server gives instead of the page asks for it
+  if (answer.status === 401 && !isUnstarted()) location.reload()
   if (!answer.ok || !Array.isArray(answer.data)) return
   listed = answer.data
   for (const run of runs.values()) {
     run.compare(listedRun(run.id))
     if (run === inView || !run.isSettled) continue
     runs.delete(run.id) // whoever opens it again reads it from its log
-    run.unfollow()
+    run.unfollow?.()
   }
   redraw()
 }
@@ -99,8 +107,9 @@ export function goTo(href) {
   dispatchEvent(new PopStateEvent('popstate'))
 }
 
-addEventListener('beforeunload', leaving => { // what has not been started lives in this page alone
-  if ([...runs.values()].some(({ state }) => state === 'uploading' || state === 'queued')) leaving.preventDefault()
-})
+/** Whether there is what lives in this page alone, as it has not been started. */
+const isUnstarted = () => [...runs.values()].some(({ state }) => state === 'uploading' || state === 'queued')
+
+addEventListener('beforeunload', leaving => { if (isUnstarted()) leaving.preventDefault() })
 setInterval(() => { if (!document.hidden) fetchList() }, LIST_PAUSE) // others start runs, too
 document.addEventListener('visibilitychange', () => { if (!document.hidden) fetchList() })

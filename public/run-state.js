@@ -24,7 +24,7 @@ const MOST_FINDINGS = 10_000 // listed beside the log; the log has them all
 const STATES = {
   uploading: 'Uploading',
   asking: 'Starting',
-  queued: 'Waiting for a free place',
+  queued: 'Waiting to start',
   refused: 'Not started',
   unsure: 'No answer yet',
   unknown: 'Cannot be shown',
@@ -57,8 +57,8 @@ export class Run {
   note = ''
   /** @type {AbortController | undefined} */
   stopUpload
-  /** stops following it */
-  unfollow = () => {}
+  /** stops following it @type {(() => void) | undefined} */
+  unfollow
   pace = new Pace()
   entryPace = new Pace()
   /** of its last entry, in milliseconds since 1970, by the server's clock */
@@ -85,7 +85,8 @@ export class Run {
 
   /** The web server will not carry this run. @param {string} message */
   refuse(message) {
-    this.problem = { text: message, kind: 'error' }
+    this.unfollow = undefined
+    this.problem ??= { text: message, kind: 'error' } // one that waits to start says so already
     if (!this.call) this.phase = 'unknown'
   }
 
