@@ -1,7 +1,7 @@
 // The log of the run in view: which of its entries are shown (levels, search), the list of them, and the one that was
 // chosen, in full.
 
-import { calmPicture, element, elements, make, partsOf, picture, redraw, set, setLink, setText } from './draw.js'
+import { calmPicture, element, elements, make, picture, redraw, set, setLink, setText } from './draw.js'
 import { contains, cut, describe, fullText, LEVELS, MORE_IN_LOG, toText } from './entries.js'
 import { inView as run } from './followed-runs.js'
 import { VirtualList } from './virtual-list.js'
@@ -14,7 +14,7 @@ const LONGEST_TEXT = 100_000 // characters of one entry shown in full, or copied
 const COPIED = 20_000 // entries
 
 const parts = ['n', 'time', 'level', 'text']
-const list = new VirtualList(element('log-list', HTMLElement), { parts, fill, choose })
+const list = new VirtualList(element('log-list', HTMLElement), { parts, describe: describeRow, choose })
 const search = element('search', HTMLInputElement)
 const box = element('entry', HTMLElement)
 const [toEnd, times] = elements(HTMLButtonElement, 'to-end', 'times')
@@ -39,7 +39,7 @@ export function showLog(line) {
   chosen = -1
   wantedLine = line - 1
   clearSearch()
-  wanted = LEVELS.map((level, at) => level !== 'progress' || at === wantedLine)
+  wanted = LEVELS.map(level => level !== 'progress')
   list.following = wantedLine < 0
   list.top = 0
   refilter()
@@ -138,28 +138,20 @@ function rowFrom(n) {
   return low
 }
 
-/** @param {HTMLElement} row @param {number} at */
-function fill(row, at) {
+function describeRow(/** @type {number} */ at) {
   const n = shown[at] ?? 0
   const entry = run.store.get(n)
-  const [number, time, level, text] = partsOf(row)
-  setText(number, String(n + 1))
-  set(text, 'dir', 'auto')
-  const type = entry ? levelText(entry) : ''
-  set(row.dataset, 'level', type)
-  setText(level, type)
-  setText(time, entry ? clock(entry.time) : '')
-  if (entry) writeMarked(text, describe(entry).replaceAll('\n', '↵'))
-  else setText(text, '…')
-  return entry !== undefined
+  if (!entry) return { level: '', texts: [String(n + 1), '', '', '…'], isWhole: false }
+  const level = levelText(entry)
+  return { level, texts: [String(n + 1), clock(entry.time), level, marked(describe(entry).replaceAll('\n', '↵'))] }
 }
 
-/** With what was searched for marked. @param {Element} target @param {string} text */
-function writeMarked(target, text) {
+/** With what was searched for marked. @param {string} text */
+function marked(text) {
   const hit = query?.exec(text)
-  if (!hit) return setText(target, text)
+  if (!hit) return text
   const end = hit.index + hit[0].length
-  target.replaceChildren(text.slice(0, hit.index), make('mark', '', hit[0]), text.slice(end))
+  return make('span', '', text.slice(0, hit.index), make('mark', '', hit[0]), text.slice(end))
 }
 
 function choose(/** @type {number} */ row) {

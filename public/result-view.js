@@ -1,7 +1,7 @@
 // What came out of a run, and what it found on the way. Warnings and errors that say where they were found are listed
 // beside the log; with the source in which that is, if it is known. functions.js has better words for some functions.
 
-import { calmPicture, element, elements, make, partsOf, set, setLink, setText } from './draw.js'
+import { calmPicture, element, elements, make, set, setLink, setText } from './draw.js'
 import { cut, MORE_IN_LOG, placeOf, toText } from './entries.js'
 import { inView as run } from './followed-runs.js'
 import { knownFunction } from './functions.js'
@@ -18,10 +18,10 @@ const [tiles, text, note] = elements(HTMLElement, 'tiles', 'result-text', 'resul
 const [failure, source, findings] = elements(HTMLElement, 'failure', 'source', 'findings')
 const file = element('file', HTMLAnchorElement)
 const sourceList = new VirtualList(element('source-lines', HTMLElement), {
-  parts: ['n', 'text'], fill: fillSource, choose: chooseSource,
+  parts: ['n', 'text'], describe: describeLine, choose: chooseLine,
 })
 const findingList = new VirtualList(element('findings-list', HTMLElement), {
-  parts: ['level', 'where', 'text'], fill: fillFinding, choose: chooseFinding,
+  parts: ['level', 'where', 'text'], describe: describeFinding, choose: chooseFinding,
 })
 
 /** what the page knows of its function @type {Known | undefined} */
@@ -106,17 +106,10 @@ function drawFindings() {
   findingList.draw(n)
 }
 
-/** @param {HTMLElement} row @param {number} n */
-function fillFinding(row, n) {
-  const finding = run.findings[n]
-  if (!finding) return
-  const [level, where, words] = partsOf(row)
-  const { type, fields } = finding
-  row.dataset.level = type
-  row.title = toText(fields['msg'])
-  setText(level, type)
-  setText(where, placeOf(fields))
-  setText(words, [row.title, toText(fields['code'])].filter(Boolean).join('  '))
+function describeFinding(/** @type {number} */ n) {
+  const { type = '', fields = {} } = run.findings[n] ?? {}
+  const [title, code] = [toText(fields['msg']), toText(fields['code'])]
+  return { level: type, title, texts: [type, placeOf(fields), [title, code].filter(Boolean).join('  ')] }
 }
 
 function chooseFinding(/** @type {number} */ n) {
@@ -128,16 +121,12 @@ function chooseFinding(/** @type {number} */ n) {
   sourceList.reveal(finding.line - 1)
 }
 
-/** @param {HTMLElement} row @param {number} n */
-function fillSource(row, n) {
-  const [number, words] = partsOf(row)
-  setText(number, String(n + 1))
-  setText(words, lines[n] ?? '')
+function describeLine(/** @type {number} */ n) {
   const types = run.findings.filter(({ line }) => line === n + 1).map(({ type }) => type)
-  row.dataset.level = types.includes('error') ? 'error' : types[0] ?? ''
+  return { level: types.includes('error') ? 'error' : types[0] ?? '', texts: [String(n + 1), lines[n] ?? ''] }
 }
 
-function chooseSource(/** @type {number} */ n) {
+function chooseLine(/** @type {number} */ n) {
   const at = run.findings.findIndex(({ line }) => line === n + 1)
   if (at < 0) return
   findingList.selected = at

@@ -41,7 +41,7 @@ export class Run {
   wantsNotice = false
   /** @type {Problem | undefined} */
   problem
-  /** @type {{ time: number, method: string, args: unknown[], pid: unknown } | undefined} */
+  /** @type {{ time: number, pid: unknown } | undefined} */
   start
   /** @type {{ outcome: Outcome, result: unknown, reason: string, seconds: number } | undefined} */
   done
@@ -68,6 +68,8 @@ export class Run {
   constructor(id, call) {
     this.id = id
     this.call = call
+    this.method = call?.method ?? ''
+    this.args = call?.args ?? []
     this.store = new LogStore(id)
   }
 
@@ -144,14 +146,6 @@ export class Run {
     return STATES[this.state] ?? this.state
   }
 
-  get method() {
-    return this.start?.method ?? this.call?.method ?? ''
-  }
-
-  get args() {
-    return this.start?.args ?? this.call?.args ?? []
-  }
-
   get title() {
     if (!this.method) return `Run ${this.id.slice(0, 8)}`
     return knownFunction(this.method)?.title?.(this.args) ?? signature(this.method, this.args)
@@ -207,7 +201,9 @@ export class Run {
 const learn = {
   start(run, entry) {
     const { method, args, pid } = fieldsOf(entry)
-    run.start = { time: entry.time, method: toText(method), args: Array.isArray(args) ? args : [], pid }
+    run.method = toText(method)
+    run.args = Array.isArray(args) ? args : []
+    run.start = { time: entry.time, pid }
     run.problem = undefined
   },
   progress(run, entry) {

@@ -64,9 +64,9 @@ function pass(hop, text, at = performance.now()) {
 
 // The first four hops were passed before the log began; its first line tells what they carried.
 function knowBeginning() {
-  const { id, start, call } = run
+  const { id, start, call, method, args } = run
   if (!start || passed.has('post')) return
-  const { method, args, pid } = start
+  const { pid } = start
   const callId = call?.callId ?? ''
   pass('post', `POST /tasks\n${JSON.stringify({ id, method, args, callId })}`, -GLOW)
   pass('request', framed(method, callId, id, cut(JSON.stringify(args), LONGEST)), -GLOW)

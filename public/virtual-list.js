@@ -7,6 +7,11 @@ import { make, redraw, set } from './draw.js'
 const SPARE = 8 // rows drawn above and below, so that scrolling shows no blank edge
 const TALLEST = 8_000_000 // pixels; browsers cannot make an element much taller than 17 million
 
+/** What a row says, part by part; `isWhole`: it need not be asked for again.
+ * @typedef {{ level: string, texts: (string | Node)[], title?: string, isWhole?: boolean }} Row */
+/** `parts`: the classes of a row's parts, from left to right.
+ * @typedef {{ parts: string[], describe: (n: number) => Row, choose: (n: number) => void }} Uses */
+
 export class VirtualList {
   count = 0
   selected = -1
@@ -21,9 +26,7 @@ export class VirtualList {
   #scrolled = 0
   #room = 0
 
-  /** `parts`: of a row, from left to right; `fill` returns false when the row is not complete yet.
-   * @param {HTMLElement} box @param {{ parts: string[], fill: (row: HTMLElement, n: number) => void | boolean,
-   *   choose: (n: number) => void }} uses */
+  /** @param {HTMLElement} box @param {Uses} uses */
   constructor(box, uses) {
     this.box = box
     this.uses = uses
@@ -71,7 +74,11 @@ export class VirtualList {
   #drawRows(/** @type {number} */ scroll) {
     const first = Math.max(0, Math.floor(this.top) - SPARE)
     const wanted = Math.max(0, Math.min(this.count - first, Math.ceil(this.inSight) + 2 * SPARE))
-    while (this.rows.length < wanted) this.rows.push(this.space.appendChild(this.#makeRow()))
+    while (this.rows.length < wanted) {
+      const row = make('div', 'row', ...this.uses.parts.map(part => make('span', part)))
+      row.role = 'option'
+      this.rows.push(this.space.appendChild(row))
+    }
     this.rows.forEach((row, at) => {
       set(row, 'hidden', at >= wanted)
       if (this.stale) row.dataset.n = ''
@@ -82,17 +89,20 @@ export class VirtualList {
       set(row, 'ariaSetSize', String(this.count))
       if (row.dataset.n === String(n)) return
       set(row, 'ariaPosInSet', String(n + 1))
-      row.dataset.n = this.uses.fill(row, n) === false ? '' : String(n)
       row.id = `${this.box.id}-${n}`
+      this.#write(row, n)
     })
     const active = this.rows.find(row => !row.hidden && row.ariaSelected === 'true')
     this.box.setAttribute('aria-activedescendant', active?.id ?? '')
   }
 
-  #makeRow() {
-    const row = make('div', 'row', ...this.uses.parts.map(part => make('span', part)))
-    row.role = 'option'
-    return row
+  /** @param {HTMLElement} row @param {number} n */
+  #write(row, n) {
+    const { level, texts, title = '', isWhole = true } = this.uses.describe(n)
+    row.dataset.n = isWhole ? String(n) : ''
+    set(row.dataset, 'level', level)
+    set(row, 'title', title)
+    ;[...row.children].forEach((part, at) => part.replaceChildren(texts[at] ?? ''))
   }
 
   reveal(/** @type {number} */ n) {
