@@ -7,8 +7,10 @@ import { calmPicture, element, elements, set, setText } from './draw.js'
 import { connection, fetchList, goTo, inView, openRun, setInView } from './followed-runs.js'
 import { offerMethods } from './forms.js'
 import './log-ribbon.js'
+import { showLog } from './log-view.js'
 import { request } from './requests.js'
-import { showRun } from './run-head.js'
+import { showResult } from './result-view.js'
+import './run-head.js'
 import './runs-list.js'
 import './speed-plot.js'
 import './under-the-hood.js'
@@ -35,7 +37,8 @@ function showAddress() {
   runSection.hidden = !id
   setInView(id ? openRun(id) : undefined)
   if (before !== inView || !id) scrollTo(0, 0)
-  showRun(Number(address.get('line')) || 0)
+  showLog(Number(address.get('line')) || 0)
+  showResult()
 }
 
 async function fetchMethods() {

@@ -5,8 +5,8 @@
 const CALM = 100 // milliseconds between two changes of a figure: faster nobody reads
 
 /** What to do, and when; `waiting`: those who wait until it is drawn.
- * @type {Record<'eachFrame' | 'calmly' | 'inBackground' | 'waiting', (() => void)[]>} */
-const jobs = { eachFrame: [], calmly: [], inBackground: [], waiting: [] }
+ * @type {Record<'eachFrame' | 'calmly' | 'waiting', (() => void)[]>} */
+const jobs = { eachFrame: [], calmly: [], waiting: [] }
 const channel = new MessageChannel()
 let asked = false
 let rested = 0
@@ -18,13 +18,10 @@ let later
 export const picture = draw => jobs.eachFrame.push(draw)
 
 /** Words and figures: a few times a second, so that a flood of entries does not make the browser lay out the whole
- * page in every frame. @param {() => void} draw */
+ * page in every frame. In a background tab, too, where it costs no layout: the title is seen. @param {() => void} draw */
 export const calmPicture = draw => jobs.calmly.push(draw)
 
-/** What must also happen in a background tab: the title. @param {() => void} job */
-export const afterDrawing = job => jobs.inBackground.push(job)
-
-/** Draws what has changed; resolves when that has happened. In a background tab, too, where nothing is drawn. */
+/** Draws what has changed; resolves when that has happened. */
 export function drawn() {
   redraw()
   return /** @type {Promise<void>} */ (new Promise(resolve => jobs.waiting.push(resolve)))
@@ -43,8 +40,12 @@ export function redraw() {
 function drawAll() {
   asked = false
   const began = performance.now()
-  if (!document.hidden) drawPictures(began)
-  jobs.inBackground.forEach(attempt)
+  if (!document.hidden) jobs.eachFrame.forEach(attempt)
+  clearTimeout(later)
+  if (document.hidden || began - calmAt >= CALM) {
+    calmAt = began
+    jobs.calmly.forEach(attempt) // all in one frame, so that the page changes its layout once
+  } else later = setTimeout(redraw, CALM)
   for (const resolve of jobs.waiting.splice(0)) resolve()
   if (!document.hidden) channel.port1.postMessage(began)
 }
@@ -56,17 +57,6 @@ function attempt(/** @type {() => void} */ draw) {
   } catch (error) {
     reportError(error)
   }
-}
-
-function drawPictures(/** @type {number} */ now) {
-  jobs.eachFrame.forEach(attempt)
-  if (now - calmAt < CALM) {
-    clearTimeout(later)
-    later = setTimeout(redraw, CALM)
-    return
-  }
-  calmAt = now
-  jobs.calmly.forEach(attempt) // all in one frame, so that the page changes its layout once
 }
 
 // A frame that took long, its layout and painting included, is followed by a pause as long: in the heaviest flood half
@@ -108,11 +98,10 @@ export const setText = (target, text) => set(target, 'textContent', text)
 /** A link that leads nowhere yet is no link: Enter would still follow it. @param {HTMLAnchorElement} link
  * @param {string | undefined} href */
 export function setLink(link, href) {
-  if (link.getAttribute('href') === (href ?? null)) return
   if (href === undefined) link.removeAttribute('href')
-  else link.href = href
-  link.role = href === undefined ? 'link' : null
-  link.ariaDisabled = href === undefined ? 'true' : null
+  else if (link.getAttribute('href') !== href) link.href = href
+  set(link, 'role', href === undefined ? 'link' : null)
+  set(link, 'ariaDisabled', href === undefined ? 'true' : null)
 }
 
 /** The parts of a row, which are always the same.

@@ -2,11 +2,10 @@
 // its start, and what can be done with it; in a background tab the title, and a notice at its end if one was asked for.
 // Everything is drawn from the run; nothing else is remembered here.
 
-import { afterDrawing, calmPicture, element, elements, redraw, set, setText } from './draw.js'
+import { calmPicture, element, elements, redraw, set, setText } from './draw.js'
 import { connection, inView as run, runs } from './followed-runs.js'
 import { canRepeat, fillForm } from './forms.js'
-import { copies, showLog } from './log-view.js'
-import { showResult } from './result-view.js'
+import { copies } from './log-view.js'
 import { cancelRun } from './start-run.js'
 import { amount, clock, compact, counted, day, duration, elapsed, estimate } from './words.js'
 
@@ -14,10 +13,8 @@ import { amount, clock, compact, counted, day, duration, elapsed, estimate } fro
 
 const TALKING = 10_000 // milliseconds between two announcements to a screen reader, unless the state changes
 const SILENT = 10 // seconds without an entry after which an estimate of what is left means nothing
-const OVER = ['ok', 'error', 'cancelled', 'died', 'refused', 'unknown']
-
-/** @type {Record<string, string>} */
-const MARKS = { ok: '✓', error: '✕', died: '✕', cancelled: '–', unknown: '–', refused: '✕' } // in the title
+/** of the states in which it is over, in the title @type {Record<string, string>} */
+const MARKS = { ok: '✓', error: '✕', died: '✕', cancelled: '–', unknown: '–', refused: '✕' }
 
 const [section, status, problem] = elements(HTMLElement, 'run', 'status', 'problem')
 const [cancel, repeat, notify] = elements(HTMLButtonElement, 'cancel', 'again', 'notify')
@@ -26,18 +23,10 @@ const other = element('other', HTMLAnchorElement)
 const bar = element('bar', HTMLProgressElement)
 
 const canNotify = 'Notification' in window
-let isBlocked = false // asked when a run comes into view: the answer comes from another process
+let isBlocked = canNotify && Notification.permission === 'denied' // asked seldom: another process answers
 let saidState = ''
 let saidAt = 0
-let leftAt = 0
-
-export function showRun(/** @type {number} */ line) {
-  saidState = ''
-  leftAt = 0
-  isBlocked = canNotify && Notification.permission === 'denied'
-  showLog(line)
-  showResult()
-}
+let leftAt = ''
 
 calmPicture(() => {
   drawName()
@@ -60,7 +49,7 @@ function drawName() {
 
 function drawButtons() {
   const { state } = run
-  const isOver = OVER.includes(state)
+  const isOver = state in MARKS
   // what is hidden loses the focus, and with it the place of someone who has no mouse
   if (isOver && document.activeElement === cancel) element('main', HTMLElement).focus({ preventScroll: true })
   set(cancel, 'hidden', isOver)
@@ -76,7 +65,7 @@ function drawButtons() {
 function drawMeter() {
   const { part, seconds, ended, speed } = run
   // without the attribute it is indeterminate (it runs, nobody knows how far), and its property is 0 then, too
-  const value = part ?? (OVER.includes(run.state) ? 0 : undefined)
+  const value = part ?? (run.state in MARKS ? 0 : undefined)
   if (value === undefined) bar.removeAttribute('value')
   else if (bar.getAttribute('value') !== String(value)) bar.setAttribute('value', String(value))
   drawReached()
@@ -87,7 +76,7 @@ function drawMeter() {
   for (const level of /** @type {const} */ (['warning', 'error'])) {
     const figure = element(level + 's', HTMLElement)
     setText(figure, compact(run.count(level)))
-    if (figure.parentElement) set(figure.parentElement.dataset, 'some', String(run.count(level) > 0))
+    figure.toggleAttribute('data-some', run.count(level) > 0)
   }
 }
 
@@ -109,8 +98,9 @@ function drawReached() {
 function drawLeft() {
   const { left, seconds = 0, start, ended, progress, silence } = run
   if (ended) return drawFact('left', 'Ended', start ? clock(start.time + seconds * 1000).slice(0, 8) : '–')
-  if (Date.now() - leftAt < 1000) return
-  leftAt = Date.now()
+  const second = `${run.id} ${Math.floor(Date.now() / 1000)}`
+  if (second === leftAt) return // an estimate that dances is none
+  leftAt = second
   const isMoving = progress?.total !== undefined && silence < SILENT
   if (isMoving) drawFact('left', 'Left', left === undefined || seconds < 1.5 ? '–' : estimate(left))
   else if (!start || !connection.live || run.read < 1) drawFact('left', start ? 'Last entry' : 'Left', '–')
@@ -131,8 +121,9 @@ function drawProblem() {
 
 // The log is silent for screen readers; this line speaks at each change of state, else seldom.
 function announce() {
-  if (run.state === saidState && Date.now() - saidAt < TALKING) return
-  saidState = run.state
+  const state = `${run.id} ${run.state}`
+  if (state === saidState && Date.now() - saidAt < TALKING) return
+  saidState = state
   saidAt = Date.now()
   const far = run.part === undefined || run.ended ? '' : `, ${Math.floor(run.part * 100)} percent`
   const [warnings, errors] = [run.count('warning'), run.count('error')]
@@ -140,7 +131,7 @@ function announce() {
   setText(status, `${run.title}: ${run.words}${far}${found}`)
 }
 
-afterDrawing(() => {
+calmPicture(() => {
   const far = run.part === undefined ? '…' : `${Math.floor(run.part * 100)} %`
   set(document, 'title', run.id ? `${MARKS[run.state] ?? far} · ${run.title} · longrun` : 'longrun')
   for (const run of runs.values()) if (run.done && run.wantsNotice) giveNotice(run)

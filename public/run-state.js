@@ -128,23 +128,15 @@ export class Run {
   }
 
   /** Whether it is known not to be over. What begins like a run that goes on may be the log of one that has ended. */
-  get isLive() {
-    return this.call !== undefined || this.listed !== undefined || this.silence < 5
-  }
+  get isLive() { return this.call !== undefined || this.listed !== undefined || this.silence < 5 }
 
   /** Seconds since its last entry. */
-  get silence() {
-    return Math.max(0, (Date.now() - clockAhead - this.lastTime) / 1000)
-  }
+  get silence() { return Math.max(0, (Date.now() - clockAhead - this.lastTime) / 1000) }
 
   /** How much of the log has been read, 0 to 1. */
-  get read() {
-    return this.listed?.size ? Math.min(1, this.store.end / this.listed.size) : 1
-  }
+  get read() { return this.listed?.size ? Math.min(1, this.store.end / this.listed.size) : 1 }
 
-  get words() {
-    return STATES[this.state] ?? this.state
-  }
+  get words() { return STATES[this.state] ?? this.state }
 
   get title() {
     if (!this.method) return `Run ${this.id.slice(0, 8)}`

@@ -8,7 +8,7 @@ const [WIDTH, HEIGHT] = [600, 100] // of the drawing, which is stretched to what
 const FEWEST = 4 // steps: less is no curve
 
 const plot = element('plot', HTMLElement)
-const [area, curve] = elements(SVGPathElement, 'plot-area', 'plot-curve')
+const [area, curve, line] = elements(SVGPathElement, 'plot-area', 'plot-curve', 'plot-line')
 /** 0 to 1, where the pointer is */
 let pointer = -1
 
@@ -29,8 +29,7 @@ function draw() {
   const words = `Speed over time, up to ${amount(most, unit, compact)}/s`
   const here = `${amount(speeds[at] ?? 0, unit, compact)}/s after ${elapsed((at + 0.5) * pace.step / 1000)}`
   setText(element('plot-words', HTMLElement), !isCurve ? 'Speed over time' : pointer < 0 ? words : here)
-  set(element('plot-line', SVGElement).style, 'transform', `translateX(${Math.max(0, pointer) * WIDTH}px)`)
-  plot.toggleAttribute('data-pointed', isCurve && pointer >= 0)
+  line.setAttribute('d', isCurve && pointer >= 0 ? `M${pointer * WIDTH} 0V${HEIGHT}` : '')
 }
 
 function point(/** @type {number} */ at) {

@@ -2,7 +2,7 @@
 // height of the list in style.css. Arrows, Page, Home and End move the selection; a screen reader hears it through
 // aria-activedescendant.
 
-import { make, redraw, set } from './draw.js'
+import { make, redraw, set, setText } from './draw.js'
 
 const SPARE = 8 // rows drawn above and below, so that scrolling shows no blank edge
 const TALLEST = 8_000_000 // pixels; browsers cannot make an element much taller than 17 million
@@ -43,23 +43,15 @@ export class VirtualList {
     }).observe(box)
   }
 
-  get inSight() {
-    return this.#room / this.height
-  }
+  get inSight() { return this.#room / this.height }
 
-  get #tall() {
-    return Math.min(this.count * this.height, TALLEST)
-  }
+  get #tall() { return Math.min(this.count * this.height, TALLEST) }
 
   /** how far down the scroll bar goes, in pixels */
-  get #end() {
-    return Math.max(0, this.#tall - this.#room)
-  }
+  get #end() { return Math.max(0, this.#tall - this.#room) }
 
   /** the row that stands at the upper edge then */
-  get #last() {
-    return Math.max(0, this.count - this.inSight)
-  }
+  get #last() { return Math.max(0, this.count - this.inSight) }
 
   draw(/** @type {number} */ count) {
     this.count = count
@@ -102,7 +94,11 @@ export class VirtualList {
     row.dataset.n = isWhole ? String(n) : ''
     set(row.dataset, 'level', level)
     set(row, 'title', title)
-    ;[...row.children].forEach((part, at) => part.replaceChildren(texts[at] ?? ''))
+    texts.forEach((text, at) => {
+      const part = /** @type {Element} */ (row.children[at])
+      if (typeof text === 'string') setText(part, text)
+      else part.replaceChildren(text)
+    })
   }
 
   reveal(/** @type {number} */ n) {
