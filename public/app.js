@@ -13,6 +13,7 @@ import { showResult } from './result-view.js'
 import './run-head.js'
 import './runs-list.js'
 import './speed-plot.js'
+import { PASSING } from './start-run.js'
 import './under-the-hood.js'
 
 const [startSection, startProblem, runSection] = elements(HTMLElement, 'start', 'start-problem', 'run')
@@ -45,17 +46,13 @@ async function fetchMethods() {
   const answer = await request('GET', 'methods')
   startProblem.hidden = answer.ok
   if (answer.ok) return offerMethods(answer.data)
-  const noWorkers = 'The workers server does not answer, so nothing can be started at the moment.'
-  const words = answer.status === 504 ? noWorkers : answer.errors.join('; ')
-  setText(startProblem, answer.status === 0 ? 'The web server does not answer.' : words)
+  setText(startProblem, `Nothing can be started at the moment. ${PASSING[answer.status] ?? answer.why}`)
   setTimeout(fetchMethods, 3000)
 }
 
 addEventListener('popstate', showAddress)
 element('reconnect', HTMLButtonElement).addEventListener('click', () => connection.connect())
-document.addEventListener('visibilitychange', () => {
-  if (!document.hidden && !connection.live) connection.connect()
-})
+document.addEventListener('visibilitychange', () => { if (!document.hidden && !connection.live) connection.connect() })
 document.addEventListener('click', click => {
   const link = click.target instanceof Element && click.target.closest('a[data-go]')
   if (!(link instanceof HTMLAnchorElement) || click.ctrlKey || click.metaKey || click.shiftKey || click.button) return

@@ -104,10 +104,6 @@ export function setLink(link, href) {
   set(link, 'ariaDisabled', href === undefined ? 'true' : null)
 }
 
-/** The parts of a row, which are always the same.
- * @param {Element} row @returns {[HTMLElement, HTMLElement, HTMLElement, HTMLElement]} */
-export const partsOf = row => /** @type {any} */ (row.children)
-
 /** @template {keyof HTMLElementTagNameMap} K
  * @param {K} name @param {string} [className] @param {(string | Node)[]} inside */
 export function make(name, className, ...inside) {

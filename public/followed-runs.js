@@ -77,6 +77,7 @@ export async function fetchList() {
   const answer = await request('GET', 'tasks')
   // the token has changed: what the server gives instead of the page asks for it
   if (answer.status === 401 && !isUnstarted()) location.reload()
+  for (const run of runs.values()) run.listed ??= null
   if (!answer.ok || !Array.isArray(answer.data)) return
   listed = answer.data
   for (const run of runs.values()) {

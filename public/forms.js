@@ -59,7 +59,8 @@ function makeForm(/** @type {Method} */ { name, description, parameters }) {
 function makeControl(parameter, { label, preset, accept = '', choices }) {
   const { name, type, description, default: usual, min = '', max = '' } = parameter
   const isLong = type === 'text' || type === 'object'
-  const control = choices ? makeChoice(choices) : make(isLong ? 'textarea' : 'input')
+  const options = choices?.map(([words, value]) => new Option(words, JSON.stringify(value)))
+  const control = options ? make('select', '', ...options) : make(isLong ? 'textarea' : 'input')
   const required = usual === undefined && !['boolean', 'string', 'text'].includes(type)
   Object.assign(control, { name, required, spellcheck: false })
   if (type === 'text') Object.assign(control, { rows: 9 })
@@ -107,10 +108,6 @@ function whyNotJson(text) {
   } catch (error) {
     return `Not JSON: ${error instanceof Error ? error.message : error}`
   }
-}
-
-function makeChoice(/** @type {[words: string, value: unknown][]} */ choices) {
-  return make('select', '', ...choices.map(([words, value]) => new Option(words, JSON.stringify(value))))
 }
 
 function makeSampleButton(/** @type {{ file: string, words: string }} */ { file, words }) {
@@ -168,9 +165,7 @@ addEventListener('dragover', drag => {
   drag.preventDefault() // or the browser would leave the page and open the file
   dropping.hidden = false
 })
-addEventListener('dragleave', drag => {
-  if (!drag.relatedTarget) dropping.hidden = true
-})
+addEventListener('dragleave', drag => { dropping.hidden ||= !drag.relatedTarget })
 addEventListener('drop', drag => {
   if (!hasFiles(drag)) return
   drag.preventDefault()

@@ -75,9 +75,7 @@ export class LogStore {
   }
 
   /** Redraws when it has arrived. @param {Chunk} chunk */
-  load(chunk) {
-    return (chunk.loading ??= this.#readAgain(chunk))
-  }
+  load(chunk) { return (chunk.loading ??= this.#readAgain(chunk)) }
 
   async #readAgain(/** @type {Chunk} */ chunk) {
     try {

@@ -14,7 +14,15 @@ const LONGEST_TEXT = 100_000 // characters of one entry shown in full, or copied
 const COPIED = 20_000 // entries
 
 const parts = ['n', 'time', 'level', 'text']
-const list = new VirtualList(element('log-list', HTMLElement), { parts, describe: describeRow, choose })
+/** @type {Record<string, () => void>} */
+const keys = {
+  w: () => jumpToWarning(1),
+  W: () => jumpToWarning(-1),
+  '/': () => search.focus(),
+  Escape: closeEntry,
+  t: () => times.click(),
+}
+const list = new VirtualList(element('log-list', HTMLElement), { parts, describe: describeRow, choose, keys })
 const search = element('search', HTMLInputElement)
 const box = element('entry', HTMLElement)
 const [toEnd, times] = elements(HTMLButtonElement, 'to-end', 'times')
@@ -38,7 +46,7 @@ let drawn
 export function showLog(line) {
   chosen = -1
   wantedLine = line - 1
-  clearSearch()
+  search.value = ''
   wanted = LEVELS.map(level => level !== 'progress')
   list.following = wantedLine < 0
   list.top = 0
@@ -97,11 +105,6 @@ function scan() {
   }
 }
 
-function clearSearch() {
-  search.value = ''
-  query = undefined
-}
-
 /** From the chosen one, or from the upper edge; round the end to the beginning. @param {1 | -1} step */
 function jumpToHit(step) {
   if (!shown.length) return
@@ -110,6 +113,8 @@ function jumpToHit(step) {
 }
 
 function refilter() {
+  // what is searched for is meant as it is written, and without a look at upper and lower case
+  query = search.value ? new RegExp(search.value.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&'), 'iu') : undefined
   scanned = 0
   shown = []
   list.stale = true
@@ -165,7 +170,7 @@ export function revealEntry(n) {
   const level = run.store.levels[n] ?? 0
   if (!wanted[level] || query) {
     wanted[level] = true
-    clearSearch()
+    search.value = ''
     refilter()
   }
   list.reveal(rowFrom(n))
@@ -203,8 +208,9 @@ function makeChip(/** @type {Entry['type']} */ type) {
   return chip
 }
 
-/** @param {HTMLButtonElement} button @param {() => string | Promise<string>} text */
-export function copies(button, text) {
+/** @param {string} id of a button @param {() => string | Promise<string>} text */
+export function copies(id, text) {
+  const button = element(id, HTMLButtonElement)
   const words = button.textContent ?? ''
   button.addEventListener('click', async () => {
     // missing where the page comes over plain HTTP from another machine
@@ -214,11 +220,9 @@ export function copies(button, text) {
   })
 }
 
-copies(element('entry-copy', HTMLButtonElement), () => element('entry-text', HTMLElement).textContent ?? '')
-copies(element('entry-link', HTMLButtonElement), () => {
-  return new URL(`?run=${run.id}&line=${chosen + 1}`, location.href).href
-})
-copies(element('copy-log', HTMLButtonElement), async () => {
+copies('entry-copy', () => element('entry-text', HTMLElement).textContent ?? '')
+copies('entry-link', () => new URL(`?run=${run.id}&line=${chosen + 1}`, location.href).href)
+copies('copy-log', async () => {
   const from = run
   const all = shown.length
   const lines = []
@@ -237,14 +241,10 @@ toEnd.addEventListener('click', () => {
   list.following = true
   list.box.focus()
 })
-search.addEventListener('input', () => {
-  // as it is written, and without a look at upper and lower case
-  query = search.value ? new RegExp(search.value.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&'), 'iu') : undefined
-  refilter()
-})
+search.addEventListener('input', refilter)
 search.addEventListener('keydown', ({ key, shiftKey }) => {
   if (key === 'Escape') {
-    clearSearch()
+    search.value = ''
     refilter()
     list.box.focus()
   }
@@ -262,20 +262,6 @@ addEventListener('keydown', press => {
   search.select()
 })
 times.addEventListener('click', () => { times.ariaPressed = String(times.ariaPressed !== 'true') })
-list.box.addEventListener('keydown', key => {
-  if (key.ctrlKey || key.metaKey || key.altKey) return
-  /** @type {Record<string, () => void>} */
-  const keys = {
-    w: () => jumpToWarning(1),
-    W: () => jumpToWarning(-1),
-    '/': () => search.focus(),
-    Escape: closeEntry,
-    t: () => times.click(),
-  }
-  if (!keys[key.key]) return
-  key.preventDefault()
-  keys[key.key]?.()
-})
 
 function closeEntry() {
   if (box.contains(document.activeElement)) list.box.focus() // what is hidden loses the focus

@@ -2,10 +2,9 @@
 // differently: an answer, a refusal with reasons, or no answer at all (status 0). What a proxy says in the server's place
 // is no answer: the call may have gone through all the same.
 
-/** `errors`: why it is not ok; `retryAfter`: seconds.
- * @typedef {{ ok: boolean, status: number, data: any, errors: string[], retryAfter: number }} Answer */
-/** @typedef {{ name: string, type: string, description: string, default?: unknown, min?: number,
- *   max?: number }} Parameter */
+/** `why` it is not ok; `retryAfter`: seconds.
+ * @typedef {{ ok: boolean, status: number, data: any, why: string, retryAfter: number }} Answer */
+/** @typedef {import('../task.ts').Parameter} Parameter */
 /** @typedef {{ name: string, description: string, parameters: Parameter[] }} Method */
 /** A run in the server's list.
  * @typedef {{ id: string, method: string, title?: string, callId: string, pid: number, started: number, size: number,
@@ -22,7 +21,8 @@ export async function request(method, path, body) {
   const sent = { method, headers, body: body === undefined ? null : JSON.stringify(body) }
   try {
     const answer = await fetch(path, { ...sent, signal: AbortSignal.timeout(PATIENCE) })
-    setClock(answer.headers.get('date'))
+    const ahead = Date.now() - Date.parse(answer.headers.get('date') ?? '')
+    clockAhead = Math.abs(ahead) > 2000 ? ahead : 0 // the date is in whole seconds: small differences mean nothing
     return readAnswer(answer.status, await answer.text(), answer.headers.get('retry-after'))
   } catch (error) {
     return readAnswer(0, String(error))
@@ -51,8 +51,8 @@ function readAnswer(status, text, retryAfter) {
   const ok = status >= 200 && status < 300 && data !== undefined
   const isOurs = ok || Array.isArray(data?.errors) || (status >= 400 && status < 500)
   const reason = status === 0 ? text : `the answer has the status ${status}`
-  const errors = Array.isArray(data?.errors) ? data.errors.map(String) : [reason]
-  return { ok, status: isOurs ? status : 0, data, errors, retryAfter: Number(retryAfter) || 3 }
+  const why = Array.isArray(data?.errors) ? data.errors.join('; ') : reason
+  return { ok, status: isOurs ? status : 0, data, why, retryAfter: Number(retryAfter) || 3 }
 }
 
 /** @param {string} text */
@@ -62,12 +62,6 @@ function parseJson(text) {
   } catch {
     return undefined
   }
-}
-
-/** @param {string | null} date in whole seconds, so small differences mean nothing */
-function setClock(date) {
-  const ahead = date ? Date.now() - Date.parse(date) : 0
-  clockAhead = Math.abs(ahead) > 2000 ? ahead : 0
 }
 
 /** The run's id is made here, so that the page can follow the run before it exists. (crypto.randomUUID is missing where

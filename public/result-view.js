@@ -4,12 +4,9 @@
 import { calmPicture, element, elements, make, set, setLink, setText } from './draw.js'
 import { cut, MORE_IN_LOG, placeOf, toText } from './entries.js'
 import { inView as run } from './followed-runs.js'
-import { knownFunction } from './functions.js'
 import { revealEntry } from './log-view.js'
 import { VirtualList } from './virtual-list.js'
 import { count } from './words.js'
-
-/** @import { Known } from './functions.js' */
 
 const LONGEST_RESULT = 20_000 // characters
 const STACK = 5 // lines of it: the first ones tell
@@ -24,31 +21,27 @@ const findingList = new VirtualList(element('findings-list', HTMLElement), {
   parts: ['level', 'where', 'text'], describe: describeFinding, choose: chooseFinding,
 })
 
-/** what the page knows of its function @type {Known | undefined} */
-let known
-/** @type {string[]} */
+/** of the source @type {string[]} */
 let lines = []
 
 export function showResult() {
-  lines = []
   for (const list of [sourceList, findingList]) Object.assign(list, { selected: -1, top: 0, stale: true })
 }
 
 calmPicture(() => {
-  known = knownFunction(run.method)
-  drawTiles(known?.summary?.figures(run.result, run) ?? [])
+  drawTiles(run.known?.summary?.figures(run.result, run) ?? [])
   drawFile()
   drawFailure()
   drawWords()
-  drawSource(known?.source?.(run.args))
+  drawSource(run.known?.source?.(run.args))
   drawFindings()
 })
 
 function drawFile() {
   const name = toText(run.result?.['file'])
   const isProduced = name.startsWith(`${run.id}.`) // any other that it may have named cannot be had
-  setText(file, known?.download ?? 'Download the file')
-  set(file, 'hidden', !isProduced && !known?.download) // from the beginning, so that nothing moves when it can be used
+  setText(file, run.known?.download ?? 'Download the file')
+  set(file, 'hidden', !isProduced && !run.known?.download) // from the beginning, so that nothing moves when it can be used
   setLink(file, isProduced ? `files/${encodeURIComponent(name)}` : undefined)
 }
 
@@ -69,7 +62,7 @@ function drawFailure() {
 
 function drawWords() {
   const { done, ended, result } = run
-  const summary = known?.summary
+  const summary = run.known?.summary
   const none = done?.outcome === 'ok' ? 'It returned nothing.' : `No result: ${done?.reason || 'see the log'}.`
   const json = typeof done?.result === 'string' ? done.result : JSON.stringify(done?.result, null, 2) ?? none
   const waiting = ended ? 'Its log is still being read.' : summary?.waiting ?? 'What it returns is shown here.'
@@ -87,13 +80,13 @@ function drawTiles(/** @type {[name: string, figure: string][]} */ wanted) {
 function drawSource(/** @type {string | undefined} */ whole) {
   set(source, 'hidden', whole === undefined)
   if (whole === undefined) return
-  if (!lines.length) lines = whole.split(/\r?\n/)
+  lines = whole.split(/\r?\n/)
   sourceList.stale = true // there may be new findings
   sourceList.draw(lines.length)
 }
 
 function drawFindings() {
-  const n = run.findings.length
+  const { known, findings: { length: n } } = run
   const isShown = n > 0 || known?.findings !== undefined
   set(findings, 'hidden', !isShown)
   if (!isShown) return

@@ -158,4 +158,4 @@ notify.addEventListener('click', async () => {
   isBlocked = permission === 'denied'
   redraw()
 })
-copies(element('share', HTMLButtonElement), () => location.href.replace(/&line=.*/, ''))
+copies('share', () => location.href.replace(/&line=.*/, ''))

@@ -45,7 +45,8 @@ export class Run {
   start
   /** @type {{ outcome: Outcome, result: unknown, reason: string, seconds: number } | undefined} */
   done
-  /** what the server's list says of it @type {import('./requests.js').Listed | undefined} */
+  /** what the server's list says of it; null: nothing; undefined: it has not answered yet
+   * @type {import('./requests.js').Listed | null | undefined} */
   listed
   /** the last thing that went wrong @type {Fields | undefined} */
   error
@@ -101,7 +102,7 @@ export class Run {
 
   /** @param {import('./requests.js').Listed | undefined} listed by the server, if it is */
   compare(listed) {
-    this.listed = listed
+    this.listed = listed ?? null
     if (listed || this.start || this.call || this.problem) return
     this.phase = 'unknown'
     const removed = 'It may have been removed, or not have begun: if it begins, it is shown.'
@@ -128,7 +129,7 @@ export class Run {
   }
 
   /** Whether it is known not to be over. What begins like a run that goes on may be the log of one that has ended. */
-  get isLive() { return this.call !== undefined || this.listed !== undefined || this.silence < 5 }
+  get isLive() { return this.call !== undefined || this.listed !== undefined }
 
   /** Seconds since its last entry. */
   get silence() { return Math.max(0, (Date.now() - clockAhead - this.lastTime) / 1000) }
@@ -136,11 +137,13 @@ export class Run {
   /** How much of the log has been read, 0 to 1. */
   get read() { return this.listed?.size ? Math.min(1, this.store.end / this.listed.size) : 1 }
 
+  get known() { return knownFunction(this.method) }
+
   get words() { return STATES[this.state] ?? this.state }
 
   get title() {
     if (!this.method) return `Run ${this.id.slice(0, 8)}`
-    return knownFunction(this.method)?.title?.(this.args) ?? signature(this.method, this.args)
+    return this.known?.title?.(this.args) ?? signature(this.method, this.args)
   }
 
   /** What it returned, if that has fields. @returns {Fields | undefined} */
@@ -183,7 +186,7 @@ export class Run {
   /** Those in the log, or more, where the function has counted what it did not name.
    * @param {'warning' | 'error'} level */
   count(level) {
-    const counted = toNumber(this.result && knownFunction(this.method)?.counted?.(this.result)[level])
+    const counted = toNumber(this.result && this.known?.counted?.(this.result)[level])
     return Math.max(this.store.counts[LEVELS.indexOf(level)] ?? 0, counted ?? 0)
   }
 }

@@ -1,7 +1,7 @@
 // The list of runs at the side: what the server says of all runs, and what this page knows better, because it follows
 // them or has not started them yet.
 
-import { calmPicture, element, make, partsOf, set, setText } from './draw.js'
+import { calmPicture, element, make, set, setText } from './draw.js'
 import { OUTCOMES } from './entries.js'
 import { inView, listed, runs } from './followed-runs.js'
 import { day, duration, elapsed } from './words.js'
@@ -70,7 +70,7 @@ function makeItem(/** @type {string} */ id) {
 /** @param {HTMLLIElement} node @param {Item} item */
 function drawItem(node, item) {
   const link = /** @type {HTMLAnchorElement} */ (node.firstElementChild)
-  const [, name, about, bar] = partsOf(link)
+  const [name, about, bar] = /** @type {[HTMLElement, HTMLElement, HTMLElement]} */ ([...link.children].slice(1))
   set(node.dataset, 'state', item.state)
   setText(name, item.title)
   setText(about, item.about)

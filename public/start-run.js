@@ -67,7 +67,7 @@ const NOT_TOLD = 'The web server did not answer, so the run may not have been to
 const NO_WORKERS = 'The workers server does not answer, so nothing was started. Is it running?'
 
 /** What passes by itself, so that a run which waits goes on waiting. @type {Record<number, string>} */
-const PASSING = {
+export const PASSING = {
   0: 'The web server does not answer.',
   401: 'The server asks for its token: enter it in another tab.',
   503: 'All places are taken.',
@@ -76,8 +76,7 @@ const PASSING = {
 
 /** @param {Run} run @param {Answer} answer @param {boolean} isUpload */
 async function explainRefusal(run, answer, isUpload) {
-  const { status } = answer
-  const why = reasons(answer)
+  const { status, why } = answer
   const retry = () => callFor(run)
   const wait = () => waitForPlace(run, answer)
   if (run.phase === 'queued' && status in PASSING) return wait()
@@ -111,8 +110,6 @@ async function pointToOther(run, why) {
   run.problem = { kind: 'busy', text: `This is already running: ${why}.`, ...(other && { other }) }
 }
 
-const reasons = (/** @type {Answer} */ answer) => answer.errors.join('; ')
-
 /** Whatever there is to cancel: the upload, the waiting for a place, the run. @param {Run} run */
 export async function cancelRun(run) {
   if (run.state === 'uploading' || run.state === 'queued') {
@@ -126,7 +123,7 @@ export async function cancelRun(run) {
   run.problem = undefined
   const answer = await request('DELETE', `tasks/${run.id}`)
   if (answer.ok || run.done) return
-  const text = answer.status === 0 ? NOT_TOLD : `Not cancelled: ${reasons(answer)}`
+  const text = answer.status === 0 ? NOT_TOLD : `Not cancelled: ${answer.why}`
   run.problem = { kind: 'error', text, passes: true }
   run.cancelling = false
   redraw()

@@ -9,8 +9,9 @@ const TALLEST = 8_000_000 // pixels; browsers cannot make an element much taller
 
 /** What a row says, part by part; `isWhole`: it need not be asked for again.
  * @typedef {{ level: string, texts: (string | Node)[], title?: string, isWhole?: boolean }} Row */
-/** `parts`: the classes of a row's parts, from left to right.
- * @typedef {{ parts: string[], describe: (n: number) => Row, choose: (n: number) => void }} Uses */
+/** `parts`: the classes of a row's parts, from left to right; `keys`: what else is done with the keyboard.
+ * @typedef {{ parts: string[], describe: (n: number) => Row, choose: (n: number) => void,
+ *   keys?: Record<string, () => void> }} Uses */
 
 export class VirtualList {
   count = 0
@@ -140,8 +141,10 @@ export class VirtualList {
       Home: 0, End: this.count - 1, Enter: from,
     }
     const n = targets[key.key]
+    const act = this.uses.keys?.[key.key]
+    if (n !== undefined || act) key.preventDefault()
+    act?.()
     if (n === undefined) return
-    key.preventDefault()
     this.select(Math.max(0, Math.min(this.count - 1, n)))
     if (key.key === 'End') this.following = true
   }
