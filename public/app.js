@@ -1,7 +1,6 @@
 // The page begins here: how it is connected, what can be started, and which run the address names. Everything is drawn
-// by draw.js, so look there first (picture, calmPicture, redraw); then, in the order of a click: forms.js, start-run.js,
-// follow.js (how the entries come), followed-runs.js, run-state.js (what they say), run-head.js, log-view.js,
-// result-view.js (what a person sees).
+// by draw.js, so look there first (picture, redraw); then, in the order of a click: forms.js, start-run.js, follow.js
+// (how entries come), run-state.js (what they say), run-head.js, log-view.js, result-view.js (what a person sees).
 
 import { calmPicture, element, elements, set, setText } from './draw.js'
 import { connection, fetchList, goTo, inView, openRun, setInView } from './followed-runs.js'
@@ -26,7 +25,7 @@ calmPicture(() => {
   if (!live) setText(words, lost ? 'Connection lost, trying again' : 'Connecting')
   else if (!workers) setText(words, 'Workers server does not answer')
   else setText(words, over === 'WebSocket' ? 'Connected' : 'Connected, without WebSocket')
-  setText(wait, !live && lost && seconds > 1 ? ` in ${seconds} s` : '') // apart: a screen reader would read every second
+  setText(wait, !live && lost && seconds > 1 ? ` in ${seconds} s` : '') // apart: it would be read aloud every second
 })
 
 /** Shows what the address names. */

@@ -1,30 +1,34 @@
 // How anything gets onto the screen: state changes at any rate, and is drawn at most once a frame. Whoever changes
-// something calls redraw(), unless it is in answer to what a person did, after which everything is drawn anyway. What is
-// drawn is found once and changed in place.
+// something calls redraw(); after what a person did, everything is drawn anyway. What is drawn is changed in place.
 
 const CALM = 100 // milliseconds between two changes of a figure: faster nobody reads
+const SLOW = 500 // milliseconds between two drawings of a curve: in a flood there is more to do
 
-/** What to do, and when; `waiting`: those who wait until it is drawn.
- * @type {Record<'eachFrame' | 'calmly' | 'waiting', (() => void)[]>} */
-const jobs = { eachFrame: [], calmly: [], waiting: [] }
+/** @typedef {{ draw: () => void, pause: number, drawnAt: number }} Picture */
+/** @type {Picture[]} */
+const pictures = []
+/** those who wait until everything is drawn @type {(() => void)[]} */
+const waiting = []
 const channel = new MessageChannel()
 let asked = false
 let rested = 0
-let calmAt = 0
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let later
 
 /** What moves: drawn in every frame in which something changed, while the page is visible. @param {() => void} draw */
-export const picture = draw => jobs.eachFrame.push(draw)
+export const picture = (draw, pause = 0) => pictures.push({ draw, pause, drawnAt: -SLOW })
 
 /** Words and figures: a few times a second, so that a flood of entries does not make the browser lay out the whole
- * page in every frame. In a background tab, too, where it costs no layout: the title is seen. @param {() => void} draw */
-export const calmPicture = draw => jobs.calmly.push(draw)
+ * page in every frame. In a background tab at once: the title is seen. @param {() => void} draw */
+export const calmPicture = draw => picture(draw, CALM)
+
+/** What costs more than a figure. @param {() => void} draw */
+export const slowPicture = draw => picture(draw, SLOW)
 
 /** Draws what has changed; resolves when that has happened. */
 export function drawn() {
   redraw()
-  return /** @type {Promise<void>} */ (new Promise(resolve => jobs.waiting.push(resolve)))
+  return /** @type {Promise<void>} */ (new Promise(resolve => waiting.push(resolve)))
 }
 
 export function redraw() {
@@ -39,21 +43,21 @@ export function redraw() {
 
 function drawAll() {
   asked = false
-  const began = performance.now()
-  if (!document.hidden) jobs.eachFrame.forEach(attempt)
   clearTimeout(later)
-  if (document.hidden || began - calmAt >= CALM) {
-    calmAt = began
-    jobs.calmly.forEach(attempt) // all in one frame, so that the page changes its layout once
-  } else later = setTimeout(redraw, CALM)
-  for (const resolve of jobs.waiting.splice(0)) resolve()
+  const began = performance.now()
+  const due = pictures.filter(({ pause, drawnAt }) => (document.hidden ? pause === CALM : began - drawnAt >= pause))
+  for (const picture of due) attempt(picture, began) // the calm ones in one frame: the page changes its layout once
+  if (due.length < pictures.length && !document.hidden) later = setTimeout(redraw, CALM)
+  for (const resolve of waiting.splice(0)) resolve()
   if (!document.hidden) channel.port1.postMessage(began)
 }
 
-// A mistake in one picture must not stop the others, nor the acknowledgements.
-function attempt(/** @type {() => void} */ draw) {
+/** A mistake in one picture must not stop the others, nor the acknowledgements.
+ * @param {Picture} picture @param {number} now */
+function attempt(picture, now) {
+  picture.drawnAt = now
   try {
-    draw()
+    picture.draw()
   } catch (error) {
     reportError(error)
   }
@@ -70,8 +74,12 @@ document.addEventListener('visibilitychange', () => {
   redraw()
 })
 
-for (const deed of ['click', 'input', 'keydown', 'popstate']) addEventListener(deed, redraw)
-setInterval(redraw, 500) // the time since something happened moves on while nothing does
+for (const deed of ['click', 'input', 'keydown']) addEventListener(deed, redraw)
+addEventListener('popstate', () => {
+  for (const picture of pictures) picture.drawnAt = -SLOW // another view: nothing of the last one stays
+  redraw()
+})
+setInterval(redraw, SLOW) // the time since something happened moves on while nothing does
 
 /** The element with this id, which stands in index.html.
  * @template {Element} T @param {string} id @param {new () => T} kind @returns {T} */

@@ -1,27 +1,23 @@
 // The runs that this page follows, with all that their logs said, the one of them that is in view, and what the server
 // says of all runs.
 
-import { calmPicture, drawn, redraw } from './draw.js'
+import { drawn, redraw } from './draw.js'
 import { Connection } from './follow.js'
 import { request } from './requests.js'
 import { Run } from './run-state.js'
 import { duration } from './words.js'
 
-/** @import { Entry } from './entries.js' */
-/** @import { Listed } from './requests.js' */
-/** @import { Call } from './run-state.js' */
-
 const MOST_UNDRAWN = 512 * 1024 // bytes of logs
 const OUT_OF_VIEW = 1024 * 1024 // bytes of log kept of a run that nobody looks at
 const LIST_PAUSE = 4000 // milliseconds between two questions for the list
-const DRAW_PAUSE = 500 // milliseconds between two drawings of a curve: in a flood there is more to do
 
 /** @type {Map<string, Run>} */
 export const runs = new Map()
 /** on the start view it is one without an id, of which nothing is known */
 export let inView = new Run('')
 const nothing = inView
-/** until the server has told its list, no run is known to be unknown @type {Listed[] | undefined} */
+/** until the server has told its list, no run is known to be unknown
+ * @type {import('./requests.js').Listed[] | undefined} */
 export let listed
 let undrawn = 0
 
@@ -33,7 +29,7 @@ export const connection = new Connection('./', {
   },
 })
 
-/** @param {string} id @param {Call} [call] */
+/** @param {string} id @param {import('./run-state.js').Call} [call] */
 export function openRun(id, call) {
   const known = runs.get(id)
   if (known) return known
@@ -56,7 +52,7 @@ export function followRun(run) {
 }
 
 /** What is not drawn yet is acknowledged only up to a bound: a page that cannot keep up is not drowned.
- * @param {Run} run @param {Entry[]} entries @param {number} next */
+ * @param {Run} run @param {import('./entries.js').Entry[]} entries @param {number} next */
 function receive(run, entries, next) {
   undrawn += next - run.store.end
   run.receive(entries, next)
@@ -87,19 +83,6 @@ export async function fetchList() {
     run.unfollow?.()
   }
   redraw()
-}
-
-/** What costs more than a figure: drawn twice a second while the run in view goes on.
- * @param {() => void} draw */
-export function slowPicture(draw) {
-  let drawn = nothing
-  let drawnAt = 0
-  calmPicture(() => {
-    if (inView === drawn && !inView.done && performance.now() - drawnAt < DRAW_PAUSE) return
-    drawn = inView
-    drawnAt = performance.now()
-    draw()
-  })
 }
 
 /** Goes to another view, as a link would. @param {string} href */

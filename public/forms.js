@@ -7,7 +7,6 @@ import { goTo } from './followed-runs.js'
 import { knownFunction, rankOf } from './functions.js'
 import { startRun } from './start-run.js'
 
-/** @import { Fields } from './entries.js' */
 /** @import { Field } from './functions.js' */
 /** @import { Method, Parameter } from './requests.js' */
 /** @import { Run } from './run-state.js' */
@@ -67,6 +66,7 @@ function makeControl(parameter, { label, preset, accept = '', choices }) {
   if (control instanceof HTMLInputElement) {
     const step = type === 'number' ? 'any' : ''
     Object.assign(control, { type: INPUT_TYPES[type] ?? 'text', step, accept, min: String(min), max: String(max) })
+    if (type === 'file') control.addEventListener('change', () => showChoice(control))
   }
   if (type === 'object') control.addEventListener('input', () => control.setCustomValidity(whyNotJson(control.value)))
   fillControl(control, parameter, preset ?? usual)
@@ -131,32 +131,25 @@ function readField(given, { type, default: usual }) {
   return type === 'number' || type === 'integer' ? Number(given) : given
 }
 
-/** @param {string} method @param {Fields} given */
-function startWith(method, given) {
-  const { values, callId } = knownFunction(method)?.complete?.(given) ?? { values: given, callId: '' }
+/** @param {string} method @param {(parameter: Parameter) => unknown} read */
+function startWith(method, read) {
   const parameters = offered.get(method)?.parameters ?? []
-  return startRun({ method, args: parameters.map(({ name, default: usual }) => name in values ? values[name] : usual), callId })
+  const given = Object.fromEntries(parameters.map(parameter => [parameter.name, read(parameter)]))
+  const { values, callId } = knownFunction(method)?.complete?.(given) ?? { values: given, callId: '' }
+  startRun({ method, args: parameters.map(({ name }) => values[name]), callId })
 }
 
-/** With the first function that takes one; all else is as usual then. @param {File} file */
+/** The first function that takes one; all else is as usual then. @param {File} file */
 function startWithFile(file) {
-  for (const [method, { parameters }] of offered) {
-    const taken = parameters.find(({ type }) => type === 'file')
-    if (taken) return startWith(method, { [taken.name]: file })
-  }
+  const [method] = [...offered].find(([, { parameters }]) => parameters.some(({ type }) => type === 'file')) ?? []
+  if (method) startWith(method, ({ type, default: usual }) => (type === 'file' ? file : usual))
 }
 
 forms.addEventListener('submit', submit => {
   submit.preventDefault()
   const form = /** @type {HTMLFormElement} */ (submit.target)
-  const { method = '' } = form.dataset
   const fields = new FormData(form)
-  const parameters = offered.get(method)?.parameters ?? []
-  const values = parameters.map(parameter => [parameter.name, readField(fields.get(parameter.name), parameter)])
-  startWith(method, Object.fromEntries(values))
-})
-forms.addEventListener('change', ({ target }) => {
-  if (target instanceof HTMLInputElement && target.type === 'file') showChoice(target)
+  startWith(form.dataset.method ?? '', parameter => readField(fields.get(parameter.name), parameter))
 })
 
 const hasFiles = (/** @type {DragEvent} */ drag) => drag.dataTransfer?.types.includes('Files') ?? false

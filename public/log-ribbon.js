@@ -1,8 +1,8 @@
 // The ribbon beside the log: where along the whole log its warnings and errors stand. A click goes there.
 
-import { element, elements, setText } from './draw.js'
+import { element, elements, setText, slowPicture } from './draw.js'
 import { LEVELS } from './entries.js'
-import { inView, slowPicture } from './followed-runs.js'
+import { inView } from './followed-runs.js'
 import { revealEntry } from './log-view.js'
 import { count, counted } from './words.js'
 

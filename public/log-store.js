@@ -70,9 +70,8 @@ export class LogStore {
     return this.get(n)
   }
 
-  chunkOf(/** @type {number} */ n) {
-    return n < this.count ? this.chunks.findLast(({ first }) => first <= n) : undefined
-  }
+  /** @param {number} n */
+  chunkOf(n) { return n < this.count ? this.chunks.findLast(({ first }) => first <= n) : undefined }
 
   /** Redraws when it has arrived. @param {Chunk} chunk */
   load(chunk) { return (chunk.loading ??= this.#readAgain(chunk)) }

@@ -243,13 +243,12 @@ toEnd.addEventListener('click', () => {
 })
 search.addEventListener('input', refilter)
 search.addEventListener('keydown', ({ key, shiftKey }) => {
+  if (key === 'Enter') jumpToHit(shiftKey ? -1 : 1)
   if (key === 'Escape') {
     search.value = ''
     refilter()
-    list.box.focus()
   }
-  if (key === 'Enter') jumpToHit(shiftKey ? -1 : 1)
-  if (key === 'ArrowDown') list.box.focus()
+  if (key === 'Escape' || key === 'ArrowDown') list.box.focus()
 })
 element('next-hit', HTMLButtonElement).addEventListener('click', () => jumpToHit(1))
 element('previous-hit', HTMLButtonElement).addEventListener('click', () => jumpToHit(-1))

@@ -1,6 +1,6 @@
 // What the page asks of the web server over HTTP. Every call ends in one of three ways, and the page shows them
-// differently: an answer, a refusal with reasons, or no answer at all (status 0). What a proxy says in the server's place
-// is no answer: the call may have gone through all the same.
+// differently: an answer, a refusal with reasons, or no answer at all (status 0). What a proxy says in the place of the
+// server is no answer: the call may have gone through all the same.
 
 /** `why` it is not ok; `retryAfter`: seconds.
  * @typedef {{ ok: boolean, status: number, data: any, why: string, retryAfter: number }} Answer */
@@ -24,8 +24,8 @@ export async function request(method, path, body) {
     const ahead = Date.now() - Date.parse(answer.headers.get('date') ?? '')
     clockAhead = Math.abs(ahead) > 2000 ? ahead : 0 // the date is in whole seconds: small differences mean nothing
     return readAnswer(answer.status, await answer.text(), answer.headers.get('retry-after'))
-  } catch (error) {
-    return readAnswer(0, String(error))
+  } catch {
+    return readAnswer(0, 'the web server did not answer')
   }
 }
 

@@ -41,7 +41,7 @@ function drawFile() {
   const name = toText(run.result?.['file'])
   const isProduced = name.startsWith(`${run.id}.`) // any other that it may have named cannot be had
   setText(file, run.known?.download ?? 'Download the file')
-  set(file, 'hidden', !isProduced && !run.known?.download) // from the beginning, so that nothing moves when it can be used
+  set(file, 'hidden', !isProduced && !run.known?.download) // from the beginning, so that nothing moves
   setLink(file, isProduced ? `files/${encodeURIComponent(name)}` : undefined)
 }
 
@@ -120,8 +120,5 @@ function describeLine(/** @type {number} */ n) {
 }
 
 function chooseLine(/** @type {number} */ n) {
-  const at = run.findings.findIndex(({ line }) => line === n + 1)
-  if (at < 0) return
-  findingList.selected = at
-  findingList.reveal(at)
+  findingList.select(run.findings.findIndex(({ line }) => line === n + 1))
 }

@@ -9,8 +9,6 @@ import { copies } from './log-view.js'
 import { cancelRun } from './start-run.js'
 import { amount, clock, compact, counted, day, duration, elapsed, estimate } from './words.js'
 
-/** @import { Run } from './run-state.js' */
-
 const TALKING = 10_000 // milliseconds between two announcements to a screen reader, unless the state changes
 const SILENT = 10 // seconds without an entry after which an estimate of what is left means nothing
 /** of the states in which it is over, in the title @type {Record<string, string>} */
@@ -137,7 +135,7 @@ calmPicture(() => {
   for (const run of runs.values()) if (run.done && run.wantsNotice) giveNotice(run)
 })
 
-function giveNotice(/** @type {Run} */ run) {
+function giveNotice(/** @type {import('./run-state.js').Run} */ run) {
   run.wantsNotice = false
   try {
     const notice = new Notification(`${run.title}: ${run.words}`, { body: run.done?.reason ?? '', tag: run.id })

@@ -18,6 +18,7 @@ import { amount, compact } from './words.js'
  * @typedef {{ text: string, kind: 'error' | 'busy' | 'quiet', retry?: () => void, wait?: () => void, other?: string,
  *   passes?: boolean }} Problem */
 
+const UNKNOWN = 'No run with this id is known here. It may have been removed, or not have begun: then it will be shown.'
 const MOST_FINDINGS = 10_000 // listed beside the log; the log has them all
 
 /** @type {Record<string, string>} */
@@ -96,8 +97,7 @@ export class Run {
   /** The servers answer again. @param {string} note about a connection that was lost */
   rejoin(note) {
     if (this.problem?.passes) this.problem = undefined
-    if (!note || !this.start || this.done) return
-    this.note = `${note} Continued from byte ${this.store.end}: nothing is missing.`
+    if (note && this.start && !this.done) this.note = `${note} Going on at byte ${this.store.end}: nothing is missing.`
   }
 
   /** @param {import('./requests.js').Listed | undefined} listed by the server, if it is */
@@ -105,8 +105,7 @@ export class Run {
     this.listed = listed ?? null
     if (listed || this.start || this.call || this.problem) return
     this.phase = 'unknown'
-    const removed = 'It may have been removed, or not have begun: if it begins, it is shown.'
-    this.problem = { kind: 'quiet', text: `No run with this id is known here. ${removed}` }
+    this.problem = { kind: 'quiet', text: UNKNOWN }
   }
 
   /** Whether the page may forget it: the list tells how it ended, or nothing is known that could be lost. */
@@ -125,11 +124,9 @@ export class Run {
   get state() {
     if (this.ended) return this.ended.outcome
     if (this.cancelling) return 'cancelling'
-    return this.start && this.isLive ? 'running' : this.phase
+    // what begins like a run that goes on may be the log of one that has ended: the list tells
+    return this.start && (this.call || this.listed !== undefined) ? 'running' : this.phase
   }
-
-  /** Whether it is known not to be over. What begins like a run that goes on may be the log of one that has ended. */
-  get isLive() { return this.call !== undefined || this.listed !== undefined }
 
   /** Seconds since its last entry. */
   get silence() { return Math.max(0, (Date.now() - clockAhead - this.lastTime) / 1000) }

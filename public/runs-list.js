@@ -6,7 +6,6 @@ import { OUTCOMES } from './entries.js'
 import { inView, listed, runs } from './followed-runs.js'
 import { day, duration, elapsed } from './words.js'
 
-/** @import { Listed } from './requests.js' */
 /** @import { Run } from './run-state.js' */
 /** @typedef {{ id: string, title: string, state: string, about: string, part: number | undefined }} Item */
 
@@ -47,7 +46,7 @@ function fromRun({ id, title, state, words, seconds, part, done }) {
   return { id, title, state, about: words + far + time, part: done ? undefined : part }
 }
 
-/** @param {Listed} run @returns {Item} */
+/** @param {import('./requests.js').Listed} run @returns {Item} */
 function fromListed({ id, title, method, outcome, seconds, started }) {
   const live = runs.get(id)
   if (live?.start) return fromRun(live)

@@ -1,7 +1,7 @@
 // The speed over time, small, under the bar of the run in view: a slow-down that one figure hides.
 
-import { element, elements, set, setText } from './draw.js'
-import { inView, slowPicture } from './followed-runs.js'
+import { element, elements, set, setText, slowPicture } from './draw.js'
+import { inView } from './followed-runs.js'
 import { amount, compact, elapsed } from './words.js'
 
 const [WIDTH, HEIGHT] = [600, 100] // of the drawing, which is stretched to what there is

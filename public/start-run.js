@@ -63,7 +63,6 @@ async function uploadFiles(run, files) {
 
 const NO_ANSWER = 'The web server did not answer. The call may have arrived all the same: this page follows the run, '
   + 'and shows it if so. Trying again is safe, it cannot run twice.'
-const NOT_TOLD = 'The web server did not answer, so the run may not have been told.'
 const NO_WORKERS = 'The workers server does not answer, so nothing was started. Is it running?'
 
 /** What passes by itself, so that a run which waits goes on waiting. @type {Record<number, string>} */
@@ -123,8 +122,8 @@ export async function cancelRun(run) {
   run.problem = undefined
   const answer = await request('DELETE', `tasks/${run.id}`)
   if (answer.ok || run.done) return
-  const text = answer.status === 0 ? NOT_TOLD : `Not cancelled: ${answer.why}`
-  run.problem = { kind: 'error', text, passes: true }
+  const what = answer.status === 0 ? 'Perhaps not cancelled' : 'Not cancelled'
+  run.problem = { kind: 'error', text: `${what}: ${answer.why}.`, passes: true }
   run.cancelling = false
   redraw()
 }

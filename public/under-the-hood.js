@@ -2,19 +2,16 @@
 // the frames of the last one to read. The WebSocket's two directions are what was really sent; the hops behind it
 // follow from them by protocol.ts. Closed, it costs nothing.
 
-import { element, picture, redraw, setText } from './draw.js'
+import { element, picture, redraw, setText, slowPicture } from './draw.js'
 import { cut } from './entries.js'
-import { connection, inView, slowPicture } from './followed-runs.js'
+import { connection, inView } from './followed-runs.js'
 import { clockAhead } from './requests.js'
 import { bytes, count } from './words.js'
-
-/** @import { Tap } from './follow.js' */
 
 const GLOW = 500 // milliseconds a hop stays lit, or until the next drawing
 const LONGEST = 600 // characters of a frame
 
 const hood = element('hood', HTMLDetailsElement)
-
 const groups = new Map([...hood.querySelectorAll('.hop')].map(group => [group.getAttribute('data-hop') ?? '', group]))
 const frames = [...hood.querySelectorAll('figure')]
 /** what passed each hop last, and when @type {Map<string | undefined, { text: string, at: number }>} */
@@ -39,7 +36,7 @@ slowPicture(() => {
   setText(element('hood-end', SVGElement), bytes(run.store.end))
 })
 
-/** @type {Tap} */
+/** @type {import('./follow.js').Tap} */
 function tap(way, text, chunk) {
   if (way === 'out') {
     if (text.startsWith(`{"ack":"${run.id}"`)) pass('ack', text)
@@ -66,12 +63,11 @@ function pass(hop, text, at = performance.now()) {
 function knowBeginning() {
   const { id, start, call, method, args } = run
   if (!start || passed.has('post')) return
-  const { pid } = start
   const callId = call?.callId ?? ''
   pass('post', `POST /tasks\n${JSON.stringify({ id, method, args, callId })}`, -GLOW)
   pass('request', framed(method, callId, id, cut(JSON.stringify(args), LONGEST)), -GLOW)
-  pass('reply', framed('', String(pid)), -GLOW)
-  pass('fork', `process ${pid}`, -GLOW)
+  pass('reply', framed('', String(start.pid)), -GLOW)
+  pass('fork', `process ${start.pid}`, -GLOW)
 }
 
 /** One frame a line. @param {(string | number)[]} parts */

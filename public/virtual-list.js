@@ -135,17 +135,15 @@ export class VirtualList {
     if (key.ctrlKey || key.metaKey || key.altKey) return
     const from = this.selected >= 0 ? this.selected : Math.floor(this.top) - 1
     const page = Math.max(1, Math.floor(this.inSight) - 1)
-    /** @type {Record<string, number>} */
-    const targets = {
-      ArrowDown: from + 1, ArrowUp: from - 1, PageDown: from + page, PageUp: from - page,
-      Home: 0, End: this.count - 1, Enter: from,
+    const to = (/** @type {number} */ n) => () => this.select(Math.max(0, Math.min(this.count - 1, n)))
+    /** @type {Record<string, () => void>} */
+    const keys = {
+      ArrowDown: to(from + 1), ArrowUp: to(from - 1), PageDown: to(from + page), PageUp: to(from - page),
+      Home: to(0), End: to(this.count - 1), Enter: to(from), ...this.uses.keys,
     }
-    const n = targets[key.key]
-    const act = this.uses.keys?.[key.key]
-    if (n !== undefined || act) key.preventDefault()
-    act?.()
-    if (n === undefined) return
-    this.select(Math.max(0, Math.min(this.count - 1, n)))
+    if (!keys[key.key]) return
+    key.preventDefault()
+    keys[key.key]?.()
     if (key.key === 'End') this.following = true
   }
 
