@@ -2,7 +2,7 @@
 // its start, and what can be done with it; in a background tab the title, and a notice at its end if one was asked for.
 // Everything is drawn from the run; nothing else is remembered here.
 
-import { calmPicture, element, elements, redraw, set, setText } from './draw.js'
+import { calmPicture, element, elements, redraw, set, setText, slowPicture } from './draw.js'
 import { connection, inView as run, runs } from './followed-runs.js'
 import { canRepeat, fillForm } from './forms.js'
 import { copies } from './log-view.js'
@@ -21,10 +21,13 @@ const other = element('other', HTMLAnchorElement)
 const bar = element('bar', HTMLProgressElement)
 
 const canNotify = 'Notification' in window
-let isBlocked = canNotify && Notification.permission === 'denied' // asked seldom: another process answers
+let isBlocked = false
 let saidState = ''
 let saidAt = 0
 let leftAt = ''
+
+// asked seldom: another process answers
+slowPicture(() => { isBlocked = canNotify && Notification.permission === 'denied' })
 
 calmPicture(() => {
   drawName()
@@ -151,9 +154,8 @@ wait.addEventListener('click', () => run.problem?.wait?.())
 retry.addEventListener('click', () => run.problem?.retry?.())
 notify.addEventListener('click', async () => {
   const asking = run
-  const permission = await Notification.requestPermission()
+  const permission = await Notification.requestPermission().catch(() => 'denied') // a frame may not even ask
   asking.wantsNotice = !asking.wantsNotice && permission === 'granted'
-  isBlocked = permission === 'denied'
   redraw()
 })
 copies('share', () => location.href.replace(/&line=.*/, ''))
