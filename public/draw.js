@@ -41,6 +41,12 @@ export function redraw() {
   else requestAnimationFrame(drawAll)
 }
 
+/** Everything in the next frame: what is in view is another, or has ended. */
+export function drawAnew() {
+  for (const picture of pictures) picture.drawnAt = -SLOW
+  redraw()
+}
+
 function drawAll() {
   asked = false
   clearTimeout(later)
@@ -75,10 +81,7 @@ document.addEventListener('visibilitychange', () => {
 })
 
 for (const deed of ['click', 'input', 'keydown']) addEventListener(deed, redraw)
-addEventListener('popstate', () => {
-  for (const picture of pictures) picture.drawnAt = -SLOW // another view: nothing of the last one stays
-  redraw()
-})
+addEventListener('popstate', drawAnew)
 setInterval(redraw, SLOW) // the time since something happened moves on while nothing does
 
 /** The element with this id, which stands in index.html.

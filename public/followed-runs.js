@@ -1,7 +1,7 @@
 // The runs that this page follows, with all that their logs said, the one of them that is in view, and what the server
 // says of all runs.
 
-import { drawn, redraw } from './draw.js'
+import { drawAnew, drawn, redraw } from './draw.js'
 import { Connection } from './follow.js'
 import { request } from './requests.js'
 import { Run } from './run-state.js'
@@ -56,6 +56,7 @@ export function followRun(run) {
 function receive(run, entries, next) {
   undrawn += next - run.store.end
   run.receive(entries, next)
+  if (run.done) drawAnew()
   const done = drawn().then(() => { undrawn = 0 })
   return undrawn > MOST_UNDRAWN ? done : undefined
 }
