@@ -66,7 +66,7 @@ function drawButtons() {
 function drawMeter() {
   const { part, seconds, ended, speed } = run
   // without the attribute it is indeterminate (it runs, nobody knows how far), and its property is 0 then, too
-  const value = part ?? (run.state in MARKS ? 0 : undefined)
+  const value = part ?? (run.state in MARKS || run.state === 'queued' ? 0 : undefined)
   if (value === undefined) bar.removeAttribute('value')
   else if (bar.getAttribute('value') !== String(value)) bar.setAttribute('value', String(value))
   drawReached()

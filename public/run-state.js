@@ -18,7 +18,7 @@ import { amount, compact } from './words.js'
  * @typedef {{ text: string, kind: 'error' | 'busy' | 'quiet', retry?: () => void, wait?: () => void, other?: string,
  *   passes?: boolean }} Problem */
 
-const UNKNOWN = 'No run with this id is known here. It may have been removed, or not have begun: then it will be shown.'
+const UNKNOWN = 'No run with this id is known here: it was removed, or has not begun. When it begins, it is shown.'
 const MOST_FINDINGS = 10_000 // listed beside the log; the log has them all
 
 /** @type {Record<string, string>} */

@@ -40,10 +40,10 @@ function wantedItems() {
 }
 
 /** @param {Run} run @returns {Item} */
-function fromRun({ id, title, state, words, seconds, part, done }) {
-  const time = seconds === undefined ? '' : ` · ${done ? duration(seconds) : elapsed(seconds)}`
-  const far = part === undefined || done ? '' : ` · ${Math.floor(part * 100)} %`
-  return { id, title, state, about: words + far + time, part: done ? undefined : part }
+function fromRun({ id, title, state, words, seconds, part, ended }) {
+  const time = seconds === undefined ? '' : ` · ${ended ? duration(seconds) : elapsed(seconds)}`
+  const far = part === undefined || ended ? '' : ` · ${Math.floor(part * 100)} %`
+  return { id, title, state, about: words + far + time, part: ended ? undefined : part }
 }
 
 /** @param {import('./requests.js').Listed} run @returns {Item} */

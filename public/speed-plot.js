@@ -17,9 +17,9 @@ slowPicture(draw)
 function draw() {
   const { plotted: { pace, unit }, ended } = inView
   const { speeds } = pace
-  const isCurve = speeds.length >= FEWEST
+  const most = Math.max(...speeds, 0)
+  const isCurve = speeds.length >= FEWEST && most > 0
   set(plot, 'hidden', ended !== undefined && !isCurve)
-  const most = Math.max(...speeds, Number.MIN_VALUE)
   const points = speeds.map((speed, at) => {
     return `${(at / (speeds.length - 1) * WIDTH).toFixed(1)} ${((1 - speed / most) * HEIGHT).toFixed(1)}`
   })
