@@ -26,9 +26,7 @@ export class LogStore {
   /** those with their entries, the longest unused first @type {Set<Chunk>} */
   held = new Set()
 
-  constructor(/** @type {string} */ id) {
-    this.id = id
-  }
+  constructor(/** @type {string} */ id) { this.id = id }
 
   /** @param {Entry[]} entries @param {number} next */
   append(entries, next) {

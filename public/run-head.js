@@ -26,8 +26,7 @@ let saidState = ''
 let saidAt = 0
 let leftAt = ''
 
-// asked seldom: another process answers
-slowPicture(() => { isBlocked = canNotify && Notification.permission === 'denied' })
+slowPicture(() => { isBlocked = canNotify && Notification.permission === 'denied' }) // another process is asked
 
 calmPicture(() => {
   drawName()

@@ -101,12 +101,9 @@ function waitForPlace(run, { status, retryAfter }) {
  * @param {Run} run @param {string} why */
 async function pointToOther(run, why) {
   await fetchList()
-  if (listedRun(run.id)) {
-    run.phase = 'joining'
-    return
-  }
   const other = run.call?.callId ? runningCall(run.call.callId)?.id : undefined
-  run.problem = { kind: 'busy', text: `This is already running: ${why}.`, ...(other && { other }) }
+  if (listedRun(run.id)) run.phase = 'joining'
+  else run.problem = { kind: 'busy', text: `This is already running: ${why}.`, ...(other && { other }) }
 }
 
 /** Whatever there is to cancel: the upload, the waiting for a place, the run. @param {Run} run */
