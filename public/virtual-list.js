@@ -97,8 +97,8 @@ export class VirtualList {
     set(row, 'title', title)
     texts.forEach((text, at) => {
       const part = /** @type {Element} */ (row.children[at])
-      if (typeof text === 'string') setText(part, text)
-      else part.replaceChildren(text)
+      if (typeof text !== 'string' || part.firstElementChild) part.replaceChildren(text)
+      else setText(part, text)
     })
   }
 
