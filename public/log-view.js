@@ -119,7 +119,7 @@ function refilter() {
   shown = []
   list.stale = true
   scan() // a key that is pressed before the next frame must find its row
-  if (chosen >= 0 && !query) list.reveal(rowOf(chosen)) // what was chosen stays in sight
+  if (chosen >= 0 && !query) list.reveal(rowFrom(chosen)) // what was chosen, or its place, stays in sight
 }
 
 /** What a task calls it, if that is a word. @param {Entry} entry */

@@ -868,6 +868,11 @@ test('a run that waits for a place goes on waiting, and says for what, while no 
   await has(page, '#tiles', /Rows imported1R/)
   const { body } = await own.request('GET', '/tasks', undefined, { authorization: `Bearer ${token}` })
   assert.deepEqual(body.map(({ method }: { method: string }) => method), ['importCsv', 'process'], 'it ran once')
+
+  await own.kill('server')
+  own.env['TOKEN'] = `${token}-again`
+  await own.startServer()
+  await page.locator('input[name=token]').waitFor() // nothing waits any more: the page itself asks for it
 })
 
 test('what a proxy says in the place of the server is taken for no answer', { skip }, async t => {
