@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
-import { mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test, type TestContext } from 'node:test'
@@ -901,8 +901,27 @@ test('a search that is cleared leaves no mark behind', { skip }, async t => {
   await run.outcome()
   const page = await open(t, `/?run=${run.id}`)
   await counts(page, '5 entries')
-  await page.fill('#search', 'o') // in every row
+  await page.fill('#search', 'e') // in every row
   await page.locator('#log-list mark').nth(4).waitFor()
   await page.fill('#search', '')
   await page.locator('#log-list mark').first().waitFor({ state: 'detached' })
+})
+
+test('a run whose file cannot be uploaded again for the moment keeps waiting, too', { skip }, async t => {
+  const own = await startApp(t, { PROCESS_LIMIT: '1', SPARES: '0' })
+  const taken = await own.start('process', [10_000, 50])
+  const page = await openPage(t, browser, own.url)
+  await sees(page, 'Connected')
+  const file = join(folder, 'again.csv')
+  await writeFile(file, 'a,b\n1,2\n')
+  await page.locator('body').drop({ files: file })
+  await page.click('#wait')
+  await page.route('**/files', route => route.abort())
+  await rm(join(own.runs, 'uploads'), { recursive: true })
+  await sees(page, 'The web server does not answer. This run starts as soon as it can')
+  await page.unroute('**/files')
+  await mkdir(join(own.runs, 'uploads'), { mode: 0o700 })
+  await sees(page, 'All places are taken. This run starts as soon as it can')
+  await taken.cancel()
+  await has(page, '#tiles', /Rows imported1R/)
 })
