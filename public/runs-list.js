@@ -17,7 +17,8 @@ let most = 50
 const nodes = new Map()
 
 calmPicture(() => {
-  const wanted = wantedItems()
+  const early = [...runs.values()].filter(run => !run.listed && (run.start || run.call)).reverse()
+  const wanted = [...early.map(fromRun), ...(listed ?? []).map(fromListed)]
   const shown = wanted.slice(0, most)
   for (const [id, node] of nodes) {
     if (shown.some(item => item.id === id)) continue
@@ -32,12 +33,6 @@ calmPicture(() => {
   set(more, 'hidden', wanted.length <= most)
   set(element('no-runs', HTMLElement), 'hidden', wanted.length > 0 || !listed)
 })
-
-/** @returns {Item[]} */
-function wantedItems() {
-  const early = [...runs.values()].filter(run => !run.listed && (run.start || run.call)).reverse()
-  return [...early.map(fromRun), ...(listed ?? []).map(fromListed)]
-}
 
 /** @param {Run} run @returns {Item} */
 function fromRun({ id, title, state, words, seconds, part, ended }) {

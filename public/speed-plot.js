@@ -9,7 +9,7 @@ const FEWEST = 4 // steps: less is no curve
 
 const plot = element('plot', HTMLElement)
 const [area, curve, line] = elements(SVGPathElement, 'plot-area', 'plot-curve', 'plot-line')
-/** 0 to 1, where the pointer is */
+/** 0 to 1, where the pointer is; -1: elsewhere */
 let pointer = -1
 
 slowPicture(draw)
@@ -32,13 +32,12 @@ function draw() {
   line.setAttribute('d', isCurve && pointer >= 0 ? `M${pointer * WIDTH} 0V${HEIGHT}` : '')
 }
 
-function point(/** @type {number} */ at) {
-  pointer = at
-  draw()
-}
-
 plot.addEventListener('pointermove', ({ clientX }) => {
   const { left, width } = plot.getBoundingClientRect()
-  point(Math.max(0, Math.min(0.9999, (clientX - left) / width)))
+  pointer = Math.max(0, Math.min(0.9999, (clientX - left) / width))
+  draw()
 })
-plot.addEventListener('pointerleave', () => point(-1))
+plot.addEventListener('pointerleave', () => {
+  pointer = -1
+  draw()
+})
