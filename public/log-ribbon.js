@@ -25,7 +25,7 @@ slowPicture(() => {
   setText(words, `${counted(errors, 'error')} and ${counted(warnings, 'warning')} along the log${place}`)
 })
 
-/** A box for each place at which this level stands: a look at every byte, some milliseconds for a million entries.
+/** A box for each place at which this level stands: a look at every byte, about a millisecond for a million entries.
  * @param {Uint8Array} levels @param {number} level @param {number} left @param {string} box */
 function marks(levels, level, left, box) {
   const place = Math.ceil(levels.length / PLACES)
