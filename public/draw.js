@@ -53,7 +53,7 @@ function drawAll() {
   const began = performance.now()
   const due = pictures.filter(({ pause, drawnAt }) => (document.hidden ? pause === CALM : began - drawnAt >= pause))
   for (const picture of due) attempt(picture, began) // the calm ones in one frame: the page changes its layout once
-  if (due.length < pictures.length && !document.hidden) later = setTimeout(redraw, CALM)
+  if (pictures.some(({ pause, drawnAt }) => pause === CALM && drawnAt !== began)) later = setTimeout(redraw, CALM)
   for (const resolve of waiting.splice(0)) resolve()
   if (!document.hidden) channel.port1.postMessage(began)
 }
