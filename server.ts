@@ -10,7 +10,6 @@ import { createServer, STATUS_CODES, type IncomingMessage, type ServerResponse }
 import type { AddressInfo } from 'node:net'
 import { extname, join } from 'node:path'
 import { addAbortSignal, type Duplex } from 'node:stream'
-import { buffer } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocketServer, type WebSocket } from 'ws'
@@ -195,7 +194,9 @@ async function readCall(request: IncomingMessage): Promise<Call> {
   if (!/^application\/json\s*(;|$)/i.test(request.headers['content-type'] ?? '')) {
     throw new HttpError(415, 'the content type must be application/json')
   }
-  const body = await buffer(bodyOf(addAbortSignal(AbortSignal.timeout(BODY_TIME), request), MAX_BODY))
+  const parts: Buffer[] = [] // not by `buffer` of node:stream/consumers: that makes a Blob first, which takes 0.3 ms
+  for await (const part of bodyOf(addAbortSignal(AbortSignal.timeout(BODY_TIME), request), MAX_BODY)) parts.push(part)
+  const body = Buffer.concat(parts)
   if (!isUtf8(body)) throw new HttpError(400, 'the body is not UTF-8')
   const given = (parseJson('body', String(body)) ?? {}) as Record<string, unknown>
   const { method, id = randomUUID(), callId = '', args = [], timeLimit } = given

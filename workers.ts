@@ -16,9 +16,8 @@ import {
   attempt, endProcesses, endSpares, hasOpen, isLaunched, keepSpares, lastErrors, sendSignal, startProcess, trimErrors,
 } from './processes.ts'
 import {
-  bindSocket, busy, BusyError, clientOf, createSocket, isLocal, makeKeys, MAX_CHUNK, packChunk, packReply, rawResult,
-  refused, RemoteError, removeSocket, RESERVED, result, serverOf, started, unpackCall, unpackEnvelope, type Call,
-  type Reply,
+  bindSocket, busy, BusyError, clientOf, createSocket, isLocal, makeKeys, packChunk, packReply, rawResult, refused,
+  RemoteError, removeSocket, RESERVED, result, serverOf, started, unpackCall, unpackEnvelope, type Call, type Reply,
 } from './protocol.ts'
 import {
   FILES, KEEP_RUNS, layBallast, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, REP_ADDR, RUNS, TASKS,
@@ -32,6 +31,7 @@ const WATCH = 250 // between two looks at runs that cannot tell what they do
 const AFTERLIFE = 2500 // in which readers can still fetch the last lines of a run that is not kept; they ask every 2000
 const LAST_READS = 200 // in which readers can still fetch the last lines when the server stops
 const UPLOAD_AGE = 3600_000 // after which an upload that no run took, and nobody asked for, is removed
+const MAX_PART = 512 * 2 ** 10 // bytes of an answer to `read`: each part is a round trip for a reader that catches up
 const CLAIM = join(RUNS, 'workers.pid') // see claimRuns
 
 /** A run, from its call until its log is removed. */
@@ -190,14 +190,14 @@ function stateOf({ id, end }: Run): State {
   return existsSync(logPath(id)) ? withLog(id, log => log.state()) : { size: 0 } // somebody has removed it
 }
 
-/** Whole lines from a position: at most MAX_CHUNK bytes, or one line that is longer; none at the end. */
+/** Whole lines from a position: at most MAX_PART bytes, or one line that is longer; none at the end. */
 function readLines(run: Run, position: unknown): Buffer {
   if (typeof position !== 'number' || !Number.isSafeInteger(position) || position < 0) {
     throw new RemoteError('invalid', 'invalid position: not a whole number')
   }
   const { size, outcome } = stateOf(run)
   if (outcome && position > size) throw new RemoteError('invalid', `invalid position: the log has ended at ${size}`)
-  return size ? withLog(run.id, log => log.lines(position, MAX_CHUNK)) : Buffer.alloc(0)
+  return size ? withLog(run.id, log => log.lines(position, MAX_PART)) : Buffer.alloc(0)
 }
 
 function knownRun(id: unknown): Run {

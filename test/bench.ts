@@ -37,10 +37,12 @@ process.once('exit', sweep)
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => process.exit(1))
 
 /** Microseconds, on a clock that all processes of the machine share. */
-const now = () => Number(process.hrtime.bigint() / 1000n)
+export const now = () => Number(process.hrtime.bigint() / 1000n)
 
-/** One of the two that are compared, as the outside sees it; `servers` are process ids. */
-type Side = { name: 'longrun' | 'plain'; url: string; runs: string; servers: number[]; end(): Promise<void> }
+/** What is called, as the outside sees it. */
+type System = { name: string; url: string }
+/** One of the two that are compared; `servers` are process ids. */
+type Side = System & { name: 'longrun' | 'plain'; runs: string; servers: number[]; end(): Promise<void> }
 /** Gets ready, and returns what is measured then. */
 type Measurement = (side: Side) => Promise<() => Promise<number[]>>
 type Measured = { values: number[]; load: Load }
@@ -215,7 +217,8 @@ async function compare(measurement: Measurement, { rounds = 1, settings = {}, lo
   return pair
 }
 
-async function startLongrun(settings: object, log: string): Promise<Side> {
+/** Both servers of ours, with these settings, and with `log` among their runs. */
+export async function startLongrun(settings: object, log = ''): Promise<Side> {
   const app = new App({ RUNS: makeRuns(log), ...settings })
   await app.startWorkers()
   await app.startServer()
@@ -239,7 +242,8 @@ function spawnNode(args: string[], runs: string, settings = {}) {
   return spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'inherit'] })
 }
 
-function makeRuns(log: string): string {
+/** A folder of which sweep() ends all processes that have it as their RUNS. */
+export function makeRuns(log = ''): string {
   const runs = mkdtempSync(join(folder, 'runs-'))
   if (log) linkSync(log, join(runs, basename(log)))
   return runs
@@ -271,7 +275,7 @@ function sweep() {
 // ---- The machine
 
 /** How busy each core is while something is measured. */
-class Load {
+export class Load {
   #cores: { busy: number; all: number }[] = []
 
   async during<T>(act: () => Promise<T>): Promise<T> {
@@ -303,7 +307,7 @@ function ticks() {
 }
 
 /** Waits until all spares have loaded, and what the last row started is gone; false when the machine stays busy. */
-async function becomesQuiet(): Promise<boolean> {
+export async function becomesQuiet(): Promise<boolean> {
   for (const deadline = Date.now() + PATIENCE; Date.now() < deadline;) {
     const load = new Load()
     await load.during(() => sleep(300))
@@ -326,23 +330,23 @@ function processorTime(pids: number[]): number {
 
 // ---- The client
 
-type Entry = { type: string; data: any }
+export type Entry = { type: string; data: any }
 type Followed = { hear: (frame: Buffer) => void; finish: (bytes: number) => void; bytes: number; acknowledged: number }
 
 /** A WebSocket that follows runs, as a page does. */
-class Page {
-  readonly #side: Side
+export class Page {
+  readonly #side: System
   readonly #socket: WebSocket
   readonly #runs = new Map<string, Followed>()
 
-  constructor(side: Side) {
+  constructor(side: System) {
     this.#side = side
     this.#socket = new WebSocket(`${side.url.replace('http', 'ws')}/log`, { perMessageDeflate: false })
     this.#socket.on('message', (frame: Buffer) => this.#receive(frame))
     this.#socket.on('error', () => {}) // cut off, when its server is ended
   }
 
-  static async open(side: Side): Promise<Page> {
+  static async open(side: System): Promise<Page> {
     const page = new Page(side)
     await once(page.#socket, 'open')
     return page
@@ -419,7 +423,7 @@ const readByParts: Read = async (side, id) => {
 }
 
 /** Starts a run, and returns its id. Throws when it is refused. */
-async function start(side: Side, method: string, args: unknown[], id: string = randomUUID()): Promise<string> {
+export async function start(side: System, method: string, args: unknown[], id: string = randomUUID()): Promise<string> {
   await post(side, '/tasks', { method, args, id })
   return id
 }
@@ -434,11 +438,11 @@ function launch(page: Page, awaited: string): Promise<number> {
   })
 }
 
-async function post(side: Side, path: string, body: object): Promise<any> {
+async function post(side: System, path: string, body: object): Promise<any> {
   return json(await ask(side, 'POST', path, body))
 }
 
-async function ask(side: Side, method: string, path: string, body?: object): Promise<IncomingMessage> {
+async function ask(side: System, method: string, path: string, body?: object): Promise<IncomingMessage> {
   const sent = request(side.url + path, { method, agent, headers: { 'content-type': 'application/json' } })
   sent.end(body && (Buffer.isBuffer(body) ? body : JSON.stringify(body)))
   const [response] = await once(sent, 'response') as [IncomingMessage]
@@ -531,7 +535,8 @@ class Stopwatch extends EventEmitter<{ begun: []; over: [] }> {
   }
 }
 
-async function repeat<T>(count: number, act: () => Promise<T>): Promise<T[]> {
+/** One after the other. */
+export async function repeat<T>(count: number, act: () => Promise<T>): Promise<T[]> {
   const results: T[] = []
   for (let i = 0; i < count; i++) results.push(await act())
   return results
@@ -541,7 +546,8 @@ async function repeat<T>(count: number, act: () => Promise<T>): Promise<T[]> {
 
 type Show = (values: number[]) => string
 
-function quantile(values: number[], q: number): number {
+/** 0 is the smallest, 0.5 the median. */
+export function quantile(values: number[], q: number): number {
   const sorted = Float64Array.from(values).sort()
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))]!
 }
@@ -571,12 +577,14 @@ function print(what: string, { longrun, plain, isQuiet }: Pair, show: Show) {
 
 // ---- The program
 
-const unknown = positionals.find(name => !Object.hasOwn(ROWS, name))
-if (unknown) {
-  console.error(`there is no row ${unknown}: ${Object.keys(ROWS).join(', ')}`)
-  process.exit(1)
+if (process.argv[1] === import.meta.filename) {
+  const unknown = positionals.find(name => !Object.hasOwn(ROWS, name))
+  if (unknown) {
+    console.error(`there is no row ${unknown}: ${Object.keys(ROWS).join(', ')}`)
+    process.exit(1)
+  }
+  console.log(`Node ${process.version}, ${cpus().length} processors (${cpus()[0]!.model.trim()})\n`)
+  console.log('| what | longrun | cores, % | plain | cores, % | ratio |\n| --- | --- | --- | --- | --- | --- |')
+  for (const name of positionals.length ? positionals : Object.keys(ROWS)) await ROWS[name]!()
+  process.exit() // without waiting for readers that were cut off
 }
-console.log(`Node ${process.version}, ${cpus().length} processors (${cpus()[0]!.model.trim()})\n`)
-console.log('| what | longrun | cores, % | plain | cores, % | ratio |\n| --- | --- | --- | --- | --- | --- |')
-for (const name of positionals.length ? positionals : Object.keys(ROWS)) await ROWS[name]!()
-process.exit() // without waiting for readers that were cut off

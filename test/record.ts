@@ -144,13 +144,15 @@ export async function recordedRows(): Promise<string[] | undefined> {
   return [...rows.values()]
 }
 
-// On a busy machine two chunks may reach the web server in one turn, and are one frame to the page; the last one may be
-// overtaken by that which says how long the log is; or the answer that there is no log yet comes when there is one.
+// On a busy machine two chunks may reach the web server in one turn, and are one frame to the page, which may be heard
+// before them; the last one may be overtaken by that which says how long the log is; or the answer that there is no log
+// yet comes when there is one.
 function isUnhurried(all: Told[]): boolean {
   const chunks = all.filter(({ says }) => says.startsWith('PUB') && !says.endsWith('`""`'))
   const frames = all.filter(({ says }) => says.startsWith('`{"id"'))
   const hasRead = all.some(({ says }) => says.startsWith('REQ `read`'))
-  return chunks.length === frames.length && !hasRead && all.some(({ says }) => says === 'REP `__RES__` `{}`')
+  const isInOrder = frames.every((frame, i) => all.indexOf(chunks[i]!) < all.indexOf(frame))
+  return chunks.length === frames.length && isInOrder && !hasRead && all.some(({ says }) => says === 'REP `__RES__` `{}`')
 }
 
 /** What is the same in each recording: it has no times, positions, and ids of processes. */

@@ -343,7 +343,8 @@ test('a clock that was set back makes no time negative, and keeps the order of t
   await run.outcome()
 })
 
-test('what the loader is told by TSX_… reaches the tasks', async t => {
+test('what the loader is told by TSX_… reaches the tasks, and where Node keeps what it has compiled', async t => {
   const app = await startApp(t, { TSX_DISABLE_CACHE: '1' })
-  assert.ok(((await (await app.start('environment')).outcome()).result as string[]).includes('TSX_DISABLE_CACHE'))
+  const names = (await (await app.start('environment')).outcome()).result as string[]
+  for (const name of ['TSX_DISABLE_CACHE', 'NODE_COMPILE_CACHE']) assert.ok(names.includes(name), name)
 })
