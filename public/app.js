@@ -1,44 +1,57 @@
-// The page begins here: what can be started, and which run the address names. Everything is drawn by draw.js, so look
-// there first (picture, calmPicture, redraw); then, in the order of a click: forms.js, start-run.js, follow.js (how the
-// entries come), followed-runs.js, run-state.js (what they say), run-head.js, log-view.js, result-view.js (what a
-// person sees).
+// The page begins here: how it is connected, what can be started, and which run the address names. Everything is drawn
+// by draw.js, so look there first (picture, redraw); then, in the order of a click: forms.js, start-run.js, follow.js
+// (how entries come), run-state.js (what they say), run-head.js, log-view.js, result-view.js (what a person sees).
 
-import './connection.js'
-import { element, setText } from './draw.js'
-import { connection, goTo, inView, openRun, setInView } from './followed-runs.js'
+import { calmPicture, element, elements, set, setText } from './draw.js'
+import { connection, fetchList, goTo, inView, openRun, setInView } from './followed-runs.js'
 import { offerMethods } from './forms.js'
 import './log-ribbon.js'
+import { showLog } from './log-view.js'
 import { request } from './requests.js'
-import { showRun } from './run-head.js'
-import { fetchList } from './runs-list.js'
+import { showResult } from './result-view.js'
+import './run-head.js'
+import './runs-list.js'
 import './speed-plot.js'
+import { PASSING } from './start-run.js'
 import './under-the-hood.js'
 
-const startSection = element('start', HTMLElement)
-const startProblem = element('start-problem', HTMLElement)
+const [startSection, startProblem, runSection] = elements(HTMLElement, 'start', 'start-problem', 'run')
+const [connectionBox, words, wait] = elements(HTMLElement, 'connection', 'connection-words', 'connection-wait')
+
+calmPicture(() => {
+  const { live, lost, retryAt, workers, over } = connection
+  const seconds = Math.ceil((retryAt - Date.now()) / 1000)
+  set(connectionBox.dataset, 'state', live ? (workers ? 'live' : 'workers') : lost ? 'lost' : 'connecting')
+  if (!live) setText(words, lost ? 'Connection lost, trying again' : 'Connecting')
+  else if (!workers) setText(words, 'Workers server does not answer')
+  else setText(words, over === 'WebSocket' ? 'Connected' : 'Connected, without WebSocket')
+  setText(wait, !live && lost && seconds > 1 ? ` in ${seconds} s` : '') // apart: it would be read aloud every second
+})
 
 /** Shows what the address names. */
 function showAddress() {
   const address = new URLSearchParams(location.search)
   const id = address.get('run')
-  startSection.hidden = Boolean(id)
   const before = inView
+  startSection.hidden = Boolean(id)
+  runSection.hidden = !id
   setInView(id ? openRun(id) : undefined)
   if (before !== inView || !id) scrollTo(0, 0)
-  showRun(inView, Number(address.get('line')) || 0)
+  showLog(Number(address.get('line')) || 0)
+  showResult()
 }
 
 async function fetchMethods() {
   const answer = await request('GET', 'methods')
   startProblem.hidden = answer.ok
   if (answer.ok) return offerMethods(answer.data)
-  const noWorkers = 'The workers server does not answer, so nothing can be started at the moment.'
-  const words = answer.status === 504 ? noWorkers : answer.errors.join('; ')
-  setText(startProblem, answer.status === 0 ? 'The web server does not answer.' : words)
+  setText(startProblem, `Nothing can be started at the moment. ${PASSING[answer.status] ?? answer.why}`)
   setTimeout(fetchMethods, 3000)
 }
 
 addEventListener('popstate', showAddress)
+element('reconnect', HTMLButtonElement).addEventListener('click', () => connection.connect())
+document.addEventListener('visibilitychange', () => { if (!document.hidden && !connection.live) connection.connect() })
 document.addEventListener('click', click => {
   const link = click.target instanceof Element && click.target.closest('a[data-go]')
   if (!(link instanceof HTMLAnchorElement) || click.ctrlKey || click.metaKey || click.shiftKey || click.button) return

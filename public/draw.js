@@ -1,32 +1,34 @@
 // How anything gets onto the screen: state changes at any rate, and is drawn at most once a frame. Whoever changes
-// something calls redraw(); what is drawn is found once and changed in place.
+// something calls redraw(); after what a person did, everything is drawn anyway. What is drawn is changed in place.
 
 const CALM = 100 // milliseconds between two changes of a figure: faster nobody reads
+const SLOW = 500 // milliseconds between two drawings of a curve: in a flood there is more to do
 
-/** What to do, and when; `waiting`: those who wait until it is drawn.
- * @type {Record<'eachFrame' | 'calmly' | 'inBackground' | 'waiting', (() => void)[]>} */
-const jobs = { eachFrame: [], calmly: [], inBackground: [], waiting: [] }
+/** @typedef {{ draw: () => void, pause: number, drawnAt: number }} Picture */
+/** @type {Picture[]} */
+const pictures = []
+/** those who wait until everything is drawn @type {(() => void)[]} */
+const waiting = []
 const channel = new MessageChannel()
 let asked = false
 let rested = 0
-let calmAt = 0
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let later
 
 /** What moves: drawn in every frame in which something changed, while the page is visible. @param {() => void} draw */
-export const picture = draw => jobs.eachFrame.push(draw)
+export const picture = (draw, pause = 0) => pictures.push({ draw, pause, drawnAt: -SLOW })
 
 /** Words and figures: a few times a second, so that a flood of entries does not make the browser lay out the whole
- * page in every frame. @param {() => void} draw */
-export const calmPicture = draw => jobs.calmly.push(draw)
+ * page in every frame. In a background tab at once: the title is seen. @param {() => void} draw */
+export const calmPicture = draw => picture(draw, CALM)
 
-/** What must also happen in a background tab: the title. @param {() => void} job */
-export const afterDrawing = job => jobs.inBackground.push(job)
+/** What costs more than a figure. @param {() => void} draw */
+export const slowPicture = draw => picture(draw, SLOW)
 
-/** Draws what has changed; resolves when that has happened. In a background tab, too, where nothing is drawn. */
+/** Draws what has changed; resolves when that has happened. */
 export function drawn() {
   redraw()
-  return /** @type {Promise<void>} */ (new Promise(resolve => jobs.waiting.push(resolve)))
+  return /** @type {Promise<void>} */ (new Promise(resolve => waiting.push(resolve)))
 }
 
 export function redraw() {
@@ -39,33 +41,32 @@ export function redraw() {
   else requestAnimationFrame(drawAll)
 }
 
+/** Everything in the next frame: what is in view is another, or has ended. */
+export function drawAnew() {
+  for (const picture of pictures) picture.drawnAt = -SLOW
+  redraw()
+}
+
 function drawAll() {
   asked = false
+  clearTimeout(later)
   const began = performance.now()
-  if (!document.hidden) drawPictures(began)
-  jobs.inBackground.forEach(attempt)
-  for (const resolve of jobs.waiting.splice(0)) resolve()
+  const due = pictures.filter(({ pause, drawnAt }) => (document.hidden ? pause === CALM : began - drawnAt >= pause))
+  for (const picture of due) attempt(picture, began) // the calm ones in one frame: the page changes its layout once
+  if (pictures.some(({ pause, drawnAt }) => pause === CALM && drawnAt !== began)) later = setTimeout(redraw, CALM)
+  for (const resolve of waiting.splice(0)) resolve()
   if (!document.hidden) channel.port1.postMessage(began)
 }
 
-// A mistake in one picture must not stop the others, nor the acknowledgements.
-function attempt(/** @type {() => void} */ draw) {
+/** A mistake in one picture must not stop the others, nor the acknowledgements.
+ * @param {Picture} picture @param {number} now */
+function attempt(picture, now) {
+  picture.drawnAt = now
   try {
-    draw()
+    picture.draw()
   } catch (error) {
     reportError(error)
   }
-}
-
-function drawPictures(/** @type {number} */ now) {
-  jobs.eachFrame.forEach(attempt)
-  if (now - calmAt < CALM) {
-    clearTimeout(later)
-    later = setTimeout(redraw, CALM)
-    return
-  }
-  calmAt = now
-  jobs.calmly.forEach(attempt) // all in one frame, so that the page changes its layout once
 }
 
 // A frame that took long, its layout and painting included, is followed by a pause as long: in the heaviest flood half
@@ -79,6 +80,10 @@ document.addEventListener('visibilitychange', () => {
   redraw()
 })
 
+for (const deed of ['click', 'input', 'keydown']) addEventListener(deed, redraw)
+addEventListener('popstate', drawAnew)
+setInterval(redraw, SLOW) // the time since something happened moves on while nothing does
+
 /** The element with this id, which stands in index.html.
  * @template {Element} T @param {string} id @param {new () => T} kind @returns {T} */
 export function element(id, kind) {
@@ -86,6 +91,10 @@ export function element(id, kind) {
   if (!(found instanceof kind)) throw new Error(`index.html has no ${kind.name} with the id ${id}`)
   return found
 }
+
+/** Several of them. @template {Element} T @template {string[]} Ids
+ * @param {new () => T} kind @param {Ids} ids @returns {{ [At in keyof Ids]: T }} */
+export const elements = (kind, ...ids) => /** @type {any} */ (ids.map(id => element(id, kind)))
 
 /** Changes a property only when it differs: for the browser every change is one, and costs a layout; for a person, the
  * same text written again ends a selection.
@@ -100,16 +109,11 @@ export const setText = (target, text) => set(target, 'textContent', text)
 /** A link that leads nowhere yet is no link: Enter would still follow it. @param {HTMLAnchorElement} link
  * @param {string | undefined} href */
 export function setLink(link, href) {
-  if (link.getAttribute('href') === (href ?? null)) return
   if (href === undefined) link.removeAttribute('href')
-  else link.href = href
-  link.role = href === undefined ? 'link' : null
-  link.ariaDisabled = href === undefined ? 'true' : null
+  else if (link.getAttribute('href') !== href) link.href = href
+  set(link, 'role', href === undefined ? 'link' : null)
+  set(link, 'ariaDisabled', href === undefined ? 'true' : null)
 }
-
-/** The parts of a row, which are always the same.
- * @param {Element} row @returns {[HTMLElement, HTMLElement, HTMLElement, HTMLElement]} */
-export const partsOf = row => /** @type {any} */ (row.children)
 
 /** @template {keyof HTMLElementTagNameMap} K
  * @param {K} name @param {string} [className] @param {(string | Node)[]} inside */

@@ -1,21 +1,24 @@
-// The runs that this page follows, with all that their logs said, and the one of them that is in view.
+// The runs that this page follows, with all that their logs said, the one of them that is in view, and what the server
+// says of all runs.
 
-import { calmPicture, drawn, redraw } from './draw.js'
+import { drawAnew, drawn, redraw } from './draw.js'
 import { Connection } from './follow.js'
+import { request } from './requests.js'
 import { Run } from './run-state.js'
 import { duration } from './words.js'
 
-/** @import { Entry } from './entries.js' */
-/** @import { Call } from './run-state.js' */
-
 const MOST_UNDRAWN = 512 * 1024 // bytes of logs
 const OUT_OF_VIEW = 1024 * 1024 // bytes of log kept of a run that nobody looks at
-const DRAW_PAUSE = 500 // milliseconds between two drawings of a curve: in a flood there is more to do
+const LIST_PAUSE = 4000 // milliseconds between two questions for the list
 
 /** @type {Map<string, Run>} */
 export const runs = new Map()
-/** @type {Run | undefined} */
-export let inView
+/** on the start view it is one without an id, of which nothing is known */
+export let inView = new Run('')
+const nothing = inView
+/** until the server has told its list, no run is known to be unknown
+ * @type {import('./requests.js').Listed[] | undefined} */
+export let listed
 let undrawn = 0
 
 export const connection = new Connection('./', {
@@ -26,57 +29,61 @@ export const connection = new Connection('./', {
   },
 })
 
-/** @param {string} id @param {Call} [call] */
+/** @param {string} id @param {import('./run-state.js').Call} [call] */
 export function openRun(id, call) {
   const known = runs.get(id)
   if (known) return known
   const run = new Run(id, call)
   runs.set(id, run)
-  run.unfollow = connection.follow(id, (entries, next) => receive(run, entries, next), {
+  if (listed) run.compare(listedRun(id))
+  followRun(run)
+  return run
+}
+
+/** Also a run that the server would not carry before: it may have asked for its token. @param {Run} run */
+export function followRun(run) {
+  run.unfollow ??= connection.follow(run.id, (entries, next) => receive(run, entries, next), {
+    next: run.store.end,
     refuse(message) {
       run.refuse(message)
       redraw()
     },
   })
-  return run
 }
 
 /** What is not drawn yet is acknowledged only up to a bound: a page that cannot keep up is not drowned.
- * @param {Run} run @param {Entry[]} entries @param {number} next */
+ * @param {Run} run @param {import('./entries.js').Entry[]} entries @param {number} next */
 function receive(run, entries, next) {
   undrawn += next - run.store.end
   run.receive(entries, next)
+  if (run.done) drawAnew()
   const done = drawn().then(() => { undrawn = 0 })
   return undrawn > MOST_UNDRAWN ? done : undefined
 }
 
-export function setInView(/** @type {Run | undefined} */ run) {
-  const left = inView
+export function setInView(run = nothing) {
+  if (run !== inView) inView.store.keepTo(OUT_OF_VIEW)
   inView = run
-  if (!left || left === run) return
-  left.store.keepTo(OUT_OF_VIEW)
-  const { done, state, problem } = left
-  if (done || state === 'unknown' || (state === 'refused' && !problem?.retry)) forgetRun(left)
 }
 
-/** A finished run is in its log: whoever opens it again reads it from there. @param {Run} run */
-export function forgetRun(run) {
-  runs.delete(run.id)
-  run.unfollow()
-}
+export const listedRun = (/** @type {string} */ id) => listed?.find(run => run.id === id)
 
-/** What costs more than a figure: drawn twice a second while the run in view goes on.
- * @param {(run: Run) => void} draw */
-export function slowPicture(draw) {
-  /** @type {Run | undefined} */
-  let drawn
-  let drawnAt = 0
-  calmPicture(() => {
-    if (!inView || (inView === drawn && !inView.done && performance.now() - drawnAt < DRAW_PAUSE)) return
-    drawn = inView
-    drawnAt = performance.now()
-    draw(inView)
-  })
+export const runningCall = (/** @type {string} */ callId) => listed?.find(run => run.callId === callId && !run.outcome)
+
+export async function fetchList() {
+  const answer = await request('GET', 'tasks')
+  // the token has changed: what the server gives instead of the page asks for it
+  if (answer.status === 401 && !isUnstarted()) location.reload()
+  for (const run of runs.values()) run.listed ??= null
+  if (!answer.ok || !Array.isArray(answer.data)) return
+  listed = answer.data
+  for (const run of runs.values()) {
+    run.compare(listedRun(run.id))
+    if (run === inView || !run.isSettled) continue
+    runs.delete(run.id) // whoever opens it again reads it from its log
+    run.unfollow?.()
+  }
+  redraw()
 }
 
 /** Goes to another view, as a link would. @param {string} href */
@@ -85,6 +92,9 @@ export function goTo(href) {
   dispatchEvent(new PopStateEvent('popstate'))
 }
 
-addEventListener('beforeunload', leaving => { // what has not been started lives in this page alone
-  if ([...runs.values()].some(({ state }) => state === 'uploading' || state === 'queued')) leaving.preventDefault()
-})
+/** Whether there is what lives in this page alone, as it has not been started. */
+const isUnstarted = () => [...runs.values()].some(({ state }) => state === 'uploading' || state === 'queued')
+
+addEventListener('beforeunload', leaving => { if (isUnstarted()) leaving.preventDefault() })
+setInterval(() => { if (!document.hidden) fetchList() }, LIST_PAUSE) // others start runs, too
+document.addEventListener('visibilitychange', () => { if (!document.hidden) fetchList() })

@@ -1,13 +1,12 @@
 // The forms of the start view, one for each function: made from what the server says of its parameters, with the
 // better words of functions.js where it has some. Out of a form comes a call.
 
-import { element, make } from './draw.js'
+import { elements, make } from './draw.js'
 import { toText } from './entries.js'
 import { goTo } from './followed-runs.js'
-import { FOR_DROPPED_FILES, knownFunction, rankOf } from './functions.js'
+import { knownFunction, rankOf } from './functions.js'
 import { startRun } from './start-run.js'
 
-/** @import { Fields } from './entries.js' */
 /** @import { Field } from './functions.js' */
 /** @import { Method, Parameter } from './requests.js' */
 /** @import { Run } from './run-state.js' */
@@ -16,49 +15,31 @@ import { startRun } from './start-run.js'
 /** @type {Record<string, string>} */
 const INPUT_TYPES = { number: 'number', integer: 'number', boolean: 'checkbox', file: 'file' }
 
-const forms = element('forms', HTMLElement)
-const problem = element('start-problem', HTMLElement)
-const dropping = element('dropping', HTMLElement)
-/** @type {Map<string, Method>} */
-const methods = new Map()
-/** @type {WeakMap<Element, Parameter>} */
-const parameterOf = new WeakMap()
+const [forms, problem, dropping] = elements(HTMLElement, 'forms', 'start-problem', 'dropping')
+/** the forms by the names of their functions @type {Map<string, { form: HTMLFormElement, parameters: Parameter[] }>} */
+const offered = new Map()
 
-export function offerMethods(/** @type {Method[]} */ offered) {
-  methods.clear()
-  for (const method of offered) methods.set(method.name, method)
-  forms.replaceChildren(...offered.toSorted((one, other) => rankOf(one.name) - rankOf(other.name)).map(makeForm))
+export function offerMethods(/** @type {Method[]} */ methods) {
+  offered.clear()
+  for (const method of methods.toSorted((one, other) => rankOf(one.name) - rankOf(other.name))) {
+    offered.set(method.name, { form: makeForm(method), parameters: method.parameters })
+  }
+  forms.replaceChildren(...Array.from(offered.values(), ({ form }) => form))
 }
 
 /** @param {Run} run */
-export const canRepeat = ({ method, phase, start }) => methods.has(method) && (!!start || phase !== 'refused')
+export const canRepeat = ({ method, phase, start }) => offered.has(method) && (!!start || phase !== 'refused')
 
 /** Goes to the form of the run's function, with what the run was called with. @param {Run} run */
 export function fillForm({ method, args, call }) {
+  const { form, parameters = [] } = offered.get(method) ?? {}
   goTo('./')
-  const form = [...forms.children].find(child => child instanceof HTMLFormElement && child.dataset.method === method)
-  if (!(form instanceof HTMLFormElement)) return
-  const given = call?.args ?? args
-  methods.get(method)?.parameters.forEach(({ name }, at) => {
-    const control = form.elements.namedItem(name)
-    if (control && given[at] !== undefined) fillControl(/** @type {Control} */ (control), given[at])
+  parameters.forEach((parameter, at) => {
+    const control = /** @type {Control | null | undefined} */ (form?.elements.namedItem(parameter.name))
+    if (control) fillControl(control, parameter, (call?.args ?? args)[at])
   })
-  const [first] = form.elements
+  const [first] = form?.elements ?? []
   if (first instanceof HTMLElement) first.focus() // which scrolls there
-}
-
-/** A file can be given again only where it was chosen. @param {Control} control @param {unknown} value */
-function fillControl(control, value) {
-  const type = parameterOf.get(control)?.type
-  if (control instanceof HTMLInputElement && type === 'boolean') control.checked = value === true
-  else if (type === 'object') control.value = JSON.stringify(value)
-  else if (type !== 'file') control.value = toText(value)
-  else if (value instanceof File && control instanceof HTMLInputElement) {
-    const files = new DataTransfer()
-    files.items.add(value)
-    control.files = files.files
-    showChoice(control)
-  }
 }
 
 function makeForm(/** @type {Method} */ { name, description, parameters }) {
@@ -74,54 +55,64 @@ function makeForm(/** @type {Method} */ { name, description, parameters }) {
 }
 
 /** @param {Parameter} parameter @param {Field} field */
-function makeControl(parameter, field) {
-  const { name, type, description, default: preset } = parameter
+function makeControl(parameter, { label, preset, accept = '', choices }) {
+  const { name, type, description, default: usual, min = '', max = '' } = parameter
   const isLong = type === 'text' || type === 'object'
-  const control = field.choices ? makeChoice(field.choices) : make(isLong ? 'textarea' : 'input')
-  if (control instanceof HTMLInputElement) dressInput(control, parameter, field)
-  control.spellcheck = false
+  const options = choices?.map(([words, value]) => new Option(words, JSON.stringify(value)))
+  const control = options ? make('select', '', ...options) : make(isLong ? 'textarea' : 'input')
+  const required = usual === undefined && !['boolean', 'string', 'text'].includes(type)
+  Object.assign(control, { name, required, spellcheck: false })
   if (type === 'text') Object.assign(control, { rows: 9 })
-  const value = field.preset ?? (type === 'object' ? JSON.stringify(preset) : preset)
-  if (value !== undefined && type !== 'boolean' && type !== 'file') control.value = String(value)
-  control.name = name
-  control.required = preset === undefined && !['boolean', 'string', 'text'].includes(type)
-  parameterOf.set(control, parameter)
-  if (type === 'file') return makeDrop(/** @type {HTMLInputElement} */ (control))
-  const about = description && !field.label ? [make('small', '', description)] : []
-  return make('label', type === 'text' ? 'grow' : '', field.label ?? name, control, ...about)
+  if (control instanceof HTMLInputElement) {
+    const step = type === 'number' ? 'any' : ''
+    Object.assign(control, { type: INPUT_TYPES[type] ?? 'text', step, accept, min: String(min), max: String(max) })
+    if (type === 'file') control.addEventListener('change', () => showChoice(control))
+  }
+  if (type === 'object') control.addEventListener('input', () => control.setCustomValidity(whyNotJson(control.value)))
+  fillControl(control, parameter, preset ?? usual)
+  if (type === 'file') return make('label', 'drop', control, describeChoice())
+  const about = description && !label ? [make('small', '', description)] : []
+  return make('label', type === 'text' ? 'grow' : '', label ?? name, control, ...about)
 }
 
-function makeDrop(/** @type {HTMLInputElement} */ input) {
-  const label = make('label', 'drop', input)
-  showChoice(input)
-  return label
+/** A file can be given again only where it was chosen.
+ * @param {Control} control @param {Parameter} parameter @param {unknown} value */
+function fillControl(control, { type }, value) {
+  if (value === undefined) return
+  control.setCustomValidity('')
+  if (control instanceof HTMLInputElement && type === 'boolean') control.checked = value === true
+  else if (type === 'object') control.value = JSON.stringify(value)
+  else if (type !== 'file') control.value = toText(value)
+  else if (value instanceof File && control instanceof HTMLInputElement) {
+    const files = new DataTransfer()
+    files.items.add(value)
+    control.files = files.files
+    showChoice(control)
+  }
 }
 
-/** @param {HTMLInputElement} input @param {Parameter} parameter @param {Field} field */
-function dressInput(input, { type, default: preset, min, max }, { accept }) {
-  if (accept) input.accept = accept
-  input.type = INPUT_TYPES[type] ?? 'text'
-  if (type === 'number') input.step = 'any'
-  if (type === 'boolean') input.checked = preset === true
-  if (min !== undefined) input.min = String(min)
-  if (max !== undefined) input.max = String(max)
-}
-
-function makeChoice(/** @type {[words: string, value: unknown][]} */ choices) {
-  return make('select', '', ...choices.map(([words, value]) => new Option(words, JSON.stringify(value))))
+function describeChoice(name = '') {
+  const more = name ? 'press the button below' : 'or drop it anywhere on this page'
+  return make('span', 'drop-words', name || 'Choose a file', make('small', '', more))
 }
 
 function showChoice(/** @type {HTMLInputElement} */ input) {
-  const name = input.files?.[0]?.name
-  const more = name ? 'press the button below' : 'or drop it anywhere on this page'
-  input.nextElementSibling?.remove()
-  input.after(make('span', 'drop-words', name ?? 'Choose a file', make('small', '', more)))
+  input.nextElementSibling?.replaceWith(describeChoice(input.files?.[0]?.name))
+}
+
+/** What the browser says at the field, before anything is sent. @param {string} text */
+function whyNotJson(text) {
+  try {
+    if (text.trim()) JSON.parse(text)
+    return ''
+  } catch (error) {
+    return `Not JSON: ${error instanceof Error ? error.message : error}`
+  }
 }
 
 function makeSampleButton(/** @type {{ file: string, words: string }} */ { file, words }) {
   const button = make('button', '', words)
-  button.type = 'button'
-  button.id = 'sample'
+  Object.assign(button, { type: 'button', id: 'sample' })
   button.addEventListener('click', async () => {
     const answer = await fetch(file).catch(() => undefined)
     problem.hidden = answer?.ok === true
@@ -131,71 +122,46 @@ function makeSampleButton(/** @type {{ file: string, words: string }} */ { file,
   return button
 }
 
-/** @param {HTMLFormElement} form @returns {Fields | undefined} undefined when something in it cannot be sent */
-function readForm(form) {
-  /** @type {Fields} */
-  const values = {}
-  for (const element of form.elements) {
-    const parameter = parameterOf.get(element)
-    if (!parameter) continue
-    const control = /** @type {Control} */ (element)
-    try {
-      values[parameter.name] = readControl(control, parameter)
-    } catch (error) {
-      control.setCustomValidity(`Not JSON: ${error instanceof Error ? error.message : error}`)
-      control.reportValidity()
-      return
-    }
-  }
-  return values
+/** @param {FormDataEntryValue | null} given null: not ticked, or without a control @param {Parameter} parameter */
+function readField(given, { type, default: usual }) {
+  if (type === 'boolean') return given !== null
+  if (typeof given !== 'string') return given?.name ? given : undefined
+  if (given.trim() === '' && usual !== undefined) return usual
+  if (type === 'object') return JSON.parse(given)
+  return type === 'number' || type === 'integer' ? Number(given) : given
 }
 
-/** Throws a SyntaxError for what is not JSON and should be. @param {Control} control @param {Parameter} parameter */
-function readControl(control, { type, default: preset }) {
-  if (control instanceof HTMLInputElement && type === 'file') return control.files?.[0]
-  if (control instanceof HTMLInputElement && type === 'boolean') return control.checked
-  if (control.value.trim() === '' && preset !== undefined) return preset
-  if (type === 'object') return JSON.parse(control.value)
-  return type === 'number' || type === 'integer' ? Number(control.value) : control.value
+/** @param {string} method @param {(parameter: Parameter) => unknown} read */
+function startWith(method, read) {
+  const parameters = offered.get(method)?.parameters ?? []
+  const given = Object.fromEntries(parameters.map(parameter => [parameter.name, read(parameter)]))
+  const { values, callId } = knownFunction(method)?.complete?.(given) ?? { values: given, callId: '' }
+  startRun({ method, args: parameters.map(({ name }) => values[name]), callId })
 }
 
-/** @param {string} name @param {Fields} given */
-function startWith(name, given) {
-  const { values, callId } = knownFunction(name)?.complete?.(given) ?? { values: given, callId: '' }
-  const parameters = methods.get(name)?.parameters ?? []
-  return startRun({ method: name, args: parameters.map(parameter => values[parameter.name]), callId })
-}
-
-function startWithFile(/** @type {File} */ file) {
-  const { method, values } = FOR_DROPPED_FILES
-  if (methods.has(method)) startWith(method, { ...values, file })
+/** The first function that takes one; all else is as usual then. @param {File} file */
+function startWithFile(file) {
+  const [method] = [...offered].find(([, { parameters }]) => parameters.some(({ type }) => type === 'file')) ?? []
+  if (method) startWith(method, ({ type, default: usual }) => (type === 'file' ? file : usual))
 }
 
 forms.addEventListener('submit', submit => {
   submit.preventDefault()
   const form = /** @type {HTMLFormElement} */ (submit.target)
-  const values = readForm(form)
-  if (values) startWith(form.dataset.method ?? '', values)
-})
-forms.addEventListener('input', ({ target }) => {
-  if (target instanceof HTMLTextAreaElement) target.setCustomValidity('')
-})
-forms.addEventListener('change', ({ target }) => {
-  if (target instanceof HTMLInputElement && target.type === 'file') showChoice(target)
+  const fields = new FormData(form)
+  startWith(form.dataset.method ?? '', parameter => readField(fields.get(parameter.name), parameter))
 })
 
 const hasFiles = (/** @type {DragEvent} */ drag) => drag.dataTransfer?.types.includes('Files') ?? false
 addEventListener('dragover', drag => {
   if (!hasFiles(drag)) return
   drag.preventDefault() // or the browser would leave the page and open the file
-  dropping.dataset.on = ''
+  dropping.hidden = false
 })
-addEventListener('dragleave', drag => {
-  if (!drag.relatedTarget) delete dropping.dataset.on
-})
+addEventListener('dragleave', drag => { dropping.hidden ||= !drag.relatedTarget })
 addEventListener('drop', drag => {
   if (!hasFiles(drag)) return
   drag.preventDefault()
-  delete dropping.dataset.on
+  dropping.hidden = true
   for (const file of drag.dataTransfer?.files ?? []) startWithFile(file)
 })

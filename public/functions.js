@@ -114,10 +114,6 @@ export const knownFunction = method => (Object.hasOwn(known, method) ? known[met
 /** Those that are known come first, in the order in which they stand here. @param {string} method */
 export const rankOf = method => (knownFunction(method) ? Object.keys(known).indexOf(method) : 99)
 
-/** Which function a file is for that is dropped on the page, and what else it is called with.
- * @type {{ method: string, values: Fields }} */
-export const FOR_DROPPED_FILES = { method: 'importCsv', values: { options: {} } }
-
 const MOST_REPORTS = 1000 // that importCsv and compile make entries of; the others they only count
 
 /** @param {unknown} final @param {number} [soFar] */

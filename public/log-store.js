@@ -6,12 +6,10 @@ import { redraw } from './draw.js'
 import { LEVELS, levelOf } from './entries.js'
 
 /** @import { Entry } from './entries.js' */
-/** @typedef {{ position: number, next: number, first: number, count: number, entries: Entry[] | undefined,
- *   loading: Promise<void> | undefined }} Chunk `first`: the number of its first entry */
+/** @typedef {{ position: number, next: number, first: number, count: number, entries?: Entry[] | undefined,
+ *   loading?: Promise<void> | undefined }} Chunk `first`: the number of its first entry */
 
 const CHUNK = 256 * 1024 // bytes; also what one look back reads
-/** places along the whole log, each with the levels that stand there */
-export const MOST_MARKS = 500
 const KEEP = 16 * 1024 * 1024 // bytes of log kept as entries; in memory they are about four times that
 
 export class LogStore {
@@ -23,46 +21,44 @@ export class LogStore {
   /** how many entries of each level */
   counts = LEVELS.map(() => 0)
   levels = new Uint8Array(1024)
-  /** which of warning and error occur among so many entries: one bit for each level */
-  marks = new Uint8Array(MOST_MARKS)
-  markSize = 1
   /** @type {Chunk[]} */
   chunks = []
   /** those with their entries, the longest unused first @type {Set<Chunk>} */
   held = new Set()
 
-  constructor(/** @type {string} */ id) {
-    this.id = id
-  }
+  constructor(/** @type {string} */ id) { this.id = id }
 
   /** @param {Entry[]} entries @param {number} next */
   append(entries, next) {
-    this.#index(entries)
-    const last = this.chunks.at(-1)
-    if (last?.entries && last.next - last.position < CHUNK) {
-      for (const entry of entries) last.entries.push(entry)
-      last.count += entries.length
-      last.next = next
-    } else {
-      const { length } = entries
-      this.chunks.push({ position: this.end, next, first: this.count, count: length, entries, loading: undefined })
+    let last = this.chunks.at(-1)
+    if (!last || last.next - last.position >= CHUNK) {
+      last = { position: this.end, next, first: this.count, count: 0, entries: [] }
+      this.chunks.push(last)
     }
-    this.count += entries.length
+    if (this.count + entries.length > this.levels.length) {
+      const levels = new Uint8Array(2 * (this.count + entries.length))
+      levels.set(this.levels)
+      this.levels = levels
+    }
+    for (const entry of entries) {
+      const level = levelOf(entry)
+      this.levels[this.count++] = level
+      this.counts[level] = (this.counts[level] ?? 0) + 1
+      last.entries?.push(entry)
+    }
+    last.count += entries.length
     this.kept += next - this.end
-    this.end = next
-    this.#use(this.chunks[this.chunks.length - 1])
+    this.end = last.next = next
+    this.#use(last)
     this.keepTo(KEEP)
   }
 
   /** The entry, or undefined while it is being read again. @param {number} n @returns {Entry | undefined} */
   get(n) {
     const chunk = this.chunkOf(n)
-    if (!chunk?.entries) {
-      if (chunk) this.load(chunk)
-      return
-    }
-    this.#use(chunk)
-    return chunk.entries[n - chunk.first]
+    if (chunk?.entries) this.#use(chunk)
+    else if (chunk) this.load(chunk)
+    return chunk?.entries?.[n - chunk.first]
   }
 
   /** The entry, after it was read again where it has to be. @param {number} n */
@@ -72,14 +68,11 @@ export class LogStore {
     return this.get(n)
   }
 
-  chunkOf(/** @type {number} */ n) {
-    return n < this.count ? this.chunks.findLast(({ first }) => first <= n) : undefined
-  }
+  /** @param {number} n */
+  chunkOf(n) { return n < this.count ? this.chunks.findLast(({ first }) => first <= n) : undefined }
 
   /** Redraws when it has arrived. @param {Chunk} chunk */
-  load(chunk) {
-    return (chunk.loading ??= this.#readAgain(chunk))
-  }
+  load(chunk) { return (chunk.loading ??= this.#readAgain(chunk)) }
 
   async #readAgain(/** @type {Chunk} */ chunk) {
     try {
@@ -89,7 +82,7 @@ export class LogStore {
       this.keepTo(KEEP)
       chunk.loading = undefined
     } catch {
-      setTimeout(() => { chunk.loading = undefined; redraw() }, 1000) // not at once again: the server may be down
+      setTimeout(() => { chunk.loading = undefined }, 1000) // not at once again: the server may be down
     }
     redraw()
   }
@@ -104,37 +97,9 @@ export class LogStore {
     }
   }
 
-  #use(/** @type {Chunk | undefined} */ chunk) {
-    if (!chunk) return
+  #use(/** @type {Chunk} */ chunk) {
     this.held.delete(chunk)
     this.held.add(chunk)
-  }
-
-  #index(/** @type {Entry[]} */ entries) {
-    if (this.count + entries.length > this.levels.length) {
-      const levels = new Uint8Array(2 * (this.count + entries.length))
-      levels.set(this.levels)
-      this.levels = levels
-    }
-    let n = this.count
-    for (const entry of entries) {
-      const level = levelOf(entry)
-      this.levels[n++] = level
-      this.counts[level] = (this.counts[level] ?? 0) + 1
-      if (entry.type === 'warning' || entry.type === 'error') this.#mark(n - 1, level)
-    }
-  }
-
-  /** @param {number} n @param {number} level */
-  #mark(n, level) {
-    for (; n >= MOST_MARKS * this.markSize; this.markSize *= 2) { // two places become one
-      this.marks.forEach((mark, at) => {
-        this.marks[at] = 0
-        this.marks[at >> 1] = (this.marks[at >> 1] ?? 0) | mark
-      })
-    }
-    const place = Math.floor(n / this.markSize)
-    this.marks[place] = (this.marks[place] ?? 0) | 1 << level
   }
 }
 

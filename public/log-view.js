@@ -1,31 +1,36 @@
 // The log of the run in view: which of its entries are shown (levels, search), the list of them, and the one that was
 // chosen, in full.
 
-import { calmPicture, element, make, partsOf, picture, redraw, set, setLink, setText } from './draw.js'
+import { calmPicture, element, elements, make, picture, redraw, set, setLink, setText } from './draw.js'
 import { contains, cut, describe, fullText, LEVELS, MORE_IN_LOG, toText } from './entries.js'
+import { inView as run } from './followed-runs.js'
 import { VirtualList } from './virtual-list.js'
 import { clock, count, counted } from './words.js'
 
 /** @import { Entry } from './entries.js' */
-/** @import { Run } from './run-state.js' */
 
 const SCAN = 8 // milliseconds of filtering within one frame
 const LONGEST_TEXT = 100_000 // characters of one entry shown in full, or copied
 const COPIED = 20_000 // entries
 
 const parts = ['n', 'time', 'level', 'text']
-const list = new VirtualList(element('log-list', HTMLElement), { parts, fill, choose })
+/** @type {Record<string, () => void>} */
+const keys = {
+  w: () => jumpToWarning(1),
+  W: () => jumpToWarning(-1),
+  '/': () => search.focus(),
+  Escape: closeEntry,
+  t: () => times.click(),
+}
+const list = new VirtualList(element('log-list', HTMLElement), { parts, describe: describeRow, choose, keys })
 const search = element('search', HTMLInputElement)
 const box = element('entry', HTMLElement)
-const toEnd = element('to-end', HTMLButtonElement)
-const times = element('times', HTMLButtonElement)
+const [toEnd, times] = elements(HTMLButtonElement, 'to-end', 'times')
 const download = element('download', HTMLAnchorElement)
 /** the levels that can be left out; a beginning and an end are always shown
  * @type {Map<Entry['type'], HTMLButtonElement>} */
 const chips = new Map(LEVELS.filter(level => !['start', 'done'].includes(level)).map(level => [level, makeChip(level)]))
 
-/** @type {Run | undefined} */
-let run
 let wanted = LEVELS.map(level => level !== 'progress') // the bar shows these; in the log they are noise
 /** @type {RegExp | undefined} */
 let query
@@ -37,30 +42,26 @@ let wantedLine = -1
 /** @type {Entry | undefined} the entry that is shown in full */
 let drawn
 
-/** @param {Run | undefined} next @param {number} [line] to go to when it has arrived, from 1 */
-export function showLog(next, line = 0) {
-  run = next
+/** @param {number} line to go to when it has arrived, from 1; 0: none */
+export function showLog(line) {
   chosen = -1
   wantedLine = line - 1
-  clearSearch()
-  wanted = LEVELS.map((level, at) => level !== 'progress' || at === wantedLine)
+  search.value = ''
+  wanted = LEVELS.map(level => level !== 'progress')
   list.following = wantedLine < 0
   list.top = 0
   refilter()
 }
 
 picture(() => {
-  if (!run) return
-  scan(run)
+  scan()
   if (wantedLine >= 0 && wantedLine < run.store.count) revealEntry(wantedLine)
   list.selected = chosen < 0 ? -1 : rowOf(chosen)
   list.draw(shown.length)
-  drawChoice(run)
+  drawChoice()
 })
 
-calmPicture(() => run && drawHead(run))
-
-function drawHead(/** @type {Run} */ run) {
+calmPicture(() => {
   chips.forEach((chip, type) => {
     const level = LEVELS.indexOf(type)
     const of = run.store.counts[level] ?? 0
@@ -81,13 +82,14 @@ function drawHead(/** @type {Run} */ run) {
   const below = Math.round(shown.length - list.top - list.inSight)
   set(toEnd, 'hidden', list.following || below < 1)
   setText(toEnd, `↓ To the end (${count(Math.max(0, below))} below)`)
-  set(element('next-warning', HTMLButtonElement), 'disabled', !warningsIn(run))
+  set(element('next-warning', HTMLButtonElement), 'disabled', run.count('warning') + run.count('error') === 0)
   const at = list.selected >= 0 ? `${count(list.selected + 1)} of ` : ''
   setText(element('hit-count', HTMLElement), at + counted(shown.length, 'hit') + (scanned < all ? ' so far' : ''))
-}
+})
 
-/** Goes on where it stopped, a few milliseconds each frame. @param {Run} run */
-function scan({ store }) {
+/** Goes on where it stopped, a few milliseconds each frame. */
+function scan() {
+  const { store } = run
   const until = performance.now() + SCAN
   while (scanned < store.count) {
     const chunk = store.chunkOf(scanned)
@@ -103,11 +105,6 @@ function scan({ store }) {
   }
 }
 
-function clearSearch() {
-  search.value = ''
-  query = undefined
-}
-
 /** From the chosen one, or from the upper edge; round the end to the beginning. @param {1 | -1} step */
 function jumpToHit(step) {
   if (!shown.length) return
@@ -116,12 +113,13 @@ function jumpToHit(step) {
 }
 
 function refilter() {
+  // what is searched for is meant as it is written, and without a look at upper and lower case
+  query = search.value ? new RegExp(search.value.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&'), 'iu') : undefined
   scanned = 0
   shown = []
   list.stale = true
-  if (run) scan(run) // a key that is pressed before the next frame must find its row
-  if (chosen >= 0 && !query) list.reveal(rowOf(chosen)) // what was chosen stays in sight
-  redraw()
+  scan() // a key that is pressed before the next frame must find its row
+  if (chosen >= 0 && !query) list.reveal(rowFrom(chosen)) // what was chosen, or its place, stays in sight
 }
 
 /** What a task calls it, if that is a word. @param {Entry} entry */
@@ -145,50 +143,41 @@ function rowFrom(n) {
   return low
 }
 
-/** @param {HTMLElement} row @param {number} at */
-function fill(row, at) {
+function describeRow(/** @type {number} */ at) {
   const n = shown[at] ?? 0
-  const entry = run?.store.get(n)
-  const [number, time, level, text] = partsOf(row)
-  setText(number, String(n + 1))
-  set(text, 'dir', 'auto')
-  const type = entry ? levelText(entry) : ''
-  set(row.dataset, 'level', type)
-  setText(level, type)
-  setText(time, entry ? clock(entry.time) : '')
-  if (entry) writeMarked(text, describe(entry).replaceAll('\n', '↵'))
-  else setText(text, '…')
-  return entry !== undefined
+  const entry = run.store.get(n)
+  if (!entry) return { level: '', texts: [String(n + 1), '', '', '…'], isWhole: false }
+  const level = levelText(entry)
+  return { level, texts: [String(n + 1), clock(entry.time), level, marked(describe(entry).replaceAll('\n', '↵'))] }
 }
 
-/** With what was searched for marked. @param {Element} target @param {string} text */
-function writeMarked(target, text) {
+/** With what was searched for marked. @param {string} text */
+function marked(text) {
   const hit = query?.exec(text)
-  if (!hit) return setText(target, text)
+  if (!hit) return text
   const end = hit.index + hit[0].length
-  target.replaceChildren(text.slice(0, hit.index), make('mark', '', hit[0]), text.slice(end))
+  return make('span', '', text.slice(0, hit.index), make('mark', '', hit[0]), text.slice(end))
 }
 
 function choose(/** @type {number} */ row) {
   chosen = shown[Math.min(row, shown.length - 1)] ?? -1 // the row may be of the filter before
-  redraw()
 }
 
 /** Shows entry n, also when the filter would not. @param {number} n */
 export function revealEntry(n) {
   wantedLine = -1
   chosen = n
-  const level = run?.store.levels[n] ?? 0
+  const level = run.store.levels[n] ?? 0
   if (!wanted[level] || query) {
     wanted[level] = true
-    clearSearch()
+    search.value = ''
     refilter()
   }
   list.reveal(rowFrom(n))
 }
 
-function drawChoice(/** @type {Run} */ { store }) {
-  const entry = chosen < 0 ? undefined : store.get(chosen)
+function drawChoice() {
+  const entry = chosen < 0 ? undefined : run.store.get(chosen)
   const opened = box.hidden && entry
   set(box, 'hidden', !entry)
   if (!entry || entry === drawn && !opened) return
@@ -198,11 +187,8 @@ function drawChoice(/** @type {Run} */ { store }) {
   if (opened) box.scrollIntoView({ block: 'nearest' })
 }
 
-const warningsIn = (/** @type {Run} */ run) => run.count('warning') + run.count('error') > 0
-
 /** From the chosen entry, or from the upper edge; round the end to the beginning. @param {1 | -1} step */
 function jumpToWarning(step) {
-  if (!run || !warningsIn(run)) return
   const { count, levels } = run.store
   const from = chosen >= 0 ? chosen : step > 0 ? -1 : count
   for (let i = 1; i <= count; i++) {
@@ -222,8 +208,9 @@ function makeChip(/** @type {Entry['type']} */ type) {
   return chip
 }
 
-/** @param {HTMLButtonElement} button @param {() => string | Promise<string>} text */
-export function copies(button, text) {
+/** @param {string} id of a button @param {() => string | Promise<string>} text */
+export function copies(id, text) {
+  const button = element(id, HTMLButtonElement)
   const words = button.textContent ?? ''
   button.addEventListener('click', async () => {
     // missing where the page comes over plain HTTP from another machine
@@ -233,20 +220,18 @@ export function copies(button, text) {
   })
 }
 
-copies(element('entry-copy', HTMLButtonElement), () => element('entry-text', HTMLElement).textContent ?? '')
-copies(element('entry-link', HTMLButtonElement), () => {
-  return new URL(`?run=${run?.id}&line=${chosen + 1}`, location.href).href
-})
-copies(element('copy-log', HTMLButtonElement), async () => {
+copies('entry-copy', () => element('entry-text', HTMLElement).textContent ?? '')
+copies('entry-link', () => new URL(`?run=${run.id}&line=${chosen + 1}`, location.href).href)
+copies('copy-log', async () => {
   const from = run
   const all = shown.length
   const lines = []
   for (const n of shown.slice(-COPIED)) {
-    const entry = await from?.store.fetch(n)
+    const entry = await from.store.fetch(n)
     if (entry) lines.push(`${clock(entry.time)} ${levelText(entry).padEnd(8)} ${describe(entry)}`)
   }
   const copied = `Copied ${count(lines.length)} of ${count(all)} entries, the last ones. “Whole log” has all.`
-  if (from && lines.length < all) from.note = copied
+  if (lines.length < all) from.note = copied
   redraw()
   return lines.join('\n')
 })
@@ -255,50 +240,29 @@ element('next-warning', HTMLButtonElement).addEventListener('click', () => jumpT
 toEnd.addEventListener('click', () => {
   list.following = true
   list.box.focus()
-  redraw()
 })
-search.addEventListener('input', () => {
-  // as it is written, and without a look at upper and lower case
-  query = search.value ? new RegExp(search.value.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&'), 'iu') : undefined
-  refilter()
-})
+search.addEventListener('input', refilter)
 search.addEventListener('keydown', ({ key, shiftKey }) => {
-  if (key === 'Escape') {
-    clearSearch()
-    refilter()
-    list.box.focus()
-  }
   if (key === 'Enter') jumpToHit(shiftKey ? -1 : 1)
-  if (key === 'ArrowDown') list.box.focus()
+  if (key === 'Escape') {
+    search.value = ''
+    refilter()
+  }
+  if (key === 'Escape' || key === 'ArrowDown') list.box.focus()
 })
 element('next-hit', HTMLButtonElement).addEventListener('click', () => jumpToHit(1))
 element('previous-hit', HTMLButtonElement).addEventListener('click', () => jumpToHit(-1))
 // The browser's own search would find only the rows in sight. Pressed a second time, it is the browser's all the same.
 addEventListener('keydown', press => {
-  if (!run || press.key !== 'f' || !(press.ctrlKey || press.metaKey) || press.shiftKey || press.altKey) return
+  if (!run.id || press.key !== 'f' || !(press.ctrlKey || press.metaKey) || press.shiftKey || press.altKey) return
   if (document.activeElement === search) return
   press.preventDefault()
   search.focus()
   search.select()
 })
 times.addEventListener('click', () => { times.ariaPressed = String(times.ariaPressed !== 'true') })
-list.box.addEventListener('keydown', key => {
-  if (key.ctrlKey || key.metaKey || key.altKey) return
-  /** @type {Record<string, () => void>} */
-  const keys = {
-    w: () => jumpToWarning(1),
-    W: () => jumpToWarning(-1),
-    '/': () => search.focus(),
-    Escape: closeEntry,
-    t: () => times.click(),
-  }
-  if (!keys[key.key]) return
-  key.preventDefault()
-  keys[key.key]?.()
-})
 
 function closeEntry() {
   if (box.contains(document.activeElement)) list.box.focus() // what is hidden loses the focus
   chosen = -1
-  redraw()
 }

@@ -20,7 +20,15 @@ export class Pace {
       this.began = this.#time = time
       this.#base = this.#current = current
     }
-    this.#record(time, current)
+    let at = Math.floor((time - this.began) / this.step)
+    if (at < 0) return // the clock went back
+    for (; at >= MOST_STEPS; at >>= 1) {
+      const last = this.#reached.length - 1
+      this.#reached = this.#reached.filter((_, step) => step % 2 === 1 || step === last)
+      this.step *= 2
+    }
+    while (this.#reached.length < at) this.#reached.push(this.#reached.at(-1) ?? this.#base) // nothing happened
+    this.#reached[at] = current
     const seconds = (time - this.#time) / 1000
     if (seconds < 0.5) return
     if (current > this.#current) {
@@ -39,18 +47,5 @@ export class Pace {
       const before = this.#reached[at - steps] ?? this.#base
       return Math.max(0, reached - before) / Math.min(steps, at + 1) / this.step * 1000
     })
-  }
-
-  /** @param {number} time @param {number} current */
-  #record(time, current) {
-    let at = Math.floor((time - this.began) / this.step)
-    if (at < 0) return // the clock went back
-    for (; at >= MOST_STEPS; at >>= 1) {
-      const last = this.#reached.length - 1
-      this.#reached = this.#reached.filter((_, step) => step % 2 === 1 || step === last)
-      this.step *= 2
-    }
-    while (this.#reached.length < at) this.#reached.push(this.#reached.at(-1) ?? this.#base) // nothing happened
-    this.#reached[at] = current
   }
 }

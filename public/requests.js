@@ -1,11 +1,10 @@
-// What the page asks of the web server over HTTP. Every call ends in one of three ways, and the page
-// shows them differently: an answer, a refusal with reasons, or no answer at all (status 0).
+// What the page asks of the web server over HTTP. Every call ends in one of three ways, and the page shows them
+// differently: an answer, a refusal with reasons, or no answer at all (status 0). What a proxy says in the place of the
+// server is no answer: the call may have gone through all the same.
 
-/** @typedef {{ ok: true, status: number, data: any }} Given */
-/** @typedef {{ ok: false, status: number, errors: string[], retryAfter: number }} Refused */
-/** @typedef {Given | Refused} Answer */
-/** @typedef {{ name: string, type: string, description: string, default?: unknown, min?: number,
- *   max?: number }} Parameter */
+/** `why` it is not ok; `retryAfter`: seconds.
+ * @typedef {{ ok: boolean, status: number, data: any, why: string, retryAfter: number }} Answer */
+/** @typedef {import('../task.ts').Parameter} Parameter */
 /** @typedef {{ name: string, description: string, parameters: Parameter[] }} Method */
 /** A run in the server's list.
  * @typedef {{ id: string, method: string, title?: string, callId: string, pid: number, started: number, size: number,
@@ -19,13 +18,14 @@ export let clockAhead = 0
 /** @param {'GET' | 'POST' | 'DELETE'} method @param {string} path @param {unknown} [body] @returns {Promise<Answer>} */
 export async function request(method, path, body) {
   const headers = { 'content-type': 'application/json' }
-  const sent = body === undefined ? {} : { body: JSON.stringify(body), headers }
+  const sent = { method, headers, body: body === undefined ? null : JSON.stringify(body) }
   try {
-    const answer = await fetch(path, { method, ...sent, signal: AbortSignal.timeout(PATIENCE) })
-    setClock(answer.headers.get('date'))
+    const answer = await fetch(path, { ...sent, signal: AbortSignal.timeout(PATIENCE) })
+    const ahead = Date.now() - Date.parse(answer.headers.get('date') ?? '')
+    clockAhead = Math.abs(ahead) > 2000 ? ahead : 0 // the date is in whole seconds: small differences mean nothing
     return readAnswer(answer.status, await answer.text(), answer.headers.get('retry-after'))
-  } catch (error) {
-    return noAnswer(String(error))
+  } catch {
+    return readAnswer(0, 'the web server did not answer')
   }
 }
 
@@ -38,24 +38,24 @@ export function upload(file, signal, progress) {
     request.open('POST', 'files')
     request.setRequestHeader('content-type', 'application/octet-stream')
     request.upload.onprogress = ({ loaded, total }) => progress(loaded, total)
-    request.onload = () => resolve(readAnswer(request.status, request.responseText, null))
-    request.onerror = () => resolve(noAnswer('the connection broke off'))
-    request.onabort = () => resolve(noAnswer('stopped'))
+    request.onloadend = () => resolve(readAnswer(request.status, request.responseText || 'the connection broke off'))
     signal.addEventListener('abort', () => request.abort(), { once: true })
     request.send(file)
   })
 }
 
-/** @param {number} status @param {string} text @param {string | null} retryAfter @returns {Answer} */
+/** All that our server says is JSON, and why it refuses stands in `errors`; a proxy has pages of its own.
+ * @param {number} status 0: none @param {string} text @param {string | null} [retryAfter] @returns {Answer} */
 function readAnswer(status, text, retryAfter) {
-  if (status === 401) location.reload() // the token has changed: what the server gives instead of the page asks for it
-  const data = parseJson(text)
-  if (status >= 200 && status < 300) return { ok: true, status, data }
-  const errors = Array.isArray(data?.errors) ? data.errors.map(String) : [`the server answered with status ${status}`]
-  return { ok: false, status, errors, retryAfter: Number(retryAfter) || 1 }
+  const data = status === 0 ? undefined : parseJson(text)
+  const ok = status >= 200 && status < 300 && data !== undefined
+  const isOurs = ok || Array.isArray(data?.errors) || (status >= 400 && status < 500)
+  const reason = status === 0 ? text : `the answer has the status ${status}`
+  const why = Array.isArray(data?.errors) ? data.errors.join('; ') : reason
+  return { ok, status: isOurs ? status : 0, data, why, retryAfter: Number(retryAfter) || 3 }
 }
 
-/** A proxy in between may answer with a page of its own. @param {string} text */
+/** @param {string} text */
 function parseJson(text) {
   try {
     return JSON.parse(text)
@@ -64,18 +64,8 @@ function parseJson(text) {
   }
 }
 
-/** @param {string} error @returns {Refused} */
-const noAnswer = error => ({ ok: false, status: 0, errors: [error], retryAfter: 1 })
-
-/** @param {string | null} date in whole seconds, so small differences mean nothing */
-function setClock(date) {
-  const ahead = date ? Date.now() - Date.parse(date) : 0
-  clockAhead = Math.abs(ahead) > 2000 ? ahead : 0
-}
-
-/** The run's id is made here, so that the page can follow the run before it exists. */
+/** The run's id is made here, so that the page can follow the run before it exists. (crypto.randomUUID is missing where
+ * the page comes over plain HTTP from another machine.) */
 export function makeId() {
-  if (crypto.randomUUID) return crypto.randomUUID()
-  // missing where the page comes over plain HTTP from another machine
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), byte => byte.toString(16).padStart(2, '0')).join('')
 }

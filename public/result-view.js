@@ -1,68 +1,47 @@
 // What came out of a run, and what it found on the way. Warnings and errors that say where they were found are listed
 // beside the log; with the source in which that is, if it is known. functions.js has better words for some functions.
 
-import { calmPicture, element, make, partsOf, set, setLink, setText } from './draw.js'
+import { calmPicture, element, elements, make, set, setLink, setText } from './draw.js'
 import { cut, MORE_IN_LOG, placeOf, toText } from './entries.js'
-import { inView } from './followed-runs.js'
-import { knownFunction } from './functions.js'
+import { inView as run } from './followed-runs.js'
 import { revealEntry } from './log-view.js'
 import { VirtualList } from './virtual-list.js'
 import { count } from './words.js'
 
-/** @import { Run } from './run-state.js' */
-/** @import { Known } from './functions.js' */
-
 const LONGEST_RESULT = 20_000 // characters
 const STACK = 5 // lines of it: the first ones tell
 
-const work = element('work', HTMLElement)
-const tiles = element('tiles', HTMLElement)
-const text = element('result-text', HTMLElement)
-const note = element('result-note', HTMLElement)
+const [tiles, text, note] = elements(HTMLElement, 'tiles', 'result-text', 'result-note')
+const [failure, source, findings] = elements(HTMLElement, 'failure', 'source', 'findings')
 const file = element('file', HTMLAnchorElement)
-const failure = element('failure', HTMLElement)
-const source = element('source', HTMLElement)
-const findings = element('findings', HTMLElement)
 const sourceList = new VirtualList(element('source-lines', HTMLElement), {
-  parts: ['n', 'text'], fill: fillSource, choose: chooseSource,
+  parts: ['n', 'text'], describe: describeLine, choose: chooseLine,
 })
 const findingList = new VirtualList(element('findings-list', HTMLElement), {
-  parts: ['level', 'where', 'text'], fill: fillFinding, choose: chooseFinding,
+  parts: ['level', 'where', 'text'], describe: describeFinding, choose: chooseFinding,
 })
 
-/** what is drawn: the one in view @type {Run} */
-let run
-/** what the page knows of its function @type {Known | undefined} */
-let known
-/** @type {string[]} */
+/** of the source @type {string[]} */
 let lines = []
-/** findings that the source shows */
-let marked = 0
-let drawnTiles = ''
 
-export function showResult(/** @type {Run | undefined} */ next) {
-  if (next) run = next
-  lines = []
-  marked = 0
+export function showResult() {
   for (const list of [sourceList, findingList]) Object.assign(list, { selected: -1, top: 0, stale: true })
 }
 
 calmPicture(() => {
-  if (!inView) return
-  known = knownFunction(run.method)
-  drawTiles(known?.summary?.figures(run.result, run) ?? [])
+  drawTiles(run.known?.summary?.figures(run.result, run) ?? [])
   drawFile()
   drawFailure()
   drawWords()
-  drawSource(known?.source?.(run.args))
+  drawSource(run.known?.source?.(run.args))
   drawFindings()
 })
 
 function drawFile() {
   const name = toText(run.result?.['file'])
   const isProduced = name.startsWith(`${run.id}.`) // any other that it may have named cannot be had
-  setText(file, known?.download ?? 'Download the file')
-  set(file, 'hidden', !isProduced && !known?.download) // from the beginning, so that nothing moves when it can be used
+  setText(file, run.known?.download ?? 'Download the file')
+  set(file, 'hidden', !isProduced && !run.known?.download) // from the beginning, so that nothing moves
   setLink(file, isProduced ? `files/${encodeURIComponent(name)}` : undefined)
 }
 
@@ -83,7 +62,7 @@ function drawFailure() {
 
 function drawWords() {
   const { done, ended, result } = run
-  const summary = known?.summary
+  const summary = run.known?.summary
   const none = done?.outcome === 'ok' ? 'It returned nothing.' : `No result: ${done?.reason || 'see the log'}.`
   const json = typeof done?.result === 'string' ? done.result : JSON.stringify(done?.result, null, 2) ?? none
   const waiting = ended ? 'Its log is still being read.' : summary?.waiting ?? 'What it returns is shown here.'
@@ -93,27 +72,23 @@ function drawWords() {
 }
 
 function drawTiles(/** @type {[name: string, figure: string][]} */ wanted) {
-  if (String(wanted) === drawnTiles) return
-  drawnTiles = String(wanted)
+  if (tiles.textContent === wanted.flat().join('')) return
   const made = wanted.map(([name, figure]) => make('div', '', make('dt', '', name), make('dd', '', figure)))
   tiles.replaceChildren(...made)
 }
 
 function drawSource(/** @type {string | undefined} */ whole) {
   set(source, 'hidden', whole === undefined)
-  work.toggleAttribute('data-source', whole !== undefined)
   if (whole === undefined) return
-  if (!lines.length) lines = whole.split(/\r?\n/)
-  if (marked !== run.findings.length) sourceList.stale = true
-  marked = run.findings.length
+  lines = whole.split(/\r?\n/)
+  sourceList.stale = true // there may be new findings
   sourceList.draw(lines.length)
 }
 
 function drawFindings() {
-  const n = run.findings.length
+  const { known, findings: { length: n } } = run
   const isShown = n > 0 || known?.findings !== undefined
   set(findings, 'hidden', !isShown)
-  work.toggleAttribute('data-findings', isShown)
   if (!isShown) return
   setText(element('findings-title', HTMLElement), known?.findings ?? 'Found on the way')
   const chosen = run.findings[findingList.selected]
@@ -124,17 +99,10 @@ function drawFindings() {
   findingList.draw(n)
 }
 
-/** @param {HTMLElement} row @param {number} n */
-function fillFinding(row, n) {
-  const finding = run.findings[n]
-  if (!finding) return
-  const [level, where, words] = partsOf(row)
-  const { type, fields } = finding
-  row.dataset.level = type
-  row.title = toText(fields['msg'])
-  setText(level, type)
-  setText(where, placeOf(fields))
-  setText(words, [row.title, toText(fields['code'])].filter(Boolean).join('  '))
+function describeFinding(/** @type {number} */ n) {
+  const { type = '', fields = {} } = run.findings[n] ?? {}
+  const [title, code] = [toText(fields['msg']), toText(fields['code'])]
+  return { level: type, title, texts: [type, placeOf(fields), [title, code].filter(Boolean).join('  ')] }
 }
 
 function chooseFinding(/** @type {number} */ n) {
@@ -146,18 +114,11 @@ function chooseFinding(/** @type {number} */ n) {
   sourceList.reveal(finding.line - 1)
 }
 
-/** @param {HTMLElement} row @param {number} n */
-function fillSource(row, n) {
-  const [number, words] = partsOf(row)
-  setText(number, String(n + 1))
-  setText(words, lines[n] ?? '')
+function describeLine(/** @type {number} */ n) {
   const types = run.findings.filter(({ line }) => line === n + 1).map(({ type }) => type)
-  row.dataset.level = types.includes('error') ? 'error' : types[0] ?? ''
+  return { level: types.includes('error') ? 'error' : types[0] ?? '', texts: [String(n + 1), lines[n] ?? ''] }
 }
 
-function chooseSource(/** @type {number} */ n) {
-  const at = run.findings.findIndex(({ line }) => line === n + 1)
-  if (at < 0) return
-  findingList.selected = at
-  findingList.reveal(at)
+function chooseLine(/** @type {number} */ n) {
+  findingList.select(run.findings.findIndex(({ line }) => line === n + 1))
 }

@@ -2,59 +2,37 @@
 // its start, and what can be done with it; in a background tab the title, and a notice at its end if one was asked for.
 // Everything is drawn from the run; nothing else is remembered here.
 
-import { afterDrawing, calmPicture, element, redraw, set, setText } from './draw.js'
-import { connection, inView, runs } from './followed-runs.js'
+import { calmPicture, element, elements, redraw, set, setText, slowPicture } from './draw.js'
+import { connection, inView as run, runs } from './followed-runs.js'
 import { canRepeat, fillForm } from './forms.js'
-import { copies, showLog } from './log-view.js'
-import { showResult } from './result-view.js'
+import { copies } from './log-view.js'
 import { cancelRun } from './start-run.js'
 import { amount, clock, compact, counted, day, duration, elapsed, estimate } from './words.js'
 
-/** @import { Run } from './run-state.js' */
-
 const TALKING = 10_000 // milliseconds between two announcements to a screen reader, unless the state changes
 const SILENT = 10 // seconds without an entry after which an estimate of what is left means nothing
-const OVER = ['ok', 'error', 'cancelled', 'died', 'refused', 'unknown']
+/** of the states in which it is over, in the title @type {Record<string, string>} */
+const MARKS = { ok: '✓', error: '✕', died: '✕', cancelled: '–', unknown: '–', refused: '✕' }
 
-/** @type {Record<string, string>} */
-const MARKS = { ok: '✓', error: '✕', died: '✕', cancelled: '–', unknown: '–', refused: '✕' } // in the title
-
-const section = element('run', HTMLElement)
-const bar = element('bar', HTMLProgressElement)
-const status = element('status', HTMLElement)
-const cancel = element('cancel', HTMLButtonElement)
-const repeat = element('again', HTMLButtonElement)
-const notify = element('notify', HTMLButtonElement)
-const problem = element('problem', HTMLElement)
-const wait = element('wait', HTMLButtonElement)
-const retry = element('retry', HTMLButtonElement)
+const [section, status, problem] = elements(HTMLElement, 'run', 'status', 'problem')
+const [cancel, repeat, notify] = elements(HTMLButtonElement, 'cancel', 'again', 'notify')
+const [wait, retry] = elements(HTMLButtonElement, 'wait', 'retry')
 const other = element('other', HTMLAnchorElement)
+const bar = element('bar', HTMLProgressElement)
 
 const canNotify = 'Notification' in window
-let isBlocked = false // asked seldom: the answer comes from another process
-/** what is drawn: the one in view @type {Run} */
-let run
+let isBlocked = false
 let saidState = ''
 let saidAt = 0
-let leftAt = 0
+let leftAt = ''
 
-/** @param {Run | undefined} next @param {number} [line] */
-export function showRun(next, line) {
-  section.hidden = !next
-  saidState = ''
-  leftAt = 0
-  showLog(next, line)
-  showResult(next)
-  redraw()
-}
+slowPicture(() => { isBlocked = canNotify && Notification.permission === 'denied' }) // another process is asked
 
 calmPicture(() => {
-  if (!inView) return
-  run = inView
   drawName()
   drawButtons()
   drawMeter()
-  drawProblem(run.problem)
+  drawProblem()
   announce()
 })
 
@@ -71,7 +49,7 @@ function drawName() {
 
 function drawButtons() {
   const { state } = run
-  const isOver = OVER.includes(state)
+  const isOver = state in MARKS
   // what is hidden loses the focus, and with it the place of someone who has no mouse
   if (isOver && document.activeElement === cancel) element('main', HTMLElement).focus({ preventScroll: true })
   set(cancel, 'hidden', isOver)
@@ -87,7 +65,7 @@ function drawButtons() {
 function drawMeter() {
   const { part, seconds, ended, speed } = run
   // without the attribute it is indeterminate (it runs, nobody knows how far), and its property is 0 then, too
-  const value = part ?? (OVER.includes(run.state) ? 0 : undefined)
+  const value = part ?? (run.state in MARKS || run.state === 'queued' ? 0 : undefined)
   if (value === undefined) bar.removeAttribute('value')
   else if (bar.getAttribute('value') !== String(value)) bar.setAttribute('value', String(value))
   drawReached()
@@ -98,7 +76,7 @@ function drawMeter() {
   for (const level of /** @type {const} */ (['warning', 'error'])) {
     const figure = element(level + 's', HTMLElement)
     setText(figure, compact(run.count(level)))
-    if (figure.parentElement) set(figure.parentElement.dataset, 'some', String(run.count(level) > 0))
+    figure.toggleAttribute('data-some', run.count(level) > 0)
   }
 }
 
@@ -120,15 +98,17 @@ function drawReached() {
 function drawLeft() {
   const { left, seconds = 0, start, ended, progress, silence } = run
   if (ended) return drawFact('left', 'Ended', start ? clock(start.time + seconds * 1000).slice(0, 8) : '–')
-  if (Date.now() - leftAt < 1000) return
-  leftAt = Date.now()
+  const second = `${run.id} ${Math.floor(Date.now() / 1000)}`
+  if (second === leftAt) return // an estimate that dances is none
+  leftAt = second
   const isMoving = progress?.total !== undefined && silence < SILENT
   if (isMoving) drawFact('left', 'Left', left === undefined || seconds < 1.5 ? '–' : estimate(left))
   else if (!start || !connection.live || run.read < 1) drawFact('left', start ? 'Last entry' : 'Left', '–')
   else drawFact('left', 'Last entry', silence < 1.5 ? 'just now' : `${elapsed(silence)} ago`)
 }
 
-function drawProblem(/** @type {Run['problem']} */ trouble) {
+function drawProblem() {
+  const { problem: trouble } = run
   set(problem, 'hidden', !trouble)
   if (!trouble) return
   problem.dataset.kind = trouble.kind
@@ -141,8 +121,9 @@ function drawProblem(/** @type {Run['problem']} */ trouble) {
 
 // The log is silent for screen readers; this line speaks at each change of state, else seldom.
 function announce() {
-  if (run.state === saidState && Date.now() - saidAt < TALKING) return
-  saidState = run.state
+  const state = `${run.id} ${run.state}`
+  if (state === saidState && Date.now() - saidAt < TALKING) return
+  saidState = state
   saidAt = Date.now()
   const far = run.part === undefined || run.ended ? '' : `, ${Math.floor(run.part * 100)} percent`
   const [warnings, errors] = [run.count('warning'), run.count('error')]
@@ -150,17 +131,13 @@ function announce() {
   setText(status, `${run.title}: ${run.words}${far}${found}`)
 }
 
-afterDrawing(() => {
-  const title = inView ? `${markOf(inView)} · ${inView.title} · longrun` : 'longrun'
-  set(document, 'title', title)
+calmPicture(() => {
+  const far = run.part === undefined ? '…' : `${Math.floor(run.part * 100)} %`
+  set(document, 'title', run.id ? `${MARKS[run.state] ?? far} · ${run.title} · longrun` : 'longrun')
   for (const run of runs.values()) if (run.done && run.wantsNotice) giveNotice(run)
 })
 
-function markOf(/** @type {Run} */ { state, part }) {
-  return MARKS[state] ?? (part === undefined ? '…' : `${Math.floor(part * 100)} %`)
-}
-
-function giveNotice(/** @type {Run} */ run) {
+function giveNotice(/** @type {import('./run-state.js').Run} */ run) {
   run.wantsNotice = false
   try {
     const notice = new Notification(`${run.title}: ${run.words}`, { body: run.done?.reason ?? '', tag: run.id })
@@ -176,14 +153,8 @@ wait.addEventListener('click', () => run.problem?.wait?.())
 retry.addEventListener('click', () => run.problem?.retry?.())
 notify.addEventListener('click', async () => {
   const asking = run
-  asking.wantsNotice = !asking.wantsNotice && (await Notification.requestPermission()) === 'granted'
+  const permission = await Notification.requestPermission().catch(() => 'denied') // a frame may not even ask
+  asking.wantsNotice = !asking.wantsNotice && permission === 'granted'
   redraw()
 })
-copies(element('share', HTMLButtonElement), () => location.href.replace(/&line=.*/, ''))
-
-// Elapsed time moves on while nothing arrives.
-setInterval(() => {
-  if (!inView || inView.done) return
-  isBlocked = canNotify && Notification.permission === 'denied'
-  redraw()
-}, 500)
+copies('share', () => location.href.replace(/&line=.*/, ''))

@@ -18,13 +18,14 @@ import { amount, compact } from './words.js'
  * @typedef {{ text: string, kind: 'error' | 'busy' | 'quiet', retry?: () => void, wait?: () => void, other?: string,
  *   passes?: boolean }} Problem */
 
+const UNKNOWN = 'No run with this id is known here: it was removed, or has not begun. When it begins, it is shown.'
 const MOST_FINDINGS = 10_000 // listed beside the log; the log has them all
 
 /** @type {Record<string, string>} */
 const STATES = {
   uploading: 'Uploading',
   asking: 'Starting',
-  queued: 'Waiting for a free place',
+  queued: 'Waiting to start',
   refused: 'Not started',
   unsure: 'No answer yet',
   unknown: 'Cannot be shown',
@@ -41,11 +42,11 @@ export class Run {
   wantsNotice = false
   /** @type {Problem | undefined} */
   problem
-  /** @type {{ time: number, method: string, args: unknown[], pid: unknown } | undefined} */
+  /** @type {{ time: number, pid: unknown } | undefined} */
   start
   /** @type {{ outcome: Outcome, result: unknown, reason: string, seconds: number } | undefined} */
   done
-  /** what the server's list says of it; null when the list does not have it
+  /** what the server's list says of it; null: nothing; undefined: it has not answered yet
    * @type {import('./requests.js').Listed | null | undefined} */
   listed
   /** the last thing that went wrong @type {Fields | undefined} */
@@ -58,8 +59,8 @@ export class Run {
   note = ''
   /** @type {AbortController | undefined} */
   stopUpload
-  /** stops following it */
-  unfollow = () => {}
+  /** stops following it @type {(() => void) | undefined} */
+  unfollow
   pace = new Pace()
   entryPace = new Pace()
   /** of its last entry, in milliseconds since 1970, by the server's clock */
@@ -69,6 +70,8 @@ export class Run {
   constructor(id, call) {
     this.id = id
     this.call = call
+    this.method = call?.method ?? ''
+    this.args = call?.args ?? []
     this.store = new LogStore(id)
   }
 
@@ -86,15 +89,29 @@ export class Run {
 
   /** The web server will not carry this run. @param {string} message */
   refuse(message) {
-    this.problem = { text: message, kind: 'error' }
+    this.unfollow = undefined
+    this.problem ??= { text: message, kind: 'error' } // one that waits to start says so already
     if (!this.call) this.phase = 'unknown'
   }
 
   /** The servers answer again. @param {string} note about a connection that was lost */
   rejoin(note) {
     if (this.problem?.passes) this.problem = undefined
-    if (!note || !this.start || this.done) return
-    this.note = `${note} Continued from byte ${this.store.end}: nothing is missing.`
+    if (note && this.start && !this.done) this.note = `${note} Going on at byte ${this.store.end}: nothing is missing.`
+  }
+
+  /** @param {import('./requests.js').Listed | undefined} listed by the server, if it is */
+  compare(listed) {
+    this.listed = listed ?? null
+    if (listed || this.start || this.call || this.problem) return
+    this.phase = 'unknown'
+    this.problem = { kind: 'quiet', text: UNKNOWN }
+  }
+
+  /** Whether the page may forget it: the list tells how it ended, or nothing is known that could be lost. */
+  get isSettled() {
+    if (this.state === 'unknown' || (this.state === 'refused' && !this.problem?.retry)) return true
+    return this.done !== undefined && this.listed?.outcome !== undefined
   }
 
   get ended() {
@@ -107,39 +124,23 @@ export class Run {
   get state() {
     if (this.ended) return this.ended.outcome
     if (this.cancelling) return 'cancelling'
-    return this.start && this.isLive ? 'running' : this.phase
-  }
-
-  /** Whether it is known not to be over. What begins like a run that goes on may be the log of one that has ended. */
-  get isLive() {
-    return this.call !== undefined || this.listed !== undefined || this.silence < 5
+    // what begins like a run that goes on may be the log of one that has ended: the list tells
+    return this.start && (this.call || this.listed !== undefined) ? 'running' : this.phase
   }
 
   /** Seconds since its last entry. */
-  get silence() {
-    return Math.max(0, (Date.now() - clockAhead - this.lastTime) / 1000)
-  }
+  get silence() { return Math.max(0, (Date.now() - clockAhead - this.lastTime) / 1000) }
 
   /** How much of the log has been read, 0 to 1. */
-  get read() {
-    return this.listed?.size ? Math.min(1, this.store.end / this.listed.size) : 1
-  }
+  get read() { return this.listed?.size ? Math.min(1, this.store.end / this.listed.size) : 1 }
 
-  get words() {
-    return STATES[this.state] ?? this.state
-  }
+  get known() { return knownFunction(this.method) }
 
-  get method() {
-    return this.start?.method ?? this.call?.method ?? ''
-  }
-
-  get args() {
-    return this.start?.args ?? this.call?.args ?? []
-  }
+  get words() { return STATES[this.state] ?? this.state }
 
   get title() {
     if (!this.method) return `Run ${this.id.slice(0, 8)}`
-    return knownFunction(this.method)?.title?.(this.args) ?? signature(this.method, this.args)
+    return this.known?.title?.(this.args) ?? signature(this.method, this.args)
   }
 
   /** What it returned, if that has fields. @returns {Fields | undefined} */
@@ -182,7 +183,7 @@ export class Run {
   /** Those in the log, or more, where the function has counted what it did not name.
    * @param {'warning' | 'error'} level */
   count(level) {
-    const counted = toNumber(this.result && knownFunction(this.method)?.counted?.(this.result)[level])
+    const counted = toNumber(this.result && this.known?.counted?.(this.result)[level])
     return Math.max(this.store.counts[LEVELS.indexOf(level)] ?? 0, counted ?? 0)
   }
 }
@@ -192,7 +193,9 @@ export class Run {
 const learn = {
   start(run, entry) {
     const { method, args, pid } = fieldsOf(entry)
-    run.start = { time: entry.time, method: toText(method), args: Array.isArray(args) ? args : [], pid }
+    run.method = toText(method)
+    run.args = Array.isArray(args) ? args : []
+    run.start = { time: entry.time, pid }
     run.problem = undefined
   },
   progress(run, entry) {

@@ -1,28 +1,25 @@
 // The speed over time, small, under the bar of the run in view: a slow-down that one figure hides.
 
-import { element, set, setText } from './draw.js'
-import { inView, slowPicture } from './followed-runs.js'
+import { element, elements, set, setText, slowPicture } from './draw.js'
+import { inView } from './followed-runs.js'
 import { amount, compact, elapsed } from './words.js'
-
-/** @import { Run } from './run-state.js' */
 
 const [WIDTH, HEIGHT] = [600, 100] // of the drawing, which is stretched to what there is
 const FEWEST = 4 // steps: less is no curve
 
 const plot = element('plot', HTMLElement)
-const area = element('plot-area', SVGPathElement)
-const curve = element('plot-curve', SVGPathElement)
-/** 0 to 1, where the pointer is */
+const [area, curve, line] = elements(SVGPathElement, 'plot-area', 'plot-curve', 'plot-line')
+/** 0 to 1, where the pointer is; -1: elsewhere */
 let pointer = -1
 
 slowPicture(draw)
 
-/** @param {Run} run */
-function draw({ plotted: { pace, unit }, ended }) {
+function draw() {
+  const { plotted: { pace, unit }, ended } = inView
   const { speeds } = pace
-  const isCurve = speeds.length >= FEWEST
+  const most = Math.max(...speeds, 0)
+  const isCurve = speeds.length >= FEWEST && most > 0
   set(plot, 'hidden', ended !== undefined && !isCurve)
-  const most = Math.max(...speeds, Number.MIN_VALUE)
   const points = speeds.map((speed, at) => {
     return `${(at / (speeds.length - 1) * WIDTH).toFixed(1)} ${((1 - speed / most) * HEIGHT).toFixed(1)}`
   })
@@ -32,17 +29,15 @@ function draw({ plotted: { pace, unit }, ended }) {
   const words = `Speed over time, up to ${amount(most, unit, compact)}/s`
   const here = `${amount(speeds[at] ?? 0, unit, compact)}/s after ${elapsed((at + 0.5) * pace.step / 1000)}`
   setText(element('plot-words', HTMLElement), !isCurve ? 'Speed over time' : pointer < 0 ? words : here)
-  set(element('plot-line', SVGElement).style, 'transform', `translateX(${Math.max(0, pointer) * WIDTH}px)`)
-  plot.toggleAttribute('data-pointed', isCurve && pointer >= 0)
-}
-
-function point(/** @type {number} */ at) {
-  pointer = at
-  if (inView) draw(inView)
+  line.setAttribute('d', isCurve && pointer >= 0 ? `M${pointer * WIDTH} 0V${HEIGHT}` : '')
 }
 
 plot.addEventListener('pointermove', ({ clientX }) => {
   const { left, width } = plot.getBoundingClientRect()
-  point(Math.max(0, Math.min(0.9999, (clientX - left) / width)))
+  pointer = Math.max(0, Math.min(0.9999, (clientX - left) / width))
+  draw()
 })
-plot.addEventListener('pointerleave', () => point(-1))
+plot.addEventListener('pointerleave', () => {
+  pointer = -1
+  draw()
+})

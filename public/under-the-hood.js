@@ -2,26 +2,21 @@
 // the frames of the last one to read. The WebSocket's two directions are what was really sent; the hops behind it
 // follow from them by protocol.ts. Closed, it costs nothing.
 
-import { element, picture, redraw, setText } from './draw.js'
+import { element, picture, redraw, setText, slowPicture } from './draw.js'
 import { cut } from './entries.js'
-import { connection, slowPicture } from './followed-runs.js'
+import { connection, inView } from './followed-runs.js'
 import { clockAhead } from './requests.js'
 import { bytes, count } from './words.js'
 
-/** @import { Tap } from './follow.js' */
-/** @import { Run } from './run-state.js' */
-
-const GLOW = 500 // milliseconds a hop stays lit
+const GLOW = 500 // milliseconds a hop stays lit, or until the next drawing
 const LONGEST = 600 // characters of a frame
 
 const hood = element('hood', HTMLDetailsElement)
-
 const groups = new Map([...hood.querySelectorAll('.hop')].map(group => [group.getAttribute('data-hop') ?? '', group]))
 const frames = [...hood.querySelectorAll('figure')]
 /** what passed each hop last, and when @type {Map<string | undefined, { text: string, at: number }>} */
 const passed = new Map()
-/** @type {Run | undefined} */
-let run
+let run = inView
 
 picture(() => {
   if (!hood.open) return
@@ -29,11 +24,11 @@ picture(() => {
   for (const [hop, group] of groups) group.classList.toggle('lit', now - (passed.get(hop)?.at ?? -GLOW) < GLOW)
 })
 
-slowPicture(shown => {
+slowPicture(() => {
   if (!hood.open) return
-  if (run !== shown) passed.clear()
-  run = shown
-  knowBeginning(run)
+  if (run !== inView) passed.clear()
+  run = inView
+  knowBeginning()
   for (const { dataset, children } of frames) {
     if (children[1]) setText(children[1], passed.get(dataset['hop'])?.text ?? 'nothing since this was opened')
   }
@@ -41,9 +36,8 @@ slowPicture(shown => {
   setText(element('hood-end', SVGElement), bytes(run.store.end))
 })
 
-/** @type {Tap} */
+/** @type {import('./follow.js').Tap} */
 function tap(way, text, chunk) {
-  if (!run) return
   if (way === 'out') {
     if (text.startsWith(`{"ack":"${run.id}"`)) pass('ack', text)
   } else if (chunk?.id === run.id) {
@@ -58,7 +52,6 @@ function tap(way, text, chunk) {
     if (isLive) pass('append', `at byte ${count(position)}, ${count(next - position)} bytes\n${line}\n${lines}`)
   }
   redraw()
-  setTimeout(redraw, GLOW + 20)
 }
 
 /** @param {string} hop @param {string} text */
@@ -66,16 +59,15 @@ function pass(hop, text, at = performance.now()) {
   passed.set(hop, { text: cut(text, LONGEST), at })
 }
 
-/** The first four hops were passed before the log began; its first line tells what they carried.
- * @param {Run} run */
-function knowBeginning({ id, start, call }) {
+// The first four hops were passed before the log began; its first line tells what they carried.
+function knowBeginning() {
+  const { id, start, call, method, args } = run
   if (!start || passed.has('post')) return
-  const { method, args, pid } = start
   const callId = call?.callId ?? ''
   pass('post', `POST /tasks\n${JSON.stringify({ id, method, args, callId })}`, -GLOW)
   pass('request', framed(method, callId, id, cut(JSON.stringify(args), LONGEST)), -GLOW)
-  pass('reply', framed('', String(pid)), -GLOW)
-  pass('fork', `process ${pid}`, -GLOW)
+  pass('reply', framed('', String(start.pid)), -GLOW)
+  pass('fork', `process ${start.pid}`, -GLOW)
 }
 
 /** One frame a line. @param {(string | number)[]} parts */
@@ -83,7 +75,4 @@ function framed(...parts) {
   return parts.filter((part, at) => part !== '' || at < 2).map(part => `[ ${part} ]`).join('\n')
 }
 
-hood.addEventListener('toggle', () => {
-  connection.tap = hood.open ? tap : undefined
-  redraw()
-})
+hood.addEventListener('toggle', () => { connection.tap = hood.open ? tap : undefined })

@@ -2,10 +2,16 @@
 // height of the list in style.css. Arrows, Page, Home and End move the selection; a screen reader hears it through
 // aria-activedescendant.
 
-import { make, redraw, set } from './draw.js'
+import { make, redraw, set, setText } from './draw.js'
 
 const SPARE = 8 // rows drawn above and below, so that scrolling shows no blank edge
 const TALLEST = 8_000_000 // pixels; browsers cannot make an element much taller than 17 million
+
+/** What a row says, part by part; `isWhole`: it need not be asked for again.
+ * @typedef {{ level: string, texts: (string | Node)[], title?: string, isWhole?: boolean }} Row */
+/** `parts`: the classes of a row's parts, from left to right; `keys`: what else is done with the keyboard.
+ * @typedef {{ parts: string[], describe: (n: number) => Row, choose: (n: number) => void,
+ *   keys?: Record<string, () => void> }} Uses */
 
 export class VirtualList {
   count = 0
@@ -21,9 +27,7 @@ export class VirtualList {
   #scrolled = 0
   #room = 0
 
-  /** `parts`: of a row, from left to right; `fill` returns false when the row is not complete yet.
-   * @param {HTMLElement} box @param {{ parts: string[], fill: (row: HTMLElement, n: number) => void | boolean,
-   *   choose: (n: number) => void }} uses */
+  /** @param {HTMLElement} box @param {Uses} uses */
   constructor(box, uses) {
     this.box = box
     this.uses = uses
@@ -40,23 +44,15 @@ export class VirtualList {
     }).observe(box)
   }
 
-  get inSight() {
-    return this.#room / this.height
-  }
+  get inSight() { return this.#room / this.height }
 
-  get #tall() {
-    return Math.min(this.count * this.height, TALLEST)
-  }
+  get #tall() { return Math.min(this.count * this.height, TALLEST) }
 
   /** how far down the scroll bar goes, in pixels */
-  get #end() {
-    return Math.max(0, this.#tall - this.#room)
-  }
+  get #end() { return Math.max(0, this.#tall - this.#room) }
 
   /** the row that stands at the upper edge then */
-  get #last() {
-    return Math.max(0, this.count - this.inSight)
-  }
+  get #last() { return Math.max(0, this.count - this.inSight) }
 
   draw(/** @type {number} */ count) {
     this.count = count
@@ -71,7 +67,11 @@ export class VirtualList {
   #drawRows(/** @type {number} */ scroll) {
     const first = Math.max(0, Math.floor(this.top) - SPARE)
     const wanted = Math.max(0, Math.min(this.count - first, Math.ceil(this.inSight) + 2 * SPARE))
-    while (this.rows.length < wanted) this.rows.push(this.space.appendChild(this.#makeRow()))
+    while (this.rows.length < wanted) {
+      const row = make('div', 'row', ...this.uses.parts.map(part => make('span', part)))
+      row.role = 'option'
+      this.rows.push(this.space.appendChild(row))
+    }
     this.rows.forEach((row, at) => {
       set(row, 'hidden', at >= wanted)
       if (this.stale) row.dataset.n = ''
@@ -82,24 +82,30 @@ export class VirtualList {
       set(row, 'ariaSetSize', String(this.count))
       if (row.dataset.n === String(n)) return
       set(row, 'ariaPosInSet', String(n + 1))
-      row.dataset.n = this.uses.fill(row, n) === false ? '' : String(n)
       row.id = `${this.box.id}-${n}`
+      this.#write(row, n)
     })
     const active = this.rows.find(row => !row.hidden && row.ariaSelected === 'true')
     this.box.setAttribute('aria-activedescendant', active?.id ?? '')
   }
 
-  #makeRow() {
-    const row = make('div', 'row', ...this.uses.parts.map(part => make('span', part)))
-    row.role = 'option'
-    return row
+  /** @param {HTMLElement} row @param {number} n */
+  #write(row, n) {
+    const { level, texts, title = '', isWhole = true } = this.uses.describe(n)
+    row.dataset.n = isWhole ? String(n) : ''
+    set(row.dataset, 'level', level)
+    set(row, 'title', title)
+    texts.forEach((text, at) => {
+      const part = /** @type {Element} */ (row.children[at])
+      if (typeof text !== 'string' || part.firstElementChild) part.replaceChildren(text)
+      else setText(part, text)
+    })
   }
 
   reveal(/** @type {number} */ n) {
     this.following = false
     const room = this.inSight
     if (n < this.top + 1 || n > this.top + room - 2) this.top = Math.max(0, n - room / 3)
-    redraw()
   }
 
   select(/** @type {number} */ n) {
@@ -129,15 +135,15 @@ export class VirtualList {
     if (key.ctrlKey || key.metaKey || key.altKey) return
     const from = this.selected >= 0 ? this.selected : Math.floor(this.top) - 1
     const page = Math.max(1, Math.floor(this.inSight) - 1)
-    /** @type {Record<string, number>} */
-    const targets = {
-      ArrowDown: from + 1, ArrowUp: from - 1, PageDown: from + page, PageUp: from - page,
-      Home: 0, End: this.count - 1, Enter: from,
+    const to = (/** @type {number} */ n) => () => this.select(Math.max(0, Math.min(this.count - 1, n)))
+    /** @type {Record<string, () => void>} */
+    const keys = {
+      ArrowDown: to(from + 1), ArrowUp: to(from - 1), PageDown: to(from + page), PageUp: to(from - page),
+      Home: to(0), End: to(this.count - 1), Enter: to(from), ...this.uses.keys,
     }
-    const n = targets[key.key]
-    if (n === undefined) return
+    if (!keys[key.key]) return
     key.preventDefault()
-    this.select(Math.max(0, Math.min(this.count - 1, n)))
+    keys[key.key]?.()
     if (key.key === 'End') this.following = true
   }
 

@@ -2,14 +2,14 @@
 // it, in each of its states.
 
 import assert from 'node:assert/strict'
-import { readdir, rm, utimes, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, rm, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import axe from 'axe-core'
 import type { Page } from 'playwright-core'
 import { startApp } from './app.ts'
 import {
-  arrived, chromiumMissing as skip, copied, counts, has, openPage, sees, start, state, steps,
+  arrived, chromiumMissing as skip, complaints, copied, counts, has, openPage, sees, start, state, steps,
 } from './browser.ts'
 import { app, browser, folder, lines, open, outlivesServer, rows, upTo, whole } from './page.ts'
 
@@ -426,4 +426,144 @@ test('the second window lists what the first one has started, with a title', { s
   await sees(second, 'Connected')
   const id = await start(first, 'process', { steps: 7, delay: 1 })
   await second.locator(`#runs a[href*="${id}"] .name`, { hasText: /^process\(7, ?1\)$/ }).waitFor()
+})
+
+test('notices that a browser refuses to make change nothing else', { skip }, async t => {
+  const page = await open(t)
+  await page.evaluate(() => {
+    class Notification {
+      static requestPermission() { return Promise.resolve('granted') }
+      constructor() { throw new TypeError('Illegal constructor') } // as in Chrome on Android
+    }
+    Object.assign(globalThis, { Notification })
+  })
+  await start(page, 'tick', { name: 'refused' })
+  await page.click('#notify')
+  await has(page, '#notify', 'Will notify')
+  app.letGo('refused')
+  await state(page, 'ok')
+  await page.click('#new') // drawing and acknowledging go on
+  await start(page, 'flood', { count: 50_000 })
+  await counts(page, '50,002 entries')
+
+  await page.evaluate(() => { Notification.requestPermission = () => Promise.reject(new Error('not in this frame')) })
+  await page.click('#new')
+  await start(page, 'tick', { name: 'blocked' })
+  await page.click('#notify')
+  await has(page, '#notify', 'Notify me')
+  await page.evaluate(() => Object.assign(Notification, { permission: 'denied' }))
+  await has(page, '#notify', 'Notices blocked')
+  app.letGo('blocked')
+  await state(page, 'ok')
+  assert.deepEqual(await complaints(page), [])
+})
+
+test('two figures for the same thing are the same, or words say why not', { skip }, async t => {
+  const file = join(folder, 'rejected.csv')
+  await writeFile(file, ['a,b', ...upTo(3000).map(at => (at % 100 ? `${at}` : `${at},2`)), ''].join('\n'))
+  const page = await open(t)
+  const seen = await page.evaluateHandle(() => {
+    const seen = new Set<string>()
+    const figure = (name: string) => document.evaluate(`//dt[.="${name}"]/../dd`, document).iterateNext()?.textContent
+    new MutationObserver(() => seen.add(`${figure('Warnings')}, ${figure('Rejected lines')}`))
+      .observe(document.querySelector('#run')!, { subtree: true, childList: true, characterData: true })
+    return seen
+  })
+  await page.locator('body').drop({ files: file })
+  await has(page, '#tiles', /Rejected lines2,970/)
+  await has(page, '#warnings', '2,970')
+  await sees(page, 'The first 1,000 of 2,970 are named; the rest are counted.')
+  await has(page, '#log-count', /entries/)
+  for (const pair of await seen.evaluate(seen => [...seen])) {
+    const [, warnings, rejected] = /^([\d,]+), (.+)$/.exec(pair) ?? []
+    assert.ok(!rejected || rejected === '–' || rejected.replace(' or more', '') === warnings, pair)
+  }
+})
+
+test('a run that waits for a place goes on waiting, and says for what, while no server answers', { skip }, async t => {
+  const own = await startApp(t, { PROCESS_LIMIT: '1', SPARES: '0' })
+  const file = join(folder, 'patient.csv')
+  await writeFile(file, 'a,b\n1,2\n')
+  const taken = await own.start('process', [10_000, 50])
+  const page = await openPage(t, browser, own.url)
+  await sees(page, 'Connected')
+  await page.locator('body').drop({ files: file })
+  await page.click('#wait')
+  const waits = 'This run starts as soon as it can'
+  await sees(page, `All places are taken. ${waits}`)
+  await own.kill('workers')
+  await sees(page, `The workers server does not answer. ${waits}`)
+  await own.startWorkers()
+  await sees(page, `All places are taken. ${waits}`)
+  await own.kill('server')
+  await sees(page, `The web server does not answer. ${waits}`)
+
+  const token = 'open-sesame-open'
+  own.env['TOKEN'] = token // it is started anew, with a token: what waits must not be lost when the page is opened anew
+  await own.startServer()
+  await sees(page, `The server asks for its token: enter it in another tab. ${waits}`)
+  const tab = await page.context().newPage()
+  await tab.goto(`${own.url}/?token=${token}`)
+  await sees(tab, 'Connected')
+  await sees(page, `All places are taken. ${waits}`)
+  await own.request('DELETE', `/tasks/${taken.id}`, undefined, { authorization: `Bearer ${token}` })
+  await has(page, '#tiles', /Rows imported1R/)
+  const { body } = await own.request('GET', '/tasks', undefined, { authorization: `Bearer ${token}` })
+  assert.deepEqual(body.map(({ method }: { method: string }) => method), ['importCsv', 'process'], 'it ran once')
+
+  await own.kill('server')
+  own.env['TOKEN'] = `${token}-again`
+  await own.startServer()
+  await page.locator('input[name=token]').waitFor() // nothing waits any more: the page itself asks for it
+})
+
+test('what a proxy says in the place of the server is taken for no answer', { skip }, async t => {
+  const page = await open(t)
+  await page.locator('form[data-method=process]').waitFor()
+  let said = 502
+  await page.route('**/tasks', route => {
+    if (route.request().method() !== 'POST') return route.continue()
+    return route.fulfill({ status: said, contentType: 'text/html', body: '<h1>Bad Gateway</h1>' })
+  })
+  await start(page, 'process', { steps: 2, delay: 1 })
+  await state(page, 'unsure')
+  await sees(page, 'The call may have arrived all the same')
+  for (said of [503, 504, 200]) {
+    await Promise.all([page.waitForResponse(answer => answer.request().method() === 'POST'), page.click('#retry')])
+    await state(page, 'unsure')
+  }
+  said = 413 // this one is a refusal
+  await page.click('#retry')
+  await sees(page, 'Refused: the answer has the status 413')
+  await page.unroute('**/tasks')
+})
+
+test('a search that is cleared leaves no mark behind', { skip }, async t => {
+  const run = await app.start('flood', [3])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`)
+  await counts(page, '5 entries')
+  await page.fill('#search', 'e') // in every row
+  await page.locator('#log-list mark').nth(4).waitFor()
+  await page.fill('#search', '')
+  await page.locator('#log-list mark').first().waitFor({ state: 'detached' })
+})
+
+test('a run whose file cannot be uploaded again for the moment keeps waiting, too', { skip }, async t => {
+  const own = await startApp(t, { PROCESS_LIMIT: '1', SPARES: '0' })
+  const taken = await own.start('process', [10_000, 50])
+  const page = await openPage(t, browser, own.url)
+  await sees(page, 'Connected')
+  const file = join(folder, 'again.csv')
+  await writeFile(file, 'a,b\n1,2\n')
+  await page.locator('body').drop({ files: file })
+  await page.click('#wait')
+  await page.route('**/files', route => route.abort())
+  await rm(join(own.runs, 'uploads'), { recursive: true })
+  await sees(page, 'The web server does not answer. This run starts as soon as it can')
+  await page.unroute('**/files')
+  await mkdir(join(own.runs, 'uploads'), { mode: 0o700 })
+  await sees(page, 'All places are taken. This run starts as soon as it can')
+  await taken.cancel()
+  await has(page, '#tiles', /Rows imported1R/)
 })
