@@ -20,6 +20,7 @@ import { json } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { WebSocket } from 'ws'
+import { Publisher, Subscriber } from 'zeromq'
 import { App, bareEnvironment, processesOf } from './app.ts'
 
 const MEASURED = 3000 // ms of what runs report
@@ -89,9 +90,11 @@ const ROWS: Record<string, () => Promise<void>> = {
     print('one run after the other, ms a run', measured, spread(0))
   },
 
-  /** From task.msg() to the reader. */
+  /** From task.msg() to the reader; and what of that is the way over ZeroMQ, which IPC does not go. */
   async update() {
     print('update, p50 / p99 ms, 200 a second', await compare(latency({ perSecond: 200 }), { rounds: 3 }), tail(2))
+    const wire = await compare(async side => side.name === 'longrun' ? alongTheWire(side) : async () => [])
+    print('the same, from a PUB by the proxy to a SUB alone', wire, tail(2))
   },
 
   /** The same of several runs at once, each with a reader. */
@@ -536,6 +539,23 @@ class Stopwatch extends EventEmitter<{ begun: []; over: [] }> {
 }
 
 /** One after the other. */
+/** How long messages of the size of an entry take from a PUB to a SUB, through the proxy of the workers server. */
+async function alongTheWire({ runs }: Side) {
+  const publisher = new Publisher({ linger: 0 })
+  const subscriber = new Subscriber({ linger: 0 })
+  publisher.connect(`ipc://${runs}/xsub.sock`)
+  subscriber.connect(`ipc://${runs}/xpub.sock`)
+  subscriber.subscribe('wire')
+  await sleep(WARM_UP)
+  return () => repeat(MEASURED / 5, async () => {
+    await sleep(5)
+    const sent = now()
+    await publisher.send(['wire', '0', 'x'.repeat(80)])
+    await subscriber.receive()
+    return (now() - sent) / 1000
+  })
+}
+
 export async function repeat<T>(count: number, act: () => Promise<T>): Promise<T[]> {
   const results: T[] = []
   for (let i = 0; i < count; i++) results.push(await act())
@@ -570,9 +590,9 @@ function column({ longrun, plain, isQuiet }: Pair, i: number): Pair {
 function print(what: string, { longrun, plain, isQuiet }: Pair, show: Show) {
   const beside = options.busy ? ', beside four endless loops' : ''
   const name = what + beside + (isQuiet ? '' : ' (something else was running)')
-  const cells = [longrun, plain].map(({ values, load }) => `${show(values)} | ${load}`).join(' | ')
-  const ratio = quantile(longrun.values, 0.5) / quantile(plain.values, 0.5)
-  console.log(`| ${name} | ${cells} | ${ratio.toFixed(2)} |`)
+  const cells = [longrun, plain].map(({ values, load }) => values.length ? `${show(values)} | ${load}` : '– | –').join(' | ')
+  const ratio = plain.values.length ? (quantile(longrun.values, 0.5) / quantile(plain.values, 0.5)).toFixed(2) : '–'
+  console.log(`| ${name} | ${cells} | ${ratio} |`)
 }
 
 // ---- The program
