@@ -7,12 +7,13 @@ import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import {
   closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync, readSync, rmSync, statSync, writeFileSync,
+  writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { stderrPath } from './log.ts'
 import { RemoteError } from './protocol.ts'
-import { LAUNCH, RUNS, SPARES, taskEnvironment } from './settings.ts'
+import { LAUNCH, refuseToStart, RUNS, SPARES, taskEnvironment } from './settings.ts'
 import { RUN_MARK, VERSION } from './task.ts'
 
 /** Whether an engine's command stands for each process, see LAUNCH. */
@@ -20,6 +21,7 @@ export const isLaunched = LAUNCH.length > 0
 // In milliseconds:
 const QUIET = 20 // without a launch before a spare is refilled: loading one would slow down a burst of launches
 const LONGEST_PAUSE = 30_000 // between two attempts to load a spare, when all of them crash
+const CLAIM = join(RUNS, 'workers.pid') // see claimRuns
 const TASK_PROCESS = join(import.meta.dirname, 'task.ts')
 const LAST_LINES = { bytes: 64 * 2 ** 10, lines: 20, characters: 2000 } // of stderr: kept, and quoted
 
@@ -179,6 +181,21 @@ export function hasOpen(pid: number, paths: string[]): boolean {
     return false // no such process, or another user's
   }
 }
+
+/**
+ * Two workers servers on one folder would end each other's runs, whatever their addresses are. The one that has claimed
+ * it has this file open as long as it lives. Ends the process when another one has.
+ */
+export function claimRuns() {
+  const pid = existsSync(CLAIM) ? Number(readFileSync(CLAIM, 'utf8')) : 0
+  if (hasOpen(pid, [CLAIM])) {
+    refuseToStart(`another workers server is running on ${RUNS}, process ${pid}: stop it, or set RUNS to another one`)
+  }
+  writeSync(openSync(CLAIM, 'w', 0o600), String(process.pid))
+}
+
+/** The next one may have the folder. */
+export function giveUpRuns() { rmSync(CLAIM, { force: true }) }
 
 /**
  * Ends the processes whose environment has the mark of such a run: what its process has started, and left, in its own

@@ -3,9 +3,7 @@
 // of everything. Look for: answerCalls (the REP side), startRun and finishRun (a run's life), adoptRun (after a crash).
 
 import type { ChildProcess } from 'node:child_process'
-import {
-  existsSync, openSync, readdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync, writeSync,
-} from 'node:fs'
+import { existsSync, readdirSync, renameSync, rmSync, statSync, utimesSync } from 'node:fs'
 import { join } from 'node:path'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import {
@@ -13,7 +11,8 @@ import {
   withLog, writeReason, type Done, type Start, type State,
 } from './log.ts'
 import {
-  attempt, endProcesses, endSpares, hasOpen, isLaunched, keepSpares, lastErrors, sendSignal, startProcess, trimErrors,
+  attempt, claimRuns, endProcesses, endSpares, giveUpRuns, hasOpen, isLaunched, keepSpares, lastErrors, sendSignal,
+  startProcess, trimErrors,
 } from './processes.ts'
 import {
   bindSocket, busy, BusyError, clientOf, createSocket, isLocal, makeKeys, packChunk, packReply, rawResult, refused,
@@ -32,7 +31,6 @@ const AFTERLIFE = 2500 // in which readers can still fetch the last lines of a r
 const LAST_READS = 200 // in which readers can still fetch the last lines when the server stops
 const UPLOAD_AGE = 3600_000 // after which an upload that no run took, and nobody asked for, is removed
 const MAX_PART = 512 * 2 ** 10 // bytes of an answer to `read`: each part is a round trip for a reader that catches up
-const CLAIM = join(RUNS, 'workers.pid') // see claimRuns
 
 /** A run, from its call until its log is removed. */
 type Run = {
@@ -77,7 +75,7 @@ await bindSocket(router, REP_ADDR)
 let proxy = await startProxy()
 process.on('exit', () => { // whatever the reason is
   attempt('remove the sockets', () => [REP_ADDR, XSUB_ADDR, XPUB_ADDR].forEach(removeSocket))
-  attempt('give the folder up', () => rmSync(CLAIM, { force: true }))
+  attempt('give the folder up', giveUpRuns)
   attempt('end the proxy', () => proxy.terminate()) // else its thread would keep this process alive for ever
 })
 const publisher = createSocket(Publisher, { ...clientOf(XSUB_ADDR), sendTimeout: 0 })
@@ -94,18 +92,6 @@ keepSpares(loadedVersion)
 void answerCalls()
 const names = [...functions.keys()].join(', ')
 console.log(`workers server ready: ${REP_ADDR}, process limit ${PROCESS_LIMIT}, remote functions ${names}`)
-
-/**
- * Two servers on one folder would end each other's runs, whatever their addresses are. The one that has claimed it has
- * this file open as long as it lives; its process id alone could be somebody else's by now.
- */
-function claimRuns() {
-  const pid = existsSync(CLAIM) ? Number(readFileSync(CLAIM, 'utf8')) : 0
-  if (hasOpen(pid, [CLAIM])) {
-    refuseToStart(`another workers server is running on ${RUNS}, process ${pid}: stop it, or set RUNS to another one`)
-  }
-  writeSync(openSync(CLAIM, 'w', 0o600), String(process.pid))
-}
 
 /**
  * From the tasks to the web server: XSUB and XPUB are SUB and PUB that pass on who subscribes to what, too, so that all
