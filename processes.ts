@@ -1,6 +1,6 @@
 // The processes of runs: how one is started, ahead of time if that is possible; how it is told from others, as its id
 // may come round again; how all that it has started is ended. When that is to be, workers.ts knows. Look for:
-// startProcess, and the spares behind it; hasOpen; endProcesses.
+// startProcess, and the spares behind it; hasOpen, and claimRuns below it; endProcesses.
 
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
@@ -184,7 +184,8 @@ export function hasOpen(pid: number, paths: string[]): boolean {
 
 /**
  * Two workers servers on one folder would end each other's runs, whatever their addresses are. The one that has claimed
- * it has this file open as long as it lives. Ends the process when another one has.
+ * it has this file open as long as it lives; its process id alone could be somebody else's by now. Ends the process when
+ * another one has.
  */
 export function claimRuns() {
   const pid = existsSync(CLAIM) ? Number(readFileSync(CLAIM, 'utf8')) : 0

@@ -1,5 +1,5 @@
 // How anything gets onto the screen: state changes at any rate, and is drawn at most once a frame. Whoever changes
-// something calls redraw(); after what a person did, everything is drawn anyway. What is drawn is changed in place.
+// something calls redraw(); after what a person did, that is called anyway. What is drawn is changed in place.
 
 const CALM = 100 // milliseconds between two changes of a figure: faster nobody reads
 const SLOW = 500 // milliseconds between two drawings of a curve: in a flood there is more to do
@@ -19,7 +19,7 @@ let later
 export const picture = (draw, pause = 0) => pictures.push({ draw, pause, drawnAt: -SLOW })
 
 /** Words and figures: a few times a second, so that a flood of entries does not make the browser lay out the whole
- * page in every frame. In a background tab at once: the title is seen. @param {() => void} draw */
+ * page in every frame. In a background tab, too: the title is seen. @param {() => void} draw */
 export const calmPicture = draw => picture(draw, CALM)
 
 /** What costs more than a figure. @param {() => void} draw */
@@ -51,8 +51,10 @@ function drawAll() {
   asked = false
   clearTimeout(later)
   const began = performance.now()
-  const due = pictures.filter(({ pause, drawnAt }) => (document.hidden ? pause === CALM : began - drawnAt >= pause))
-  for (const picture of due) attempt(picture, began) // the calm ones in one frame: the page changes its layout once
+  for (const picture of pictures) { // the calm ones in one frame: the page changes its layout once
+    const isDue = began - picture.drawnAt >= picture.pause && (!document.hidden || picture.pause === CALM)
+    if (isDue) attempt(picture, began)
+  }
   if (pictures.some(({ pause, drawnAt }) => pause === CALM && drawnAt !== began)) later = setTimeout(redraw, CALM)
   for (const resolve of waiting.splice(0)) resolve()
   if (!document.hidden) channel.port1.postMessage(began)
@@ -82,7 +84,7 @@ document.addEventListener('visibilitychange', () => {
 
 for (const deed of ['click', 'input', 'keydown']) addEventListener(deed, redraw)
 addEventListener('popstate', drawAnew)
-setInterval(redraw, SLOW) // the time since something happened moves on while nothing does
+setInterval(redraw, SLOW + 20) // the time since something happened moves on while nothing does; no frame is too early
 
 /** The element with this id, which stands in index.html.
  * @template {Element} T @param {string} id @param {new () => T} kind @returns {T} */
@@ -106,11 +108,16 @@ export function set(target, property, value) {
 /** @param {Element} target @param {string} text */
 export const setText = (target, text) => set(target, 'textContent', text)
 
+/** @param {Element} target @param {string} name @param {string} value */
+export function setAttribute(target, name, value) {
+  if (target.getAttribute(name) !== value) target.setAttribute(name, value)
+}
+
 /** A link that leads nowhere yet is no link: Enter would still follow it. @param {HTMLAnchorElement} link
  * @param {string | undefined} href */
 export function setLink(link, href) {
   if (href === undefined) link.removeAttribute('href')
-  else if (link.getAttribute('href') !== href) link.href = href
+  else setAttribute(link, 'href', href)
   set(link, 'role', href === undefined ? 'link' : null)
   set(link, 'ariaDisabled', href === undefined ? 'true' : null)
 }

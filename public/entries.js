@@ -28,7 +28,7 @@ export const LEVELS = /** @type {Entry['type'][]} */ (Object.keys(lines))
 export const OUTCOMES = { ok: 'Finished', error: 'Failed', cancelled: 'Cancelled', died: 'Died' }
 
 /** What is of no kind that the page knows is shown as a message. @param {Entry} entry */
-export const levelOf = ({ type }) => LEVELS.indexOf(Object.hasOwn(lines, type) ? type : 'msg')
+export const levelOf = ({ type }) => LEVELS.indexOf(LEVELS.includes(type) ? type : 'msg')
 
 /** @param {Entry} entry @returns {Fields} */
 export const fieldsOf = ({ data }) => (typeof data === 'object' && data ? /** @type {any} */ (data) : {})

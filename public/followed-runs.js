@@ -71,15 +71,15 @@ export const listedRun = (/** @type {string} */ id) => listed?.find(run => run.i
 export const runningCall = (/** @type {string} */ callId) => listed?.find(run => run.callId === callId && !run.outcome)
 
 export async function fetchList() {
+  const over = new Set([...runs.values()].filter(({ done }) => done)) // the answer tells how they ended
   const answer = await request('GET', 'tasks')
   // the token has changed: what the server gives instead of the page asks for it
   if (answer.status === 401 && !isUnstarted()) location.reload()
-  for (const run of runs.values()) run.listed ??= null
   if (!answer.ok || !Array.isArray(answer.data)) return
   listed = answer.data
   for (const run of runs.values()) {
     run.compare(listedRun(run.id))
-    if (run === inView || !run.isSettled) continue
+    if (run === inView || run.wantsNotice || !(run.isSettled || over.has(run))) continue
     runs.delete(run.id) // whoever opens it again reads it from its log
     run.unfollow?.()
   }

@@ -47,7 +47,7 @@ function makeForm(/** @type {Method} */ { name, description, parameters }) {
   const controls = parameters.filter(parameter => !known?.filled?.includes(parameter.name))
     .map(parameter => makeControl(parameter, known?.fields[parameter.name] ?? {}))
   const buttons = make('div', 'buttons', make('button', 'primary', known?.button ?? 'Start'))
-  if (known?.sample) buttons.append(makeSampleButton(known.sample))
+  if (known?.sample) buttons.append(makeSampleButton(name, known.sample))
   const about = make('p', 'soft', known?.about ?? description)
   const form = make('form', 'card', make('h2', '', known?.heading ?? name), about, ...controls, buttons)
   form.dataset.method = name
@@ -68,7 +68,7 @@ function makeControl(parameter, { label, preset, accept = '', choices }) {
     Object.assign(control, { type: INPUT_TYPES[type] ?? 'text', step, accept, min: String(min), max: String(max) })
     if (type === 'file') control.addEventListener('change', () => showChoice(control))
   }
-  if (type === 'object') control.addEventListener('input', () => control.setCustomValidity(whyNotJson(control.value)))
+  if (type === 'object') control.addEventListener('input', () => control.setCustomValidity(whyNotJson(control)))
   fillControl(control, parameter, preset ?? usual)
   if (type === 'file') return make('label', 'drop', control, describeChoice())
   const about = description && !label ? [make('small', '', description)] : []
@@ -81,7 +81,6 @@ function fillControl(control, { type }, value) {
   if (value === undefined) return
   control.setCustomValidity('')
   if (control instanceof HTMLInputElement && type === 'boolean') control.checked = value === true
-  else if (type === 'object') control.value = JSON.stringify(value)
   else if (type !== 'file') control.value = toText(value)
   else if (value instanceof File && control instanceof HTMLInputElement) {
     const files = new DataTransfer()
@@ -100,24 +99,25 @@ function showChoice(/** @type {HTMLInputElement} */ input) {
   input.nextElementSibling?.replaceWith(describeChoice(input.files?.[0]?.name))
 }
 
-/** What the browser says at the field, before anything is sent. @param {string} text */
-function whyNotJson(text) {
+/** What the browser says at the field, before anything is sent. @param {Control} control */
+function whyNotJson({ value, required }) {
   try {
-    if (text.trim()) JSON.parse(text)
+    if (required || value.trim()) JSON.parse(value)
     return ''
   } catch (error) {
     return `Not JSON: ${error instanceof Error ? error.message : error}`
   }
 }
 
-function makeSampleButton(/** @type {{ file: string, words: string }} */ { file, words }) {
+/** @param {string} method @param {{ file: string, words: string }} sample */
+function makeSampleButton(method, { file, words }) {
   const button = make('button', '', words)
   Object.assign(button, { type: 'button', id: 'sample' })
   button.addEventListener('click', async () => {
     const answer = await fetch(file).catch(() => undefined)
     problem.hidden = answer?.ok === true
     problem.textContent = 'The web server does not give the sample file.'
-    if (answer?.ok) startWithFile(new File([await answer.blob()], file, { lastModified: 0 }))
+    if (answer?.ok) startWithFile(new File([await answer.blob()], file, { lastModified: 0 }), method)
   })
   return button
 }
@@ -139,11 +139,12 @@ function startWith(method, read) {
   startRun({ method, args: parameters.map(({ name }) => values[name]), callId })
 }
 
-/** The first function that takes one; all else is as usual then. @param {File} file */
-function startWithFile(file) {
-  const [method] = [...offered].find(([, { parameters }]) => parameters.some(({ type }) => type === 'file')) ?? []
+/** All else is as usual then. @param {File} file @param {string} [method] else the first that takes a file */
+function startWithFile(file, method = [...offered.keys()].find(takesFile)) {
   if (method) startWith(method, ({ type, default: usual }) => (type === 'file' ? file : usual))
 }
+
+const takesFile = (/** @type {string} */ method) => offered.get(method)?.parameters.some(({ type }) => type === 'file')
 
 forms.addEventListener('submit', submit => {
   submit.preventDefault()

@@ -1,6 +1,6 @@
 // The ribbon beside the log: where along the whole log its warnings and errors stand. A click goes there.
 
-import { element, elements, setText, slowPicture } from './draw.js'
+import { element, elements, setAttribute, setText, slowPicture } from './draw.js'
 import { LEVELS } from './entries.js'
 import { inView } from './followed-runs.js'
 import { revealEntry } from './log-view.js'
@@ -19,8 +19,8 @@ slowPicture(() => {
   const { store } = inView
   const [warnings = 0, errors = 0] = [store.counts[WARNING], store.counts[ERROR]]
   const levels = store.levels.subarray(0, store.count)
-  element('ribbon-warnings', SVGPathElement).setAttribute('d', warnings ? marks(levels, WARNING, 6, 'h6v4h-6z') : '')
-  element('ribbon-errors', SVGPathElement).setAttribute('d', errors ? marks(levels, ERROR, 0, 'h12v6h-12z') : '')
+  setAttribute(element('ribbon-warnings', SVGPathElement), 'd', warnings ? marks(levels, WARNING, 6, 'h6v4h-6z') : '')
+  setAttribute(element('ribbon-errors', SVGPathElement), 'd', errors ? marks(levels, ERROR, 0, 'h12v6h-12z') : '')
   const place = errors ? `, the first error is entry ${count(levels.indexOf(ERROR) + 1)}` : ''
   setText(words, `${counted(errors, 'error')} and ${counted(warnings, 'warning')} along the log${place}`)
 })
@@ -37,13 +37,16 @@ function marks(levels, level, left, box) {
   return path
 }
 
-// What is meant by a click: an error near by, else a warning, else what stands there.
+// What is meant by a click: the nearest error, if there is one near by, else the nearest warning, else what stands there.
 ribbon.addEventListener('click', ({ clientY }) => {
   const { levels, count } = inView.store
   const { top, height } = ribbon.getBoundingClientRect()
   const here = Math.max(0, Math.min(count - 1, Math.floor((clientY - top) / height * count)))
-  const from = Math.max(0, here - Math.ceil(NEAR * count))
-  const near = levels.subarray(from, Math.min(count, here + Math.ceil(NEAR * count) + 1))
-  const found = [ERROR, WARNING].map(level => near.indexOf(level)).find(at => at >= 0)
-  revealEntry(found === undefined ? here : from + found)
+  for (const level of [ERROR, WARNING]) {
+    for (let away = 0; away <= NEAR * count; away++) {
+      const at = [here - away, here + away].find(at => levels[at] === level)
+      if (at !== undefined) return revealEntry(at)
+    }
+  }
+  revealEntry(here)
 })

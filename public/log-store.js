@@ -9,7 +9,7 @@ import { LEVELS, levelOf } from './entries.js'
 /** @typedef {{ position: number, next: number, first: number, count: number, entries?: Entry[] | undefined,
  *   loading?: Promise<void> | undefined }} Chunk `first`: the number of its first entry */
 
-const CHUNK = 256 * 1024 // bytes; also what one look back reads
+const CHUNK = 512 * 1024 // bytes; a read of the log gives no more
 const KEEP = 16 * 1024 * 1024 // bytes of log kept as entries; in memory they are about four times that
 
 export class LogStore {

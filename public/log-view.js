@@ -187,7 +187,7 @@ function drawChoice() {
   if (opened) box.scrollIntoView({ block: 'nearest' })
 }
 
-/** From the chosen entry, or from the upper edge; round the end to the beginning. @param {1 | -1} step */
+/** From the chosen entry, or from an end; round the other to the first. @param {1 | -1} step */
 function jumpToWarning(step) {
   const { count, levels } = run.store
   const from = chosen >= 0 ? chosen : step > 0 ? -1 : count

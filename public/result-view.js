@@ -23,6 +23,8 @@ const findingList = new VirtualList(element('findings-list', HTMLElement), {
 
 /** of the source @type {string[]} */
 let lines = []
+/** of which the result is shown @type {typeof run.done} */
+let written
 
 export function showResult() {
   for (const list of [sourceList, findingList]) Object.assign(list, { selected: -1, top: 0, stale: true })
@@ -64,10 +66,13 @@ function drawWords() {
   const { done, ended, result } = run
   const summary = run.known?.summary
   const none = done?.outcome === 'ok' ? 'It returned nothing.' : `No result: ${done?.reason || 'see the log'}.`
-  const json = typeof done?.result === 'string' ? done.result : JSON.stringify(done?.result, null, 2) ?? none
   const waiting = ended ? 'Its log is still being read.' : summary?.waiting ?? 'What it returns is shown here.'
   set(text, 'hidden', !done || summary !== undefined || !failure.hidden)
-  setText(text, cut(json, LONGEST_RESULT, MORE_IN_LOG))
+  if (!text.hidden && done !== written) { // once: it may be large
+    written = done
+    const json = typeof done?.result === 'string' ? done.result : JSON.stringify(done?.result, null, 2) ?? none
+    setText(text, cut(json, LONGEST_RESULT, MORE_IN_LOG))
+  }
   setText(note, !done ? waiting : !summary || !failure.hidden ? '' : result ? summary.note(result) : none)
 }
 

@@ -1,8 +1,8 @@
 // The head of the run in view: its name and state, how far it is and since when nothing has come, what went wrong with
 // its start, and what can be done with it; in a background tab the title, and a notice at its end if one was asked for.
-// Everything is drawn from the run; nothing else is remembered here.
+// Everything is drawn from the run; all that is remembered here is what was said last.
 
-import { calmPicture, element, elements, redraw, set, setText, slowPicture } from './draw.js'
+import { calmPicture, element, elements, redraw, set, setAttribute, setText, slowPicture } from './draw.js'
 import { connection, inView as run, runs } from './followed-runs.js'
 import { canRepeat, fillForm } from './forms.js'
 import { copies } from './log-view.js'
@@ -67,7 +67,7 @@ function drawMeter() {
   // without the attribute it is indeterminate (it runs, nobody knows how far), and its property is 0 then, too
   const value = part ?? (run.state in MARKS || run.state === 'queued' ? 0 : undefined)
   if (value === undefined) bar.removeAttribute('value')
-  else if (bar.getAttribute('value') !== String(value)) bar.setAttribute('value', String(value))
+  else setAttribute(bar, 'value', String(value))
   drawReached()
   drawFact('elapsed', ended ? 'Took' : 'Elapsed', seconds === undefined ? '–' : (ended ? duration : elapsed)(seconds))
   drawLeft()

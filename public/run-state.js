@@ -59,6 +59,8 @@ export class Run {
   note = ''
   /** @type {AbortController | undefined} */
   stopUpload
+  /** while it waits @type {ReturnType<typeof setTimeout> | undefined} */
+  nextTry
   /** stops following it @type {(() => void) | undefined} */
   unfollow
   pace = new Pace()
@@ -81,7 +83,7 @@ export class Run {
     for (const entry of entries) {
       if (entry.time !== this.lastTime) this.entryPace.add(entry.time, n) // many entries share a millisecond in a flood
       this.lastTime = entry.time
-      learn[entry.type]?.(this, entry, n)
+      if (LEVELS.includes(entry.type)) learn[entry.type]?.(this, entry, n)
       n++
     }
     this.store.append(entries, next)
@@ -90,7 +92,8 @@ export class Run {
   /** The web server will not carry this run. @param {string} message */
   refuse(message) {
     this.unfollow = undefined
-    this.problem ??= { text: message, kind: 'error' } // one that waits to start says so already
+    const isSaid = this.phase === 'queued' || this.problem?.retry // why it has not started, with what can be done
+    if (!isSaid) this.problem = { text: message, kind: 'error' }
     if (!this.call) this.phase = 'unknown'
   }
 
@@ -108,11 +111,8 @@ export class Run {
     this.problem = { kind: 'quiet', text: UNKNOWN }
   }
 
-  /** Whether the page may forget it: the list tells how it ended, or nothing is known that could be lost. */
-  get isSettled() {
-    if (this.state === 'unknown' || (this.state === 'refused' && !this.problem?.retry)) return true
-    return this.done !== undefined && this.listed?.outcome !== undefined
-  }
+  /** Whether it will never run, as far as can be known, and nothing of it could be lost. */
+  get isSettled() { return this.state === 'unknown' || (this.state === 'refused' && !this.problem?.retry) }
 
   get ended() {
     if (this.done) return this.done
@@ -125,7 +125,7 @@ export class Run {
     if (this.ended) return this.ended.outcome
     if (this.cancelling) return 'cancelling'
     // what begins like a run that goes on may be the log of one that has ended: the list tells
-    return this.start && (this.call || this.listed !== undefined) ? 'running' : this.phase
+    return this.start && (this.call || this.listed !== undefined || this.silence < 5) ? 'running' : this.phase
   }
 
   /** Seconds since its last entry. */

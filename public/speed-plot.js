@@ -1,6 +1,6 @@
 // The speed over time, small, under the bar of the run in view: a slow-down that one figure hides.
 
-import { element, elements, set, setText, slowPicture } from './draw.js'
+import { element, elements, set, setAttribute, setText, slowPicture } from './draw.js'
 import { inView } from './followed-runs.js'
 import { amount, compact, elapsed } from './words.js'
 
@@ -23,13 +23,13 @@ function draw() {
   const points = speeds.map((speed, at) => {
     return `${(at / (speeds.length - 1) * WIDTH).toFixed(1)} ${((1 - speed / most) * HEIGHT).toFixed(1)}`
   })
-  curve.setAttribute('d', isCurve ? `M${points.join('L')}` : '')
-  area.setAttribute('d', isCurve ? `M0 ${HEIGHT}L${points.join('L')}L${WIDTH} ${HEIGHT}z` : '')
+  setAttribute(curve, 'd', isCurve ? `M${points.join('L')}` : '')
+  setAttribute(area, 'd', isCurve ? `M0 ${HEIGHT}L${points.join('L')}L${WIDTH} ${HEIGHT}z` : '')
   const at = Math.min(speeds.length - 1, Math.floor(pointer * speeds.length))
   const words = `Speed over time, up to ${amount(most, unit, compact)}/s`
   const here = `${amount(speeds[at] ?? 0, unit, compact)}/s after ${elapsed((at + 0.5) * pace.step / 1000)}`
   setText(element('plot-words', HTMLElement), !isCurve ? 'Speed over time' : pointer < 0 ? words : here)
-  line.setAttribute('d', isCurve && pointer >= 0 ? `M${pointer * WIDTH} 0V${HEIGHT}` : '')
+  setAttribute(line, 'd', isCurve && pointer >= 0 ? `M${pointer * WIDTH} 0V${HEIGHT}` : '')
 }
 
 plot.addEventListener('pointermove', ({ clientX }) => {

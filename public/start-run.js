@@ -36,7 +36,7 @@ async function callFor(run) {
   const args = call?.args.map(arg => (arg instanceof File ? uploaded.get(arg) : arg))
   const answer = refusal ?? await request('POST', 'tasks', { ...call, id, args })
   if (answer.ok || answer.status === 400) files.forEach(file => uploaded.delete(file)) // the run uses them up
-  if (answer.status === 400 && isUploaded) return callFor(run) // swept meanwhile? once more, with new ones
+  if (answer.status === 400 && isUploaded && !isStopped()) return callFor(run) // swept meanwhile? once more, with new ones
   if (answer.ok) {
     run.phase = 'joining'
     run.problem = undefined
@@ -94,7 +94,8 @@ function waitForPlace(run, { status, retryAfter }) {
   const text = `${PASSING[status]} This run starts as soon as it can; keep the page open.`
   run.phase = 'queued'
   run.problem = { kind: status === 503 ? 'quiet' : 'busy', text }
-  setTimeout(() => run.phase === 'queued' && callFor(run), retryAfter * 1000)
+  clearTimeout(run.nextTry) // of a person who has stopped waiting, and waits again
+  run.nextTry = setTimeout(() => run.phase === 'queued' && callFor(run), retryAfter * 1000)
 }
 
 /** Running already, or its id used: by a first attempt of this very call, if its answer was lost.

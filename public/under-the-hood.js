@@ -2,7 +2,7 @@
 // the frames of the last one to read. The WebSocket's two directions are what was really sent; the hops behind it
 // follow from them by protocol.ts. Closed, it costs nothing.
 
-import { element, picture, redraw, setText, slowPicture } from './draw.js'
+import { drawAnew, element, picture, redraw, setText, slowPicture } from './draw.js'
 import { cut } from './entries.js'
 import { connection, inView } from './followed-runs.js'
 import { clockAhead } from './requests.js'
@@ -75,4 +75,7 @@ function framed(...parts) {
   return parts.filter((part, at) => part !== '' || at < 2).map(part => `[ ${part} ]`).join('\n')
 }
 
-hood.addEventListener('toggle', () => { connection.tap = hood.open ? tap : undefined })
+hood.addEventListener('toggle', () => {
+  connection.tap = hood.open ? tap : undefined
+  drawAnew()
+})

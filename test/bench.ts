@@ -223,8 +223,7 @@ async function compare(measurement: Measurement, { rounds = 1, settings = {}, lo
 /** Both servers of ours, with these settings, and with `log` among their runs. */
 export async function startLongrun(settings: object, log = ''): Promise<Side> {
   const app = new App({ RUNS: makeRuns(log), ...settings })
-  await app.startWorkers()
-  await app.startServer()
+  await app.startBoth()
   const servers = [app.workers, app.server].map(({ process }) => process.pid!)
   return { name: 'longrun', url: app.url, runs: app.runs, servers, end: () => app.end() }
 }
@@ -538,7 +537,6 @@ class Stopwatch extends EventEmitter<{ begun: []; over: [] }> {
   }
 }
 
-/** One after the other. */
 /** How long messages of the size of an entry take from a PUB to a SUB, through the proxy of the workers server. */
 async function alongTheWire({ runs }: Side) {
   const publisher = new Publisher({ linger: 0 })
@@ -556,6 +554,7 @@ async function alongTheWire({ runs }: Side) {
   })
 }
 
+/** One after the other. */
 export async function repeat<T>(count: number, act: () => Promise<T>): Promise<T[]> {
   const results: T[] = []
   for (let i = 0; i < count; i++) results.push(await act())
@@ -590,9 +589,9 @@ function column({ longrun, plain, isQuiet }: Pair, i: number): Pair {
 function print(what: string, { longrun, plain, isQuiet }: Pair, show: Show) {
   const beside = options.busy ? ', beside four endless loops' : ''
   const name = what + beside + (isQuiet ? '' : ' (something else was running)')
-  const cells = [longrun, plain].map(({ values, load }) => values.length ? `${show(values)} | ${load}` : '– | –').join(' | ')
+  const cells = [longrun, plain].map(({ values, load }) => values.length ? `${show(values)} | ${load}` : '– | –')
   const ratio = plain.values.length ? (quantile(longrun.values, 0.5) / quantile(plain.values, 0.5)).toFixed(2) : '–'
-  console.log(`| ${name} | ${cells} | ${ratio} |`)
+  console.log(`| ${name} | ${cells.join(' | ')} | ${ratio} |`)
 }
 
 // ---- The program
