@@ -27,7 +27,7 @@ import { endOf, oncePerChunk, Readers, type Reader, type Sink, type Size } from 
 import {
   FILES, HOST, MAX_UPLOAD, openRuns, PORT, printWithoutWaiting, refuseToStart, REP_ADDR, TOKEN, UPLOADS, XPUB_ADDR,
 } from './settings.ts'
-import { isKnown, sendLog } from './streams.ts'
+import { isKnown, sendLog, type Visit } from './streams.ts'
 
 const BEAT = 5000 // ms between two heartbeats
 const WAITING = 4 * 2 ** 20 // bytes that may wait for one WebSocket, of all the runs that it follows
@@ -134,13 +134,8 @@ function tellPages(isAnswering: boolean) {
   sockets.clients.forEach(socket => socket.send(JSON.stringify({ workers: isAnswering })))
 }
 
-/** What a page gets over its WebSocket. */
-const frameOf = oncePerChunk(chunk => [`{"id":"${chunk.id}","next":${endOf(chunk)},"entries":[`, ']}'])
-
 // ---- HTTP
 
-/** A request on its way to its answer; `name` is that of the run or the file that its path names. */
-type Visit = { request: IncomingMessage; response: ServerResponse; name: string; query: URLSearchParams }
 type Handler = (visit: Visit) => Promise<void>
 
 const ROUTES: [method: string, path: RegExp, handler: Handler][] = [
@@ -417,7 +412,7 @@ function serveSocket(socket: WebSocket, { run }: Pass) {
   // The answers for a page that keeps asking, and does not read them, would fill our memory.
   const tell = (message: object) => isFull() ? socket.terminate() : socket.send(JSON.stringify(message))
   const sink = (id: string): Sink => ({
-    send: chunk => socket.send(frameOf(chunk), { binary: false }),
+    send: chunk => socket.send(messageOf(chunk), { binary: false }),
     isFull,
     finish() {}, // the page knows it by `done`
     refuse(message) {
@@ -453,6 +448,9 @@ function serveSocket(socket: WebSocket, { run }: Pass) {
   tell({ beat: BEAT })
   keepBeating(socket)
 }
+
+/** A chunk as a page gets it over its WebSocket. */
+const messageOf = oncePerChunk(chunk => [`{"id":"${chunk.id}","next":${endOf(chunk)},"entries":[`, ']}'])
 
 const MESSAGES = '{"start": ID, "next": POSITION}, {"ack": ID, "next": POSITION} or {"stop": ID}'
 

@@ -254,7 +254,7 @@ if (process.argv[1] === import.meta.filename) {
 async function main(id: string | undefined) {
   printWithoutWaiting()
   copyErrorsToTerminal()
-  const assigned = id ?? assignment()
+  const assigned = id ?? waitForRun()
   const functions = await loadFunctions().catch(error => error as Error)
   const socket = createSocket(Publisher, { ...connectOptions(XSUB_ADDR), sendTimeout: 0 }) // too much is dropped
   // Trap, the slow joiner: a connection takes a moment, and what a PUB sends before is dropped without an error. A run
@@ -298,7 +298,8 @@ function copyErrorsToTerminal() {
   }
 }
 
-function assignment(): Promise<string> {
+/** Waits until this spare gets a run, whose id it returns. The process ends when its server does before that. */
+function waitForRun(): Promise<string> {
   if (!process.connected) process.exit() // the server died before we could listen: no event will come
   process.once('disconnect', () => process.exit()) // a spare ends with its server
   return new Promise(resolve => process.once('message', (id: string) => {
