@@ -37,7 +37,7 @@ export function admit(asked: Asked, hosts: Set<string>): Pass | HttpError {
   const { path, query, headers } = asked
   const stranger = checkHost(headers, hosts)
   if (stranger) return stranger
-  if (path === PUBLIC) return {}
+  if (path === FOLLOW_JS) return {}
   const run = runOf(asked)
   const isForeign = headers.origin !== undefined && !isOwn(headers.origin, hosts)
   if (isForeign && !isShared(asked)) return foreignPage(headers.origin!)
@@ -136,7 +136,7 @@ export function tokenForm({ path, query }: Asked, form: string): string {
 // ---- The key of a run
 
 /** The file that pages of all origins may have: it follows runs. */
-const PUBLIC = '/follow.js'
+const FOLLOW_JS = '/follow.js'
 
 /** The key of a run, which lets its holder see that run alone. Nothing is stored: whoever has the token can make it. */
 export function keyOf(id: string): string {
@@ -175,7 +175,7 @@ const EXPOSED = 'Stream-Next-Offset, Stream-Up-To-Date, Stream-Closed, Stream-Cu
 
 /** Headers that let a page of another origin read an answer, if it may. */
 export function corsHeaders(asked: Asked): Record<string, string> {
-  if (asked.path === PUBLIC) {
+  if (asked.path === FOLLOW_JS) {
     return { 'Access-Control-Allow-Origin': '*', 'Cross-Origin-Resource-Policy': 'cross-origin' }
   }
   if (!isShared(asked)) return {}

@@ -294,7 +294,7 @@ export function readReason(id: string): string | undefined {
   }
 }
 
-/** What is only needed until the run has ended. */
-export function removeNotes(id: string) {
+/** Removes the files beside the log that are only needed until the run has ended. */
+export function removeSideFiles(id: string) {
   for (const path of [stopPath(id), stderrPath(id)]) rmSync(path, { force: true })
 }

@@ -1,5 +1,5 @@
-// The processes of runs: how one is started, ahead of time if that is possible; how it is told from others, as its id
-// may come round again; how all that it has started is ended. When that is to be, workers.ts knows. Look for:
+// The processes of runs: how one is started, ahead of time if that is possible; how it is told from others, as process
+// ids may come round again; how all that it has started is ended. When that is to be, workers.ts knows. Look for:
 // startProcess, and the spares behind it; hasOpen, and claimRuns below it; endProcesses.
 
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process'
@@ -22,7 +22,7 @@ export const isLaunched = LAUNCH.length > 0
 const QUIET = 20 // without a launch before a spare is refilled: loading one would slow down a burst of launches
 const LONGEST_PAUSE = 30_000 // between two attempts to load a spare, when all of them crash
 const CLAIM = join(RUNS, 'workers.pid') // see claimRuns
-const TASK_PROCESS = join(import.meta.dirname, 'task.ts')
+const TASK_FILE = join(import.meta.dirname, 'task.ts')
 const LAST_LINES = { bytes: 64 * 2 ** 10, lines: 20, characters: 2000 } // of stderr: kept, and quoted
 
 // Node strips the types itself, from 22.18 on; else tsx does. Not `--import tsx`: that runs a second thread for
@@ -31,10 +31,10 @@ const stripsTypes = 'typescript' in process.features && Boolean(process.features
 const TSX = ['--require', fileURLToPath(import.meta.resolve('tsx/cjs')), '--eval', 'require(process.argv[1])']
 const LOADER = stripsTypes ? [] : TSX
 
-/** A process that has no run yet: kept ready, or loading. */
-type Spare = { child: ChildProcess; stderr: string; isReady: boolean }
+/** A process of task.ts: loading, or ready. A spare as long as it has no run. `stderr`: the file that this goes to. */
+type TaskProcess = { child: ChildProcess; stderr: string; isReady: boolean }
 
-const spares = new Set<Spare>() // at most one of them is not ready
+const spares = new Set<TaskProcess>() // at most one of them is not ready
 let pause = QUIET
 let refillTimer: NodeJS.Timeout | undefined
 let isEnding = false
@@ -55,15 +55,15 @@ export function endSpares() {
 }
 
 /**
- * A spare, or a fresh process; no other call can have taken it, as one is answered after the other. What it says goes
- * to the file `stderr`. Throws a RemoteError.
+ * A spare, or a fresh process; no other call can have taken it, as one is answered after the other. Throws a
+ * RemoteError.
  */
-export async function startProcess(id: string): Promise<Spare> {
+export async function startProcess(id: string): Promise<TaskProcess> {
   try {
-    const spare = takeSpare() ?? startTask(id)
-    const { child } = spare
-    if (!child.pid) throw (await once(child, 'error'))[0] // no such binary, no descriptors: then there is no `exit`
-    return spare
+    const task = takeSpare() ?? startTask(id)
+    if (task.child.pid) return task
+    const [error] = await once(task.child, 'error') // no such binary, no descriptors: then there is no `exit`
+    throw error
   } catch (error) {
     const launcher = isLaunched ? ` by LAUNCH=${LAUNCH.join(' ')}` : ''
     throw new RemoteError('failed', `cannot start a process${launcher}: ${(error as Error).message}`)
@@ -71,7 +71,7 @@ export async function startProcess(id: string): Promise<Spare> {
 }
 
 /** One that is still loading will do: it is ready sooner than a new one, and two would slow each other down. */
-function takeSpare(): Spare | undefined {
+function takeSpare(): TaskProcess | undefined {
   refillSoon()
   const [spare] = spares
   if (!spare) return undefined
@@ -109,8 +109,8 @@ function refill() {
  * Starts a task process. It gets the id of its run over IPC, when it has one; below a launcher there is no such
  * channel, and the id is its last argument.
  */
-function startTask(id = ''): Spare {
-  const [command, ...args] = [...LAUNCH, process.execPath, ...LOADER, TASK_PROCESS, ...isLaunched ? [id] : []]
+function startTask(id = ''): TaskProcess {
+  const [command, ...args] = [...LAUNCH, process.execPath, ...LOADER, TASK_FILE, ...isLaunched ? [id] : []]
   const env = { ...taskEnvironment(), [VERSION]: loadedVersion, [RUN_MARK]: isLaunched ? id : undefined }
   // A file and not a pipe: that would end with this server, and a task that says something then with it.
   const stderr = join(RUNS, `task.${randomUUID()}.stderr`) // no run's id has a point

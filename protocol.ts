@@ -145,7 +145,7 @@ export const packReply = ({ peer }: Envelope, { tag, payload }: Reply) => [peer,
 function unpackReply([tag, payload = Buffer.alloc(0)]: Buffer[]): Buffer {
   if (String(tag) === BUSY_TAG) throw new BusyError(String(payload))
   if (String(tag) !== ERROR_TAG) return payload
-  const found = /^(invalid|unknown|conflict|failed): ([^]*)$/.exec(String(payload))
+  const found = /^(invalid|unknown|conflict|failed): (.*)$/s.exec(String(payload))
   throw found ? new RemoteError(found[1] as Kind, found[2]!) : new RemoteError('failed', String(payload))
 }
 
@@ -170,7 +170,8 @@ export function unpackChunk([id, position, lines]: Buffer[]): Chunk | undefined 
 
 /**
  * A socket with what every one of ours needs: closing never waits for a peer that has gone (`linger`), and no
- * frame can be larger than we want to hold. The caller connects or binds it, with `clientOf` or `serverOf` its address.
+ * frame can be larger than we want to hold. The caller connects or binds it, and gives what its address needs for that,
+ * see `connectOptions` and `bindOptions`.
  */
 export function createSocket<S extends Socket, O extends object>(Type: new (options: O) => S, options?: O): S {
   return new Type({ linger: 0, maxMessageSize: 2 * MAX_ENTRY, ...options } as O)
@@ -209,7 +210,7 @@ const SECRET = join(CURVE, 'server.secret')
  * Options of a socket that binds an address. What leaves the machine is encrypted (zguide chapter 5, "Security").
  * Throws ENOENT when there are no keys, see `makeKeys`.
  */
-export function serverOf(address: string) {
+export function bindOptions(address: string) {
   return isLocal(address) ? {} : { curveServer: true, curveSecretKey: readFileSync(SECRET, 'utf8') }
 }
 
@@ -217,7 +218,7 @@ export function serverOf(address: string) {
  * Options of a socket that connects to an address. Its own key pair says nothing about it: whoever knows the public key
  * of the server is let in. Throws ENOENT when that key is missing, see `serverKey`.
  */
-export function clientOf(address: string) {
+export function connectOptions(address: string) {
   if (isLocal(address)) return {}
   const { publicKey, secretKey } = curveKeyPair()
   return { curveServerKey: serverKey(), curvePublicKey: publicKey, curveSecretKey: secretKey }
@@ -256,7 +257,7 @@ export function limit(most: number) {
 }
 
 const limitRequests = limit(MAX_REQUESTS)
-const idle: Request[] = []
+const idle: Request[] = [] // sockets whose last request was answered
 
 /**
  * Asks the workers server: the process id of the run that was started, or the result of a call answered in place.
@@ -264,7 +265,7 @@ const idle: Request[] = []
  * Pattern: zguide chapter 4, "Client-side reliability (Lazy Pirate)", without its retry: a call may not be repeatable.
  */
 export async function callRemote(call: Partial<Call> & { method: string }, timeout = 3000): Promise<Buffer> {
-  const frames = packCall({ callId: '', id: 'call', args: [], ...call })
+  const frames = packCall({ callId: '', id: 'call', args: [], ...call }) // answered in place, it needs no id
   const deadline = performance.now() + timeout
   return unpackReply(await limitRequests(() => exchange(frames, deadline)))
 }
@@ -291,7 +292,7 @@ async function exchange(frames: string[], deadline: number): Promise<Buffer[]> {
 function openRequest(): Request {
   // Trap: without `immediate`, calls are queued for a server that is not there, and executed when it comes back, long
   // after the caller was told that they were not.
-  const socket = createSocket(Request, { ...clientOf(REP_ADDR), immediate: true })
+  const socket = createSocket(Request, { ...connectOptions(REP_ADDR), immediate: true })
   socket.connect(REP_ADDR)
   return socket
 }

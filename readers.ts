@@ -11,6 +11,7 @@ const WINDOW = 2 ** 20 // bytes that a client may have unacknowledged; beyond, i
 const JOINED = 64 * 2 ** 10 // bytes of chunks that become one; copying more costs more than it saves
 const MAX_READS = 16 // reads of logs that are under way at once: calls must find a free socket, too
 const CHECK = 2000 // ms between two questions for the sizes of the logs
+const COMMA = 44 // the byte
 
 // ---- Chunks
 
@@ -30,8 +31,8 @@ function join(chunks: Chunk[]): Chunk {
 }
 
 /**
- * Makes something of a chunk that all its readers share, so once: its lines as the elements of a JSON array, between
- * two texts. No entry is parsed for it: line breaks are turned into commas.
+ * Makes a function that packs a chunk for clients: its lines as the elements of a JSON array, between two texts. All
+ * readers of a chunk get the same bytes, so they are made once. No entry is parsed: line breaks are turned into commas.
  */
 export function oncePerChunk(around: (chunk: Chunk) => [head: string, foot: string]): (chunk: Chunk) => Buffer {
   const made = new WeakMap<Chunk, Buffer>()
@@ -45,7 +46,7 @@ export function oncePerChunk(around: (chunk: Chunk) => [head: string, foot: stri
 function wrap(lines: Buffer, head: string, foot: string): Buffer {
   const bytes = Buffer.concat([Buffer.from(head), lines, Buffer.from(foot)])
   const elements = bytes.subarray(head.length, head.length + lines.length)
-  for (let at = elements.indexOf(LF); at >= 0; at = elements.indexOf(LF, at + 1)) elements[at] = 44
+  for (let at = elements.indexOf(LF); at >= 0; at = elements.indexOf(LF, at + 1)) elements[at] = COMMA
   return bytes
 }
 
@@ -75,7 +76,7 @@ export class Reader {
   /** The log is known to reach so far. */
   #seen: number
   /** Where the log ends for good, once that is known. */
-  #last = Infinity
+  #finalSize = Infinity
 
   #isCatchingUp = false
   #isStopped = false
@@ -93,7 +94,7 @@ export class Reader {
   /** Whether it has all that is known to exist. */
   get isUpToDate() { return this.#next === this.#seen }
   /** Whether it has all that there will ever be. */
-  get isDone() { return this.#next >= this.#last }
+  get isDone() { return this.#next >= this.#finalSize }
 
   /**
    * The one rule of this program: a chunk at `next` is sent, one before it is old, one beyond it means that something
@@ -116,8 +117,8 @@ export class Reader {
 
   /** The log ends at `size`, for good. */
   end(size: number) {
-    if (this.#last === size) return
-    this.#last = size
+    if (this.#finalSize === size) return
+    this.#finalSize = size
     if (this.#next > size) this.#sink.refuse(`invalid position: the log has ended at ${size}`)
     else if (this.isDone) this.#sink.finish()
   }
@@ -186,7 +187,7 @@ export class Readers {
   #reads = new Map<string, Promise<Chunk>>() // under way, by run and position
   #limitReads = limit(MAX_READS)
   #wanted = new Set<string>() // logs whose size is asked for at the end of this turn
-  #sizes?: Promise<Map<string, Size>> // of those
+  #sizes?: Promise<Map<string, Size>> // the answer to that question
   #answered = -Infinity // when a question was answered last, in ms
 
   constructor(source: Source) { this.#source = source }
@@ -202,7 +203,7 @@ export class Readers {
     if (!this.#runs.has(id)) this.#source.subscribe(id)
     this.#runs.set(id, run)
     run.readers.add(reader)
-    this.#check(id)
+    this.#checkSize(id)
     return reader
   }
 
@@ -225,7 +226,7 @@ export class Readers {
     if (!fits) passOn(run)
     if (!run.waiting.length) setImmediate(passOn, run)
     run.waiting.push(chunk)
-    if (!chunk.lines.length) this.#check(chunk.id) // the run has probably ended
+    if (!chunk.lines.length) this.#checkSize(chunk.id) // the run has probably ended
   }
 
   /** A chunk of a log, empty at its end. Whoever wants the same gets the same: one request for all. */
@@ -245,7 +246,7 @@ export class Readers {
       const ids = [...this.#wanted]
       this.#wanted.clear()
       this.#sizes = undefined
-      return this.#ask(ids)
+      return this.#askForSizes(ids)
     })
     return (await this.#sizes).get(id)
   }
@@ -255,7 +256,7 @@ export class Readers {
   /** Asks for the sizes of all logs that have not ended: when chunks may have been missed. */
   checkAll() {
     const unfinished = [...this.#runs].filter(([, { readers }]) => [...readers].some(({ isDone }) => !isDone))
-    this.#ask(unfinished.map(([id]) => id)).catch(() => {}) // asked again soon
+    this.#askForSizes(unfinished.map(([id]) => id)).catch(() => {}) // asked again soon
   }
 
   /** Asks now, and from now on every two seconds. */
@@ -264,9 +265,9 @@ export class Readers {
     setInterval(() => this.checkAll(), CHECK)
   }
 
-  #check(id: string) { this.size(id).catch(() => {}) } // asked again soon
+  #checkSize(id: string) { this.size(id).catch(() => {}) } // asked again soon
 
-  async #ask(ids: string[]): Promise<Map<string, Size>> {
+  async #askForSizes(ids: string[]): Promise<Map<string, Size>> {
     const asked = performance.now()
     try {
       const sizes = await this.#source.stat(ids)
@@ -286,7 +287,7 @@ export class Readers {
   }
 
   #tell(isAnswering: boolean) {
-    const isNews = isAnswering !== (this.isAnswering ?? true)
+    const isNews = isAnswering !== (this.isAnswering ?? true) // that the first question is answered is none
     this.isAnswering = isAnswering
     if (isNews) this.#source.tell(isAnswering)
   }

@@ -20,14 +20,14 @@ import {
 } from './access.ts'
 import { INVALID_ID, isFile, isId } from './log.ts'
 import {
-  BusyError, callRemote, clientOf, createSocket, isLocal, MAX_ARGS, parseJson, RemoteError, RESERVED, serverKey,
+  BusyError, callRemote, connectOptions, createSocket, isLocal, MAX_ARGS, parseJson, RemoteError, RESERVED, serverKey,
   TimeoutError, unpackChunk, type Call,
 } from './protocol.ts'
 import { endOf, oncePerChunk, Readers, type Reader, type Sink, type Size } from './readers.ts'
 import {
   FILES, HOST, MAX_UPLOAD, openRuns, PORT, printWithoutWaiting, refuseToStart, REP_ADDR, TOKEN, UPLOADS, XPUB_ADDR,
 } from './settings.ts'
-import { isKnown, sendLog } from './streams.ts'
+import { isKnown, sendLog, type Visit } from './streams.ts'
 
 const BEAT = 5000 // ms between two heartbeats
 const WAITING = 4 * 2 ** 20 // bytes that may wait for one WebSocket, of all the runs that it follows
@@ -54,12 +54,12 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => p
 openRuns()
 printWithoutWaiting()
 if (!isLoopback && !TOKEN) refuseToStart(`HOST=${HOST} can be reached from other machines: set TOKEN, too`)
-await serverKeyIsThere()
+await waitForServerKey()
 
 const files = loadFiles()
 const answers = new WeakMap<Duplex, ServerResponse>() // the last one on each connection
 const sockets = new WebSocketServer({ noServer: true, maxPayload: 64 * 2 ** 10, perMessageDeflate: false })
-const subscriber = createSocket(Subscriber, clientOf(XPUB_ADDR))
+const subscriber = createSocket(Subscriber, connectOptions(XPUB_ADDR))
 const readers = new Readers({
   subscribe: id => subscriber.subscribe(id),
   unsubscribe: id => subscriber.unsubscribe(id),
@@ -97,7 +97,7 @@ server.on('error', (error: NodeJS.ErrnoException) => {
 server.listen(PORT, HOST, 4096, () => console.log(`longrun is at http://${[...hosts()][0]}/`))
 
 /** Beyond this machine all is encrypted; the workers server makes the keys when it starts, perhaps just now. */
-async function serverKeyIsThere() {
+async function waitForServerKey() {
   if ([REP_ADDR, XPUB_ADDR].every(isLocal)) return
   for (const deadline = performance.now() + KEY_TIME; ; await sleep(100)) {
     try {
@@ -134,13 +134,8 @@ function tellPages(isAnswering: boolean) {
   sockets.clients.forEach(socket => socket.send(JSON.stringify({ workers: isAnswering })))
 }
 
-/** What a page gets over its WebSocket. */
-const frameOf = oncePerChunk(chunk => [`{"id":"${chunk.id}","next":${endOf(chunk)},"entries":[`, ']}'])
-
 // ---- HTTP
 
-/** A request on its way to its answer; `name` is that of the run or the file that its path names. */
-type Visit = { request: IncomingMessage; response: ServerResponse; name: string; query: URLSearchParams }
 type Handler = (visit: Visit) => Promise<void>
 
 const ROUTES: [method: string, path: RegExp, handler: Handler][] = [
@@ -176,7 +171,10 @@ async function respond(request: IncomingMessage, response: ServerResponse) {
   const isThere = (handler: Handler) => handler !== sendPage || files.has(path.slice(1))
   const routes = ROUTES.filter(([, pattern, handler]) => pattern.test(path) && isThere(handler))
   const route = routes.find(([verb]) => verb === method)
-  if (route) return route[2]({ request, response, name: route[1].exec(path)?.[1] ?? '', query })
+  if (route) {
+    const [, pattern, handler] = route
+    return handler({ request, response, name: pattern.exec(path)?.[1] ?? '', query })
+  }
   if (!routes.length) throw new HttpError(404, `there is nothing at ${path.slice(0, 200)}`)
   const allowed = routes.map(([verb]) => verb === 'GET' ? 'GET, HEAD' : verb).join(', ')
   throw new HttpError(405, `${request.method} is not allowed here, only ${allowed}`, { Allow: allowed })
@@ -283,7 +281,7 @@ async function sendFile({ request, response, name }: Visit) {
   }
 }
 
-/** The bytes that are asked for; undefined: all, by which several ranges may be answered, too. Throws for none. */
+/** The bytes that are asked for; undefined: all, also for several ranges. Throws when the file has none of them. */
 function unpackRange(header = '', size: number): { start: number; end: number } | undefined {
   const [, first, last] = /^bytes=(\d*)-(\d*)$/.exec(header) ?? []
   if (!first && !last || first && last && Number(last) < Number(first)) return undefined
@@ -371,7 +369,7 @@ async function sendPage({ request, response, name }: Visit) {
 
 function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
   socket.on('error', () => {}) // a reset at this moment would end the process
-  if (isAnswering(socket)) return socket.destroy()
+  if (hasOpenAnswer(socket)) return socket.destroy()
   try {
     const asked = unpackAsked(request)
     if (asked.path !== '/log') throw new HttpError(404, 'the WebSocket is at /log')
@@ -388,13 +386,13 @@ function refuseMalformed({ code = '' }: NodeJS.ErrnoException, socket: Duplex) {
   if (!socket.writable) return // more of what is refused already
   // Trap, a server that was stopped (SIGSTOP, a laptop asleep): when it goes on, its timers may come first, and find
   // too slow what it has not read yet. A client would give up after a 408; when its connection breaks, it comes again.
-  if (isAnswering(socket) || code === 'ERR_HTTP_REQUEST_TIMEOUT') return socket.destroy()
+  if (hasOpenAnswer(socket) || code === 'ERR_HTTP_REQUEST_TIMEOUT') return socket.destroy()
   const status = code === 'HPE_HEADER_OVERFLOW' ? 431 : 400
   refuseConnection(socket, new HttpError(status, STATUS_CODES[status]!))
 }
 
 /** Whether an answer, or several that were asked for at once, are on their way: nothing may be written among them. */
-function isAnswering(socket: Duplex): boolean {
+function hasOpenAnswer(socket: Duplex): boolean {
   return answers.get(socket)?.closed === false
 }
 
@@ -414,7 +412,7 @@ function serveSocket(socket: WebSocket, { run }: Pass) {
   // The answers for a page that keeps asking, and does not read them, would fill our memory.
   const tell = (message: object) => isFull() ? socket.terminate() : socket.send(JSON.stringify(message))
   const sink = (id: string): Sink => ({
-    send: chunk => socket.send(frameOf(chunk), { binary: false }),
+    send: chunk => socket.send(messageOf(chunk), { binary: false }),
     isFull,
     finish() {}, // the page knows it by `done`
     refuse(message) {
@@ -443,13 +441,16 @@ function serveSocket(socket: WebSocket, { run }: Pass) {
     else if (verb === 'ack') following.get(id)?.acknowledge(next)
     else stop(id)
   })
-  socket.on('ping', () => isFull() && socket.terminate()) // `ws` has answered it
+  socket.on('ping', () => isFull() && socket.terminate()) // `ws` has answered it, and answers pile up, too
   socket.on('error', () => {}) // without it, one oversized frame ends the process; `ws` closes it, with the right code
   socket.once('close', () => following.forEach(reader => readers.unfollow(reader)))
   tell({ workers: readers.isAnswering !== false })
   tell({ beat: BEAT })
   keepBeating(socket)
 }
+
+/** A chunk as a page gets it over its WebSocket. */
+const messageOf = oncePerChunk(chunk => [`{"id":"${chunk.id}","next":${endOf(chunk)},"entries":[`, ']}'])
 
 const MESSAGES = '{"start": ID, "next": POSITION}, {"ack": ID, "next": POSITION} or {"stop": ID}'
 

@@ -1,5 +1,5 @@
 // What the program finds outside of itself: the environment variables that it can be set by, the folder of its runs,
-// and a terminal that may not listen. A bad value ends the process with a sentence that says what would be right.
+// and a terminal that perhaps nobody reads. A bad value ends the process with a sentence that says what would be right.
 
 import {
   constants, existsSync, fstatSync, lstatSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync,
@@ -155,7 +155,7 @@ export function printWithoutWaiting() {
   }
 }
 
-/** Whether it was printed. */
+/** A function that prints without waiting, and tells whether it has printed. */
 function printer(output: NodeJS.WriteStream & { fd: number }): (text: string) => boolean {
   const write = output.write.bind(output)
   const kind = fstatSync(output.fd)

@@ -19,13 +19,14 @@ const isClosed = ({ chunk, size, done }: Part) => done && endOf(chunk) === size
 const arrayOf = oncePerChunk(() => ['[', ']'])
 const eventOf = oncePerChunk(() => ['event: data\ndata:[', ']\n\n'])
 
-type Read = { request: IncomingMessage; response: ServerResponse; name: string; query: URLSearchParams }
+/** A request on its way to its answer; `name` is that of the run or the file that its path names. */
+export type Visit = { request: IncomingMessage; response: ServerResponse; name: string; query: URLSearchParams }
 
 /**
  * Answers a read of the log of the run that has this name. Throws an HttpError, a RemoteError or a TimeoutError, before
  * anything is sent.
  */
-export async function sendLog(readers: Readers, { request, response, name: id, query }: Read) {
+export async function sendLog(readers: Readers, { request, response, name: id, query }: Visit) {
   const { offset, live } = request.method === 'HEAD' ? { offset: 'now' as const, live: null } : unpackRead(query)
   let part = offset === 'now' ? await readTail(readers, id) : await readPart(readers, id, offset)
   if (live === 'sse') return streamLog(readers, part, nextCursor(query), response)

@@ -10,7 +10,7 @@ import { Publisher } from 'zeromq'
 import {
   describeError, given, isId, logPath, packEntry, readReason, RunLog, type Entry, type Note, type Outcome,
 } from './log.ts'
-import { clientOf, createSocket, MAX_CHUNK, packChunk, RemoteError } from './protocol.ts'
+import { connectOptions, createSocket, MAX_CHUNK, packChunk, RemoteError } from './protocol.ts'
 import { MAX_LOG, printWithoutWaiting, TASKS, UPLOADS, XSUB_ADDR } from './settings.ts'
 
 // ---- What may be called
@@ -242,8 +242,10 @@ export const RUN_MARK = 'LONGRUN_RUN'
 const PATIENCE = 60_000 // ms until a launched task gives up waiting for its log to show on a shared file system
 const GATHERING = 4 // ms from one published chunk to the next
 
-// Without its arguments, as a copy of this file (see MARK) must not do the same.
-if (process.argv[1] === import.meta.filename) void main(process.argv.splice(1)[1])
+if (process.argv[1] === import.meta.filename) {
+  const [, id] = process.argv.splice(1) // removed, as a copy of this file (see MARK) must not do the same
+  void main(id)
+}
 
 /**
  * Loads and connects everything, and only then runs: a process without an id is a spare, and gets its run over IPC when
@@ -252,14 +254,14 @@ if (process.argv[1] === import.meta.filename) void main(process.argv.splice(1)[1
 async function main(id: string | undefined) {
   printWithoutWaiting()
   copyErrorsToTerminal()
-  const assigned = id ?? assignment()
+  const assigned = id ?? waitForRun()
   const functions = await loadFunctions().catch(error => error as Error)
-  const socket = createSocket(Publisher, { ...clientOf(XSUB_ADDR), sendTimeout: 0 }) // 0: what is too much is dropped
+  const socket = createSocket(Publisher, { ...connectOptions(XSUB_ADDR), sendTimeout: 0 }) // too much is dropped
   // Trap, the slow joiner: a connection takes a moment, and what a PUB sends before is dropped without an error. A run
   // that begins at once would lose its first entries; here that is a gap like any other, and read from the log.
   socket.connect(XSUB_ADDR)
   if (!id) rehearse(socket) // the first entry comes 2 ms sooner for it
-  process.send?.('ready', undefined, undefined, () => {}) // the server has gone: `disconnect` follows
+  process.send?.('ready', undefined, undefined, () => {}) // an error here: the server has gone, `disconnect` follows
   run(await openLog(await assigned), functions, socket)
 }
 
@@ -296,7 +298,8 @@ function copyErrorsToTerminal() {
   }
 }
 
-function assignment(): Promise<string> {
+/** Waits until this spare gets a run, whose id it returns. The process ends when its server does before that. */
+function waitForRun(): Promise<string> {
   if (!process.connected) process.exit() // the server died before we could listen: no event will come
   process.once('disconnect', () => process.exit()) // a spare ends with its server
   return new Promise(resolve => process.once('message', (id: string) => {
@@ -324,7 +327,8 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
   const start = log.last()
   if (start?.type !== 'start') process.exit() // it was ended before it began
   const { method, args } = start.data
-  const [began, lead] = [performance.now(), Math.max(0, Date.now() - start.time)]
+  const began = performance.now()
+  const waited = Math.max(0, Date.now() - start.time) // since its call, for this process to be ready
   const abort = new AbortController()
   const publication = new Publication(log, socket)
   const task = new Task(log.id, abort.signal, log.size, lines => {
@@ -359,7 +363,7 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
   function end(outcome: Outcome, result?: unknown, error?: Note): never {
     if (!task.close()) process.exit(1) // an exit handler threw
     const reason = outcome === 'cancelled' ? readReason(log.id) ?? 'cancelled' : error?.msg
-    const seconds = Math.round(lead + performance.now() - began) / 1000 // by a clock that nobody sets
+    const seconds = Math.round(waited + performance.now() - began) / 1000 // by a clock that nobody sets
     publication.add(log.finish({ outcome, result, reason, seconds }, error))
     publication.publish()
     process.send?.('done', undefined, undefined, () => {})
@@ -370,7 +374,7 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
 
 /**
  * Publishes what has been logged, as chunks, which may be lost. The first one after a pause goes out at once; a task
- * that goes on gathers a few milliseconds in each, as what costs is a message, which six threads hand over, and not its
+ * that goes on gathers a few milliseconds in each, as what costs is a message, which six threads hand on, and not its
  * bytes: where eight runs fill two cores, 99 of 100 entries are there within 100 ms, and not 300. (What waits when a
  * task stops yielding is not lost, but late: the web server asks how long the log is.)
  */
@@ -392,9 +396,9 @@ class Publication {
     if (this.#log.isRemoved) process.exit(1) // others have ended the run: not a word more
     this.#waiting.push(lines)
     this.#size += lines.length
-    const early = this.#published + GATHERING - performance.now()
-    if (early <= 0 || this.#size >= BATCH) this.publish()
-    else this.#timer ??= setTimeout(() => this.publish(), early)
+    const left = this.#published + GATHERING - performance.now()
+    if (left <= 0 || this.#size >= BATCH) this.publish()
+    else this.#timer ??= setTimeout(() => this.publish(), left)
   }
 
   publish() {

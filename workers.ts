@@ -7,7 +7,7 @@ import { existsSync, readdirSync, renameSync, rmSync, statSync, utimesSync } fro
 import { join } from 'node:path'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import {
-  INVALID_ID, isId, LF, logPath, packEntry, PositionError, readReason, removeNotes, RunLog, stderrPath, unpackEntry,
+  INVALID_ID, isId, LF, logPath, packEntry, PositionError, readReason, removeSideFiles, RunLog, stderrPath, unpackEntry,
   withLog, writeReason, type Done, type Start, type State,
 } from './log.ts'
 import {
@@ -15,8 +15,9 @@ import {
   startProcess, trimErrors,
 } from './processes.ts'
 import {
-  bindSocket, busy, BusyError, clientOf, createSocket, isLocal, makeKeys, packChunk, packReply, rawResult, refused,
-  RemoteError, removeSocket, RESERVED, result, serverOf, started, unpackCall, unpackEnvelope, type Call, type Reply,
+  bindOptions, bindSocket, busy, BusyError, connectOptions, createSocket, isLocal, makeKeys, packChunk, packReply,
+  rawResult, refused, RemoteError, removeSocket, RESERVED, result, started, unpackCall, unpackEnvelope, type Call,
+  type Reply,
 } from './protocol.ts'
 import {
   FILES, KEEP_RUNS, layBallast, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, REP_ADDR, RUNS, TASKS,
@@ -70,7 +71,7 @@ const functions = await loadFunctions().catch(error =>
 const taken = [...RESERVED, 'default'].find(name => functions.has(name))
 if (taken) refuseToStart(`a remote function cannot be named ${taken}: export const ANOTHER_NAME = remote(…)`)
 if (![REP_ADDR, XSUB_ADDR, XPUB_ADDR].every(isLocal)) makeKeys()
-const router = createSocket(Router, { ...serverOf(REP_ADDR), sendTimeout: 0 })
+const router = createSocket(Router, { ...bindOptions(REP_ADDR), sendTimeout: 0 })
 await bindSocket(router, REP_ADDR)
 let proxy = await startProxy()
 process.on('exit', () => { // whatever the reason is
@@ -78,7 +79,7 @@ process.on('exit', () => { // whatever the reason is
   attempt('give the folder up', giveUpRuns)
   attempt('end the proxy', () => proxy.terminate()) // else its thread would keep this process alive for ever
 })
-const publisher = createSocket(Publisher, { ...clientOf(XSUB_ADDR), sendTimeout: 0 })
+const publisher = createSocket(Publisher, { ...connectOptions(XSUB_ADDR), sendTimeout: 0 })
 publisher.connect(XSUB_ADDR)
 
 layBallast()
@@ -100,8 +101,8 @@ console.log(`workers server ready: ${REP_ADDR}, process limit ${PROCESS_LIMIT}, 
  * closes its sockets: so start another, when they are closed; else they would be found to be in use.
  */
 async function startProxy(): Promise<Proxy> {
-  const xsub = createSocket(XSubscriber, serverOf(XSUB_ADDR))
-  const xpub = createSocket(XPublisher, serverOf(XPUB_ADDR))
+  const xsub = createSocket(XSubscriber, bindOptions(XSUB_ADDR))
+  const xpub = createSocket(XPublisher, bindOptions(XPUB_ADDR))
   const closed = Promise.all([xsub, xpub].map(({ events }) => new Promise(resolve => events.on('end', resolve))))
   await bindSocket(xsub, XSUB_ADDR)
   await bindSocket(xpub, XPUB_ADDR)
@@ -170,7 +171,7 @@ function statRuns(ids: unknown) {
   }))
 }
 
-/** Of a run whose log is complete the process may take a moment longer to go. */
+/** What a run's log says: remembered once that is complete, although its process may take a moment longer to go. */
 function stateOf({ id, end }: Run): State {
   if (end) return end
   return existsSync(logPath(id)) ? withLog(id, log => log.state()) : { size: 0 } // somebody has removed it
@@ -212,7 +213,7 @@ async function startRun(call: Call): Promise<number> {
     beginLog(run)
   } catch (error) {
     child.kill('SIGKILL')
-    removeNotes(id)
+    removeSideFiles(id)
     throw new RemoteError('failed', `cannot start a log: ${(error as Error).message}`) // the disk is full
   }
   watchOver(run)
@@ -238,6 +239,7 @@ function checkCall(call: Call) {
   if (isRunning) throw new RemoteError('conflict', `already running: the call ${name}`)
   if (stopping) throw new BusyError('the workers server is stopping')
   if (running.size < PROCESS_LIMIT) return
+  // The call may come again: until then its uploads must not be swept.
   for (const file of uploadsOf(call)) attempt('keep an upload', () => utimesSync(file, new Date(), new Date()))
   throw new BusyError(`the process limit of ${PROCESS_LIMIT} is reached`)
 }
@@ -315,7 +317,7 @@ function cancelRun(run: Run, reason: string): true {
   return true
 }
 
-/** Its log is complete, so it is to go; it may hang in doing so. */
+/** If its log is complete, its process is to go; it may hang in doing so, and is killed then. */
 function expectExit(run: Run) {
   if (run.end) return // expected already
   const state = stateOf(run)
@@ -362,7 +364,7 @@ function finishRun(run: Run, why: string) {
   endProcesses(id => id === run.id)
   running.delete(run.id)
   attempt('tidy up', () => {
-    removeNotes(run.id)
+    removeSideFiles(run.id)
     for (const file of uploadsOf(run.start)) rmSync(file, { recursive: true, force: true })
     rmSync(join(FILES, `${run.id}.part`), { recursive: true, force: true }) // unfinished work
     layBallast()

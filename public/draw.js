@@ -10,9 +10,9 @@ const pictures = []
 /** those who wait until everything is drawn @type {(() => void)[]} */
 const waiting = []
 const channel = new MessageChannel()
-let asked = false
-let rested = 0
-/** @type {ReturnType<typeof setTimeout> | undefined} */
+let asked = false // for a frame that has not come yet
+let rested = 0 // when the pause after a long frame is over
+/** until the next change of those figures that were not due @type {ReturnType<typeof setTimeout> | undefined} */
 let later
 
 /** What moves: drawn in every frame in which something changed, while the page is visible. @param {() => void} draw */
@@ -41,7 +41,7 @@ export function redraw() {
   else requestAnimationFrame(drawAll)
 }
 
-/** Everything in the next frame: what is in view is another, or has ended. */
+/** Draws everything in the next frame, pauses or not: what is in view is another run, or has ended. */
 export function drawAnew() {
   for (const picture of pictures) picture.drawnAt = -SLOW
   redraw()

@@ -4,8 +4,9 @@
 //   const stop = follow('http://127.0.0.1:8080/', id, entries => entries.forEach(show))
 //
 // It keeps the one rule of the program, seen from the reader: remember `next`, and after anything that went wrong ask
-// for the log from there. So a late start, a lost connection and a restarted server are all one case. Read follow()
-// for what it promises, then Connection: first over a WebSocket, then without.
+// for the log from there. So a late start, a lost connection and a restarted server are all one case. (What comes over
+// one socket has no gap that could be looked for here: readers.ts sees to that.) Read follow() for what it promises,
+// then Connection: first over a WebSocket, then without.
 
 /** One entry of a log is `{ type, time, data }`; a run's last one has the type `done`.
  * @typedef {(entries: any[], next: number) => unknown} Receive */
@@ -81,9 +82,9 @@ export class Connection {
   #socket
   #isOpen = false // from connect() to close()
   #failures = 0 // of WebSockets that did not open, one after the other
-  #pauses = 0
+  #pauses = 0 // before new attempts, since it was live
   #beat = BEAT
-  #heard = 0
+  #heard = 0 // when the server was heard last, in milliseconds since 1970
   /** while HTTP does instead of the WebSocket @type {AbortController | undefined} */
   #http
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -125,7 +126,7 @@ export class Connection {
       globalThis.addEventListener?.('online', this.#wake)
     }
     if (!this.#socket) this.#openSocket()
-    this.#changed()
+    this.#tellState()
   }
 
   /** Ends it: nobody is called any more. */
@@ -143,12 +144,12 @@ export class Connection {
   // it from a quiet run.
   /** @param {number} beats */
   #checkBeat(beats) {
-    if (this.#socket && Date.now() - this.#heard > beats * this.#beat) this.#lose(this.#heard)
+    if (this.#socket && Date.now() - this.#heard > beats * this.#beat) this.#loseConnection(this.#heard)
   }
 
   #wake = () => (this.live ? this.#checkBeat(1.2) : this.connect())
 
-  #changed() {
+  #tellState() {
     this.tell?.(this)
     for (const reader of this.#readers.values()) reader.tell?.(this)
   }
@@ -158,7 +159,7 @@ export class Connection {
     this.over = over
     this.live = true
     this.#pauses = 0
-    this.#changed()
+    this.#tellState()
     this.lost = 0 // later, so that who was told can see for how long
   }
 
@@ -175,11 +176,11 @@ export class Connection {
     try {
       this.#socket = new WebSocket(url)
     } catch {
-      return this.#lose(Date.now()) // the page's policy forbids it
+      return this.#loseConnection(Date.now()) // the page's policy forbids it
     }
     this.#socket.onopen = () => this.#welcome()
-    this.#socket.onmessage = ({ data }) => this.#hear(data)
-    this.#socket.onclose = () => this.#lose(Date.now())
+    this.#socket.onmessage = ({ data }) => this.#hearMessage(data)
+    this.#socket.onclose = () => this.#loseConnection(Date.now())
   }
 
   #welcome() {
@@ -192,27 +193,27 @@ export class Connection {
   }
 
   /** @param {string} text */
-  #hear(text) {
+  #hearMessage(text) {
     this.#heard = Date.now()
     const message = JSON.parse(text)
     if ('beat' in message) this.#beat = message.beat
     else if ('workers' in message) this.#setWorkers(message.workers)
-    else this.#hearOf(this.#readers.get(message.id), message, text)
+    else this.#hearOfRun(this.#readers.get(message.id), message, text)
   }
 
   /** @param {Reader | undefined} reader @param {Chunk & { error?: string }} message @param {string} text */
-  #hearOf(reader, message, text) {
+  #hearOfRun(reader, message, text) {
     if (!reader) return
     if (message.error !== undefined) return this.#refuse(reader, message.error)
     this.tap?.('in', text, { ...message, position: reader.next })
-    void this.#take(reader, message.entries, message.next)
+    void this.#takeEntries(reader, message.entries, message.next)
   }
 
   /** @param {boolean} workers */
   #setWorkers(workers) {
     if (this.workers === workers) return
     this.workers = workers
-    this.#changed()
+    this.#tellState()
   }
 
   /** @param {{ start: string, next: number } | { ack: string, next: number } | { stop: string }} message */
@@ -231,7 +232,7 @@ export class Connection {
   }
 
   /** @param {number} since when it was heard last */
-  #lose(since) {
+  #loseConnection(since) {
     if (!this.live || this.#http) this.#failures++
     this.#dropSocket()
     if (this.#http) return this.#retryIn(SOCKET_PAUSE)
@@ -239,7 +240,7 @@ export class Connection {
     this.live = false
     // Jittered, so that a restarted server does not get all its pages in one moment.
     this.#retryIn(Math.min(LONGEST_PAUSE, SHORTEST_PAUSE * 1.7 ** this.#pauses++) * (0.5 + Math.random()))
-    this.#changed()
+    this.#tellState()
     if (this.#failures >= 2) void this.#tryHttp()
   }
 
@@ -253,15 +254,15 @@ export class Connection {
   // ---- A reader's entries, however they came
 
   /** @param {Reader} reader @param {any[]} entries @param {number} next */
-  #take(reader, entries, next) {
+  #takeEntries(reader, entries, next) {
     reader.next = next
     if (!entries.length) return
     reader.waiting.push(entries)
-    return (reader.handing ??= this.#hand(reader))
+    return (reader.handing ??= this.#handOn(reader))
   }
 
   /** One call at a time; whatever came during it is the next. @param {Reader} reader */
-  async #hand(reader) {
+  async #handOn(reader) {
     try {
       while (reader.waiting.length) {
         const { next } = reader
@@ -269,7 +270,7 @@ export class Connection {
         reader.waiting = []
         await reader.receive(entries, next)
         this.#send({ ack: reader.id, next })
-        if (entries.at(-1)?.type === 'done') this.#leave(reader)
+        if (entries.at(-1)?.type === 'done') this.#leaveRun(reader)
       }
     } catch (error) {
       this.#refuse(reader, `an entry could not be taken: ${error}`)
@@ -278,7 +279,7 @@ export class Connection {
   }
 
   /** @param {Reader} reader */
-  #leave({ id }) {
+  #leaveRun({ id }) {
     this.#readers.delete(id)
     this.#send({ stop: id })
     if (this.#readers.size === 0 && connections.delete(this)) this.close()
@@ -289,7 +290,7 @@ export class Connection {
     reader.waiting = []
     if (this.#readers.get(reader.id) !== reader) return
     this.#left.add(reader.id)
-    this.#leave(reader)
+    this.#leaveRun(reader)
   }
 
   /** @param {Reader} reader @param {string} message */
@@ -311,7 +312,7 @@ export class Connection {
     if (signal.aborted) return // a WebSocket has opened
     this.#http?.abort()
     this.#http = undefined
-    this.#lose(Date.now())
+    this.#loseConnection(Date.now())
   }
 
   /** Whether HTTP gets through, to our server and not only to a proxy before it. */
@@ -343,7 +344,7 @@ export class Connection {
       if (entries) {
         failures = 0
         live = isUpToDate ? '&live=long-poll' : ''
-        await this.#take(reader, entries, next)
+        await this.#takeEntries(reader, entries, next)
       } else await pause(Math.min(LONGEST_PAUSE, 1000 * 1.5 ** failures++) * (0.5 + Math.random())) // 404: not yet
     }
   }

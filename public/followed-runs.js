@@ -16,7 +16,7 @@ export const runs = new Map()
 /** on the start view it is one without an id, of which nothing is known */
 export let inView = new Run('')
 const nothing = inView
-/** until the server has told its list, no run is known to be unknown
+/** the server's list of all runs; until it has told that, no run can be called unknown
  * @type {import('./requests.js').Listed[] | undefined} */
 export let listed
 let undrawn = 0
@@ -92,7 +92,7 @@ export function goTo(href) {
   dispatchEvent(new PopStateEvent('popstate'))
 }
 
-/** Whether there is what lives in this page alone, as it has not been started. */
+/** Whether a run that has not been started is waiting in this page: it would go with the page. */
 const isUnstarted = () => [...runs.values()].some(({ state }) => state === 'uploading' || state === 'queued')
 
 addEventListener('beforeunload', leaving => { if (isUnstarted()) leaving.preventDefault() })

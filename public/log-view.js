@@ -40,7 +40,7 @@ let scanned = 0
 let chosen = -1
 let wantedLine = -1
 /** @type {Entry | undefined} the entry that is shown in full */
-let drawn
+let drawnEntry
 
 /** @param {number} line to go to when it has arrived, from 1; 0: none */
 export function showLog(line) {
@@ -180,8 +180,8 @@ function drawChoice() {
   const entry = chosen < 0 ? undefined : run.store.get(chosen)
   const opened = box.hidden && entry
   set(box, 'hidden', !entry)
-  if (!entry || entry === drawn && !opened) return
-  drawn = entry
+  if (!entry || entry === drawnEntry && !opened) return
+  drawnEntry = entry
   setText(element('entry-title', HTMLElement), `Entry ${count(chosen + 1)}, ${levelText(entry)}, ${clock(entry.time)}`)
   setText(element('entry-text', HTMLElement), cut(fullText(entry), LONGEST_TEXT, MORE_IN_LOG))
   if (opened) box.scrollIntoView({ block: 'nearest' })

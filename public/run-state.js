@@ -206,10 +206,10 @@ const learn = {
     run.progress = { current: reached, total: whole && whole > 0 ? whole : undefined, unit: toText(unit) }
     run.pace.add(entry.time, reached)
   },
-  warning: find,
+  warning: addFinding,
   error(run, entry, n) {
     run.error = fieldsOf(entry)
-    find(run, entry, n)
+    addFinding(run, entry, n)
   },
   done(run, entry) {
     const { outcome, result, reason, seconds } = fieldsOf(entry)
@@ -221,7 +221,7 @@ const learn = {
 }
 
 /** @param {Run} run @param {Entry} entry @param {number} n */
-function find(run, entry, n) {
+function addFinding(run, entry, n) {
   const fields = fieldsOf(entry)
   const line = toNumber(fields['line'])
   const type = entry.type === 'error' ? 'error' : 'warning'

@@ -9,7 +9,7 @@ import { after, suite, test } from 'node:test'
 process.env.RUNS = mkdtempSync(join(tmpdir(), 'longrun-test-')) // the rooms look at it when they are imported
 after(() => rmSync(process.env.RUNS!, { recursive: true }))
 const {
-  describeError, isFile, isId, logPath, MAX_ENTRY, packEntry, PositionError, readReason, removeNotes, RunLog,
+  describeError, isFile, isId, logPath, MAX_ENTRY, packEntry, PositionError, readReason, removeSideFiles, RunLog,
   unpackEntry, writeReason,
 } = await import('../log.ts')
 
@@ -184,7 +184,7 @@ test('the first reason why a run is to end is the one that counts, until the run
   writeReason('stopped', 'cancelled')
   writeReason('stopped', 'over its time limit')
   assert.equal(readReason('stopped'), 'cancelled')
-  removeNotes('stopped')
+  removeSideFiles('stopped')
   assert.equal(readReason('stopped'), undefined)
 })
 

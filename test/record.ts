@@ -112,13 +112,14 @@ const framed = (kind: string, frames: Buffer[]) => [kind, ...frames.map(frame =>
 /** What to look for, in rows that begin like this. */
 const REMARKS = new Map([
   ['`{"start":', 'connect first, then start: `server.ts` subscribes to `first`'],
-  ['REQ `stat`', 'how long is its log? There may be something to catch up with'],
+  ['REQ `stat`', 'how long is its log? There may be something to catch up with '
+    + '(for such a question the frames `""` and `call` mean nothing)'],
   ['REP `__RES__` `{}`', 'there is none yet'],
   ['REQ `process`', 'the call: `workers.ts` takes a spare, and begins the log `runs/first.ndjson`'],
   ['PUB `first` `#` `{"type":"start"', 'a chunk: the first line of the log, at position 0'],
   ['REP `""`', 'the process id'],
   ['`{"id":"first","next":#,"entries":[{"type":"start"', 'the chunk was at `next`, and `next` moves past it'],
-  ['`{"ack":', 'drawn up to here; so after each frame'],
+  ['`{"ack":', 'drawn up to here; so after each message'],
   ['PUB `first` `#` `{"type":"msg"', 'the entries of one turn: appended to the log, then published'],
   ['`{"id":"first","next":#,"entries":[{"type":"msg"', 'no entry was parsed on its way: line breaks became commas'],
   ['PUB `first` `#` `{"type":"done"', 'appended, published; then the process exits, and this may be lost with it'],
