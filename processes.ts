@@ -184,8 +184,8 @@ export function hasOpen(pid: number, paths: string[]): boolean {
 
 /**
  * Two workers servers on one folder would end each other's runs, whatever their addresses are. The one that has claimed
- * it has this file open as long as it lives; its process id alone could be somebody else's by now. Ends the process when
- * another one has.
+ * it has this file open as long as it lives; its process id alone could be somebody else's by now. Ends this process
+ * when another one has.
  */
 export function claimRuns() {
   const pid = existsSync(CLAIM) ? Number(readFileSync(CLAIM, 'utf8')) : 0

@@ -73,7 +73,7 @@ export class Reader {
   #acknowledged: number
   /** What it wants next: all before it has been sent. */
   #next: number
-  /** The log is known to reach so far. */
+  /** The log is known to reach so far; chunks that arrive during a catch-up only move this. */
   #seen: number
   /** Where the log ends for good, once that is known. */
   #finalSize = Infinity

@@ -262,7 +262,7 @@ async function main(id: string | undefined) {
   socket.connect(XSUB_ADDR)
   if (!id) rehearse(socket) // the first entry comes 2 ms sooner for it
   process.send?.('ready', undefined, undefined, () => {}) // an error here: the server has gone, `disconnect` follows
-  run(await openLog(await assigned), functions, socket)
+  void run(await openLog(await assigned), functions, socket)
 }
 
 /**

@@ -177,7 +177,10 @@ function stateOf({ id, end }: Run): State {
   return existsSync(logPath(id)) ? withLog(id, log => log.state()) : { size: 0 } // somebody has removed it
 }
 
-/** Whole lines from a position: at most MAX_PART bytes, or one line that is longer; none at the end. */
+/**
+ * Whole lines from a position: at most MAX_PART bytes, or one line that is longer; none at the end. (The web server reads
+ * no log itself: it may be on another machine.)
+ */
 function readLines(run: Run, position: unknown): Buffer {
   if (typeof position !== 'number' || !Number.isSafeInteger(position) || position < 0) {
     throw new RemoteError('invalid', 'invalid position: not a whole number')
@@ -217,9 +220,12 @@ async function startRun(call: Call): Promise<number> {
     throw new RemoteError('failed', `cannot start a log: ${(error as Error).message}`) // the disk is full
   }
   watchOver(run)
-  // Not in this turn: in a burst, the processes that wake would compete with the replies to the other calls.
-  if (!isLaunched) setImmediate(() => child.send(id, () => {})) // an error here means that it has died: `exit` follows
-  console.log(`run ${id} started: ${method}, process ${child.pid}`)
+  // Not in this turn: in a burst, the processes that wake would compete with the replies to the other calls. (If this
+  // server is killed before it, the spare ends with it, and the next server writes `died`.)
+  setImmediate(() => {
+    if (!isLaunched) child.send(id, () => {}) // an error here means that it has died: `exit` follows
+    console.log(`run ${id} started: ${method}, process ${child.pid}`)
+  })
   return child.pid!
 }
 

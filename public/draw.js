@@ -52,23 +52,17 @@ function drawAll() {
   clearTimeout(later)
   const began = performance.now()
   for (const picture of pictures) { // the calm ones in one frame: the page changes its layout once
-    const isDue = began - picture.drawnAt >= picture.pause && (!document.hidden || picture.pause === CALM)
-    if (isDue) attempt(picture, began)
+    if (began - picture.drawnAt < picture.pause || (document.hidden && picture.pause !== CALM)) continue
+    picture.drawnAt = began
+    try {
+      picture.draw()
+    } catch (error) {
+      reportError(error) // a mistake in one picture must not stop the others, nor the acknowledgements
+    }
   }
   if (pictures.some(({ pause, drawnAt }) => pause === CALM && drawnAt !== began)) later = setTimeout(redraw, CALM)
   for (const resolve of waiting.splice(0)) resolve()
   if (!document.hidden) channel.port1.postMessage(began)
-}
-
-/** A mistake in one picture must not stop the others, nor the acknowledgements.
- * @param {Picture} picture @param {number} now */
-function attempt(picture, now) {
-  picture.drawnAt = now
-  try {
-    picture.draw()
-  } catch (error) {
-    reportError(error)
-  }
 }
 
 // A frame that took long, its layout and painting included, is followed by a pause as long: in the heaviest flood half

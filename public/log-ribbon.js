@@ -37,7 +37,7 @@ function marks(levels, level, left, box) {
   return path
 }
 
-// What is meant by a click: the nearest error, if there is one near by, else the nearest warning, else what stands there.
+// What is meant by a click: the nearest error, if one is near by, else the nearest warning, else what stands there.
 ribbon.addEventListener('click', ({ clientY }) => {
   const { levels, count } = inView.store
   const { top, height } = ribbon.getBoundingClientRect()

@@ -55,8 +55,7 @@ function readAnswer(status, text, retryAfter) {
   return { ok, status: isOurs ? status : 0, data, why, retryAfter: Number(retryAfter) || 3 }
 }
 
-/** @param {string} text */
-function parseJson(text) {
+function parseJson(/** @type {string} */ text) {
   try {
     return JSON.parse(text)
   } catch {

@@ -92,8 +92,8 @@ export class Run {
   /** The web server will not carry this run. @param {string} message */
   refuse(message) {
     this.unfollow = undefined
-    const isSaid = this.phase === 'queued' || this.problem?.retry // why it has not started, with what can be done
-    if (!isSaid) this.problem = { text: message, kind: 'error' }
+    const isWaiting = this.phase === 'queued' || this.problem?.retry // and says why
+    if (!isWaiting) this.problem = { text: message, kind: 'error' }
     if (!this.call) this.phase = 'unknown'
   }
 

@@ -36,7 +36,7 @@ async function callFor(run) {
   const args = call?.args.map(arg => (arg instanceof File ? uploaded.get(arg) : arg))
   const answer = refusal ?? await request('POST', 'tasks', { ...call, id, args })
   if (answer.ok || answer.status === 400) files.forEach(file => uploaded.delete(file)) // the run uses them up
-  if (answer.status === 400 && isUploaded && !isStopped()) return callFor(run) // swept meanwhile? once more, with new ones
+  if (answer.status === 400 && isUploaded && !isStopped()) return callFor(run) // swept meanwhile? once more
   if (answer.ok) {
     run.phase = 'joining'
     run.problem = undefined

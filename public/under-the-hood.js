@@ -54,10 +54,8 @@ function tap(way, text, chunk) {
   redraw()
 }
 
-/** @param {string} hop @param {string} text */
-function pass(hop, text, at = performance.now()) {
+const pass = (/** @type {string} */ hop, /** @type {string} */ text, at = performance.now()) =>
   passed.set(hop, { text: cut(text, LONGEST), at })
-}
 
 // The first four hops were passed before the log began; its first line tells what they carried.
 function knowBeginning() {
@@ -75,7 +73,4 @@ function framed(...parts) {
   return parts.filter((part, at) => part !== '' || at < 2).map(part => `[ ${part} ]`).join('\n')
 }
 
-hood.addEventListener('toggle', () => {
-  connection.tap = hood.open ? tap : undefined
-  drawAnew()
-})
+hood.addEventListener('toggle', () => { connection.tap = hood.open ? tap : undefined; drawAnew() })

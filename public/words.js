@@ -42,9 +42,8 @@ export function elapsed(seconds) {
   return `${Math.floor(whole / 3600)} h ${String(Math.floor((whole % 3600) / 60)).padStart(2, '0')} min`
 }
 
-/** Rounded the more the longer it is: an estimate that changes with every glance is not calm.
- * @param {number} seconds */
-export function estimate(seconds) {
+/** Rounded the more the longer it is: an estimate that changes with every glance is not calm. */
+export function estimate(/** @type {number} */ seconds) {
   if (seconds < 5) return 'under 5 s'
   if (seconds < 60) return `about ${Math.ceil(seconds / 5) * 5} s`
   if (seconds < 3600) return `about ${Math.ceil(seconds / 60)} min`

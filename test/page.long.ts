@@ -359,18 +359,42 @@ test('colours and overwriting of the command line are not shown raw', { skip }, 
   assert.deepEqual(shown, ['red', ' 20 %↵', 'a↵b'])
 })
 
-test('one error among very many entries is seen beside the log, and a click goes there', { skip }, async t => {
-  const entries = upTo(8001).map(at => (at === 5000 ? ['error', 'the one'] : ['warning', 'one of many']))
+test('an error among very many entries is seen beside the log, and a click goes to the nearest', { skip }, async t => {
+  const entries = upTo(8002).map(at => ([5000, 5100].includes(at) ? ['error', 'a rare one'] : ['warning', 'one of many']))
   const run = await app.start('reports', [{ ...entries }])
   await run.outcome()
   const page = await open(t, `/?run=${run.id}`)
-  const words = '1 error and 8,000 warnings along the log, the first error is entry 5,002'
+  const words = '2 errors and 8,000 warnings along the log, the first error is entry 5,002'
   await page.locator(`#ribbon-words:text-is("${words}")`).waitFor({ state: 'attached' })
   const { height } = (await page.locator('#ribbon').boundingBox())!
-  await page.click('#ribbon', { position: { x: 6, y: height * 0.63 } })
-  await has(page, '#entry-title', 'Entry 5,002, error')
+  for (const [place, title] of [
+    [5101, 'Entry 5,102, error'], [5040, 'Entry 5,002, error'], [5060, 'Entry 5,102, error'], [2000, /Entry (1,9|2,0)\d\d, warning/],
+  ] as const) {
+    await page.click('#ribbon', { position: { x: 6, y: (place + 0.5) / 8004 * height } })
+    await has(page, '#entry-title', title)
+  }
   await page.click('#entry-close')
   assert.equal(await page.locator('#log-list:focus').count(), 1, 'closing it gives the focus back to the log')
+})
+
+test('an entry of a kind that nobody foresaw is shown as a message', { skip }, async t => {
+  const run = await app.start('flood', [3])
+  await run.outcome()
+  const page = await openPage(t, browser, app.url)
+  await page.routeWebSocket(/\/log$/, socket => {
+    const server = socket.connectToServer()
+    server.onMessage(message => {
+      const told = JSON.parse(String(message))
+      const odd = [['log'], { toString: 1 }, 'constructor', null, 7].map(type => ({ type, time: 0, data: 'odd' }))
+      told.entries?.splice(1, 0, ...odd)
+      socket.send(JSON.stringify(told))
+    })
+  })
+  await page.goto(`${app.url}/?run=${run.id}`)
+  await state(page, 'ok')
+  await counts(page, '10 entries')
+  assert.equal(await page.locator('#log-list .row .text', { hasText: /^odd$/ }).count(), 5)
+  assert.deepEqual(await complaints(page), [])
 })
 
 test('a copy that is not the whole log says how much it is', { skip }, async t => {

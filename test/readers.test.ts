@@ -8,6 +8,7 @@ import { RemoteError, TimeoutError, type Chunk } from '../protocol.ts'
 import { endOf, Reader, Readers, type Sink, type Source } from '../readers.ts'
 import { randomFrom } from './app.ts'
 
+const PATIENCE = 1000 // turns of the event loop
 const LOG = Buffer.from([1, 2, 3, 4, 5, 6].map(line => `"line ${line}"\n`.padStart(10)).join(''))
 
 const chunk = (from: number, to: number): Chunk => ({ id: 'run', position: from, lines: LOG.subarray(from, to) })
@@ -240,7 +241,7 @@ suite('Readers', () => {
       client.onSend = chunk => chunks.add(chunk)
       readers.follow('run', 0, client)
     }
-    while (!clients.every(({ got }) => got.length)) await nextTurn()
+    for (let turn = 0; turn < PATIENCE && !clients.every(({ got }) => got.length); turn++) await nextTurn()
     assert.deepEqual(memory.asked, ['subscribe run', 'stat run', 'read run 0'])
     assert.equal(chunks.size, 1)
   })
@@ -323,10 +324,11 @@ suite('Readers', () => {
         if (random(2)) await nextTurn()
       }
       memory.done = true
-      while (client.got.at(-1) !== 'end') {
+      for (let turn = 0; turn < PATIENCE && client.got.at(-1) !== 'end'; turn++) {
         readers.checkAll()
         await nextTurn()
       }
+      assert.equal(client.got.at(-1), 'end', `seed ${seed}: ${client.got}`)
       const ranges = client.got.slice(0, -1).map(range => range.split('-').map(Number))
       ranges.forEach(([from], at) => assert.equal(from, at ? ranges[at - 1]![1] : begin, `seed ${seed}: ${client.got}`))
       assert.equal(ranges.at(-1)?.[1] ?? begin, LOG.length, `seed ${seed}: ${client.got}`)
