@@ -360,7 +360,7 @@ test('colours and overwriting of the command line are not shown raw', { skip }, 
 })
 
 test('an error among very many entries is seen beside the log, and a click goes to the nearest', { skip }, async t => {
-  const entries = upTo(8002).map(at => ([5000, 5100].includes(at) ? ['error', 'a rare one'] : ['warning', 'one of many']))
+  const entries = upTo(8002).map(at => ([5000, 5200].includes(at) ? ['error', 'a rare one'] : ['warning', 'one of many']))
   const run = await app.start('reports', [{ ...entries }])
   await run.outcome()
   const page = await open(t, `/?run=${run.id}`)
@@ -368,7 +368,7 @@ test('an error among very many entries is seen beside the log, and a click goes 
   await page.locator(`#ribbon-words:text-is("${words}")`).waitFor({ state: 'attached' })
   const { height } = (await page.locator('#ribbon').boundingBox())!
   for (const [place, title] of [
-    [5101, 'Entry 5,102, error'], [5040, 'Entry 5,002, error'], [5060, 'Entry 5,102, error'], [2000, /Entry (1,9|2,0)\d\d, warning/],
+    [5201, 'Entry 5,202, error'], [5060, 'Entry 5,002, error'], [5150, 'Entry 5,202, error'], [2000, /Entry (1,9|2,0)\d\d, warning/],
   ] as const) {
     await page.click('#ribbon', { position: { x: 6, y: (place + 0.5) / 8004 * height } })
     await has(page, '#entry-title', title)
