@@ -16,11 +16,13 @@ const CITIES = ['Bremen', 'Kraków', 'Lisboa', 'Oslo', 'Torino']
 
 const folder = await mkdtemp(join(tmpdir(), 'longrun-pictures-'))
 const app = new App({ TASKS: join(ROOT, 'tasks.ts') })
-const [browser] = await Promise.all([startChromium(), app.startWorkers().then(() => app.startServer())])
+const [browser] = await Promise.all([startChromium(), app.startBoth()])
 try {
   const file = join(folder, 'orders-2026.csv')
   await pipeline(Readable.from(orders()), createWriteStream(file))
   const page = await browser.newPage({ viewport: { width: 1280, height: 800 }, reducedMotion: 'reduce' })
+  // A browser without a window refuses all notices; a person's asks.
+  await page.addInitScript(() => Object.defineProperty(Notification, 'permission', { value: 'default' }))
   page.setDefaultTimeout(120_000)
   await page.goto(app.url)
   await earlierRuns(page)
