@@ -19,7 +19,7 @@ import { RUN_MARK, VERSION } from './task.ts'
 /** Whether an engine's command stands for each process, see LAUNCH. */
 export const isLaunched = LAUNCH.length > 0
 // In milliseconds:
-const QUIET = 20 // without a launch before a spare is refilled: loading one would slow down a burst of launches
+const QUIET = 20 // without a launch before a spare is refilled, see refillSoon
 const LONGEST_PAUSE = 30_000 // between two attempts to load a spare, when all of them crash
 const CLAIM = join(RUNS, 'workers.pid') // see claimRuns
 const TASK_FILE = join(import.meta.dirname, 'task.ts')

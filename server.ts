@@ -410,13 +410,13 @@ function serveSocket(socket: WebSocket, { run }: Pass) {
   const following = new Map<string, Reader>()
   const isFull = () => socket.bufferedAmount > WAITING
   // The answers for a page that keeps asking, and does not read them, would fill our memory.
-  const tell = (message: object) => isFull() ? socket.terminate() : socket.send(JSON.stringify(message))
+  const tellPage = (message: object) => isFull() ? socket.terminate() : socket.send(JSON.stringify(message))
   const sink = (id: string): Sink => ({
     send: chunk => socket.send(messageOf(chunk), { binary: false }),
     isFull,
     finish() {}, // the page knows it by `done`
     refuse(message) {
-      tell({ id, error: message })
+      tellPage({ id, error: message })
       stop(id)
     },
   })
@@ -427,8 +427,8 @@ function serveSocket(socket: WebSocket, { run }: Pass) {
   }
   function start(id: string, next: number) {
     stop(id)
-    if (run !== undefined && id !== run) return tell({ id, error: `the key of run ${run} opens no other` })
-    if (following.size >= MAX_FOLLOWS) return tell({ id, error: `one socket may follow ${MAX_FOLLOWS} runs` })
+    if (run !== undefined && id !== run) return tellPage({ id, error: `the key of run ${run} opens no other` })
+    if (following.size >= MAX_FOLLOWS) return tellPage({ id, error: `one socket may follow ${MAX_FOLLOWS} runs` })
     following.set(id, readers.follow(id, next, sink(id)))
   }
 
@@ -436,7 +436,7 @@ function serveSocket(socket: WebSocket, { run }: Pass) {
     const message = binary ? undefined : unpackMessage(String(text))
     if (!message) return socket.close(1008, `expected ${MESSAGES}`)
     const { verb, id, next } = message
-    if (!isId(id)) tell({ id: String(id).slice(0, 64), error: INVALID_ID })
+    if (!isId(id)) tellPage({ id: String(id).slice(0, 64), error: INVALID_ID })
     else if (verb === 'start') start(id, next)
     else if (verb === 'ack') following.get(id)?.acknowledge(next)
     else stop(id)
@@ -444,8 +444,8 @@ function serveSocket(socket: WebSocket, { run }: Pass) {
   socket.on('ping', () => isFull() && socket.terminate()) // `ws` has answered it, and answers pile up, too
   socket.on('error', () => {}) // without it, one oversized frame ends the process; `ws` closes it, with the right code
   socket.once('close', () => following.forEach(reader => readers.unfollow(reader)))
-  tell({ workers: readers.isAnswering !== false })
-  tell({ beat: BEAT })
+  tellPage({ workers: readers.isAnswering !== false })
+  tellPage({ beat: BEAT })
   keepBeating(socket)
 }
 

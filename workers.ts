@@ -178,8 +178,8 @@ function stateOf({ id, end }: Run): State {
 }
 
 /**
- * Whole lines from a position: at most MAX_PART bytes, or one line that is longer; none at the end. (The web server reads
- * no log itself: it may be on another machine.)
+ * Whole lines from a position: at most MAX_PART bytes, or one line that is longer; none at the end. (The web server
+ * reads no log itself: it may be on another machine.)
  */
 function readLines(run: Run, position: unknown): Buffer {
   if (typeof position !== 'number' || !Number.isSafeInteger(position) || position < 0) {
