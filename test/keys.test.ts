@@ -285,10 +285,4 @@ suite('Among other servers', () => {
     assert.doesNotMatch(String(headers['set-cookie']), /path/i)
     assert.equal((await get(`/?token=${TOKEN.replace('%', '%25')}`)).status, 303, 'its + may stand as it is')
   })
-
-  test('beyond this machine it waits for the key of the workers server, and then says what to do', async t => {
-    const far = new App({ REP_ADDR: 'tcp://192.0.2.1:7001', XPUB_ADDR: 'tcp://192.0.2.1:7002' })
-    t.after(() => far.end())
-    await assert.rejects(far.startServer(), /no key of the workers server: .*server\.public.*; start it first, or copy/)
-  })
 })

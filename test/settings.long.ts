@@ -62,3 +62,9 @@ test('two functions of one name, and parameters of a type that there is not, are
   app.env.TASKS = tasks
   await app.startWorkers()
 })
+
+test('beyond this machine a web server waits for the key of the workers server, and then says what to do', async t => {
+  const far = new App({ REP_ADDR: 'tcp://192.0.2.1:7001', XPUB_ADDR: 'tcp://192.0.2.1:7002' })
+  t.after(() => far.end())
+  await assert.rejects(far.startServer(), /no key of the workers server: .*server\.public.*; start it first, or copy/)
+})
