@@ -12,6 +12,7 @@ import { ALLOWED_HOSTS, ALLOWED_ORIGINS, HOST, TOKEN } from './settings.ts'
 /** What a request says of itself. The path as it came: never decoded or resolved, so none can lead elsewhere. */
 export type Asked = { path: string; query: URLSearchParams; headers: IncomingHttpHeaders }
 
+/** What a request asks for. */
 export function unpackAsked({ url = '', headers }: IncomingMessage): Asked {
   const [path = '', search] = url.split('?', 2)
   return { path, query: new URLSearchParams(search), headers }
