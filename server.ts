@@ -9,7 +9,7 @@ import { open } from 'node:fs/promises'
 import { createServer, STATUS_CODES, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { extname, join } from 'node:path'
-import { addAbortSignal, type Duplex } from 'node:stream'
+import type { Duplex } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocketServer, type WebSocket } from 'ws'
@@ -192,8 +192,10 @@ async function readCall(request: IncomingMessage): Promise<Call> {
   if (!/^application\/json\s*(;|$)/i.test(request.headers['content-type'] ?? '')) {
     throw new HttpError(415, 'the content type must be application/json')
   }
+  const timer = setTimeout(() => request.destroy(), BODY_TIME) // by addAbortSignal it would take 0.2 ms
+  request.once('close', () => clearTimeout(timer))
   const parts: Buffer[] = [] // not by `buffer` of node:stream/consumers: that makes a Blob first, which takes 0.3 ms
-  for await (const part of bodyOf(addAbortSignal(AbortSignal.timeout(BODY_TIME), request), MAX_BODY)) parts.push(part)
+  for await (const part of bodyOf(request, MAX_BODY)) parts.push(part)
   const body = Buffer.concat(parts)
   if (!isUtf8(body)) throw new HttpError(400, 'the body is not UTF-8')
   const given = (parseJson('body', String(body)) ?? {}) as Record<string, unknown>

@@ -2,7 +2,8 @@
 // and a terminal that perhaps nobody reads. A bad value ends the process with a sentence that says what would be right.
 
 import {
-  constants, existsSync, fstatSync, lstatSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync,
+  constants, existsSync, fstatSync, lstatSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync,
+  writeSync,
 } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -128,6 +129,27 @@ export function layBallast() {
   } catch {
     rmSync(BALLAST, { force: true }) // the disk is full: half a ballast would never be laid again
   }
+}
+
+// ---- The machine
+
+const SPARE_TIME = 0.1 // of the time of all cores: with less, the machine has none
+const LOOK = 200 // ms from one look at it to the next, as each takes 30 µs
+
+let machine = { looked: 0, idle: 0, isSaturated: false }
+
+/**
+ * Whether the machine has had no time to spare lately. Then what has more to send should gather it: what costs is a
+ * message, and not its bytes. By /proc/uptime, which sums up the seconds in which cores were idle.
+ */
+export function isSaturated(): boolean {
+  const looked = performance.now()
+  const passed = looked - machine.looked
+  if (passed < LOOK) return machine.isSaturated
+  const idle = 1000 * Number(readFileSync('/proc/uptime', 'utf8').split(' ')[1])
+  const isSaturated = idle - machine.idle < SPARE_TIME * passed * availableParallelism()
+  machine = { looked, idle, isSaturated }
+  return isSaturated
 }
 
 // ---- The terminal

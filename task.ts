@@ -2,16 +2,17 @@
 // called; Task, the handle that a function reports through; then the process, from its first line to `done`.
 
 import { createHash } from 'node:crypto'
+import { EventEmitter } from 'node:events'
 import { existsSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { Publisher } from 'zeromq'
 import {
-  describeError, given, isId, logPath, packEntry, readReason, RunLog, type Entry, type Note, type Outcome,
+  describeError, given, isId, logPath, packEntry, readReason, RunLog, type Entry, type Note, type Outcome, type Start,
 } from './log.ts'
 import { connectOptions, createSocket, MAX_CHUNK, packChunk, RemoteError } from './protocol.ts'
-import { MAX_LOG, printWithoutWaiting, TASKS, UPLOADS, XSUB_ADDR } from './settings.ts'
+import { isSaturated, MAX_LOG, printWithoutWaiting, TASKS, UPLOADS, XSUB_ADDR } from './settings.ts'
 
 // ---- What may be called
 
@@ -240,7 +241,7 @@ async function loadModule(path: string): Promise<Record<string, object>> {
 export const RUN_MARK = 'LONGRUN_RUN'
 
 const PATIENCE = 60_000 // ms until a launched task gives up waiting for its log to show on a shared file system
-const GATHERING = 4 // ms from one published chunk to the next
+const GATHERING = 4 // ms from one published chunk to the next, when the machine has no time to spare
 
 if (process.argv[1] === import.meta.filename) {
   const [, id] = process.argv.splice(1) // removed, as a copy of this file (see MARK) must not do the same
@@ -260,32 +261,42 @@ async function main(id: string | undefined) {
   // Trap, the slow joiner: a connection takes a moment, and what a PUB sends before is dropped without an error. A run
   // that begins at once would lose its first entries; here that is a gap like any other, and read from the log.
   socket.connect(XSUB_ADDR)
-  if (!id) rehearse(socket) // the first entry comes 2 ms sooner for it
+  if (!id) await rehearse(socket)
   process.send?.('ready', undefined, undefined, () => {}) // an error here: the server has gone, `disconnect` follows
-  void run(await openLog(await assigned), functions, socket)
+  if (id) await waitForLog(id)
+  void run(new RunLog(await assigned, 'open'), functions, socket, process)
 }
 
 /**
- * What is done for the first time takes long: code is compiled, files are looked for. A spare goes the way of an entry
- * once before it says that it is ready, with a log that no run can have, as no id has a point. Throws on a full disk.
+ * What is done for the first time takes long: code is compiled, files are looked for. So before a spare says that it is
+ * ready, it goes through a run once, from its log to `done`, with a log that no run can have, as no id has a point: the
+ * first entry of its own run comes 3 ms sooner. Throws on a full disk.
  */
-function rehearse(socket: Publisher) {
-  const log = new RunLog(`rehearsal.${process.pid}`, 'create')
-  try {
-    const publication = new Publication(log, socket)
-    const task = new Task(log.id, new AbortController().signal, 0, lines => {
-      log.append(lines)
-      publication.add(lines)
-    })
+async function rehearse(socket: Publisher) {
+  const id = `rehearsal.${process.pid}`
+  const steps = remote('', [{ name: 'total', type: 'integer', description: '' }], (task, total) => {
     task.msg({ step: 0 })
-    task.progress(1, 2)
+    task.progress(1, total)
     task.log('ready')
-    task.close()
-    log.last()
+  })
+  const start: Start = { method: 'steps', args: [2], callId: '', pid: process.pid, timeLimit: 0 }
+  const log = new RunLog(id, 'create')
+  try {
+    log.append(Buffer.from(packEntry('start', start)))
+    await run(log, new Map([['steps', steps]]), socket, new Stage())
   } finally {
     log.close()
-    rmSync(logPath(log.id))
+    rmSync(logPath(id))
   }
+}
+
+/** What a run has to do with its process. */
+type Host = Pick<EventEmitter, 'on'> & Pick<NodeJS.Process, 'title' | 'send'> & { exit(code?: number): void }
+
+/** The process of a rehearsal, which has to go on. */
+class Stage extends EventEmitter {
+  title = ''
+  exit() {}
 }
 
 // What a task process says on stderr goes to a file, from which it is quoted if the process dies; and here to the
@@ -302,7 +313,8 @@ function copyErrorsToTerminal() {
 function waitForRun(): Promise<string> {
   if (!process.connected) process.exit() // the server died before we could listen: no event will come
   process.once('disconnect', () => process.exit()) // a spare ends with its server
-  return new Promise(resolve => process.once('message', (id: string) => {
+  return new Promise(resolve => process.on('message', (id: string) => {
+    if (!id) return // the first message, by which to receive one is rehearsed, too: see processes.ts
     process.removeAllListeners('disconnect') // a run goes on without its server: the next one adopts it
     process.channel?.unref() // nor does the channel keep a run alive that has nothing left to do
     process.env[RUN_MARK] = id
@@ -311,7 +323,7 @@ function waitForRun(): Promise<string> {
 }
 
 /** A log begins before its run is told to anyone; but another machine may see it later. */
-async function openLog(id: string): Promise<RunLog> {
+async function waitForLog(id: string) {
   const deadline = performance.now() + PATIENCE
   while (!statSync(logPath(id), { throwIfNoEntry: false })?.size) {
     if (performance.now() > deadline) {
@@ -320,12 +332,11 @@ async function openLog(id: string): Promise<RunLog> {
     }
     await sleep(20)
   }
-  return new RunLog(id, 'open')
 }
 
-async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: Publisher) {
+async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: Publisher, host: Host) {
   const start = log.last()
-  if (start?.type !== 'start') process.exit() // it was ended before it began
+  if (start?.type !== 'start') return host.exit() // it was ended before it began
   const { method, args } = start.data
   const began = performance.now()
   const waited = Math.max(0, Date.now() - start.time) // since its call, for this process to be ready
@@ -339,10 +350,10 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
     }
     publication.add(lines)
   })
-  process.title = `longrun ${method}`
-  process.on('SIGTERM', () => abort.abort())
-  process.on('uncaughtException', fail) // unhandled rejections too
-  process.on('exit', () => task.flush()) // a function that calls process.exit() loses nothing that it reported
+  host.title = `longrun ${method}`
+  host.on('SIGTERM', () => abort.abort())
+  host.on('uncaughtException', fail) // unhandled rejections too
+  host.on('exit', () => task.flush()) // a function that calls process.exit() loses nothing that it reported
 
   try {
     if (functions instanceof Error) throw functions
@@ -354,29 +365,30 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
     fail(error) // the function's, or its result cannot be written
   }
 
-  function fail(error: unknown): never {
+  function fail(error: unknown) {
     // A cancelled function ends by the AbortError of what it awaited: that is no error of its own.
-    if (abort.signal.aborted && error instanceof Error && error.name === 'AbortError') end('cancelled')
+    if (abort.signal.aborted && error instanceof Error && error.name === 'AbortError') return end('cancelled')
     end('error', undefined, describeError(error))
   }
 
-  function end(outcome: Outcome, result?: unknown, error?: Note): never {
-    if (!task.close()) process.exit(1) // an exit handler threw
+  function end(outcome: Outcome, result?: unknown, error?: Note) {
+    if (!task.close()) return host.exit(1) // an exit handler threw
     const reason = outcome === 'cancelled' ? readReason(log.id) ?? 'cancelled' : error?.msg
     const seconds = Math.round(waited + performance.now() - began) / 1000 // by a clock that nobody sets
     publication.add(log.finish({ outcome, result, reason, seconds }, error))
     publication.publish()
-    process.send?.('done', undefined, undefined, () => {})
+    host.send?.('done', undefined, undefined, () => {})
     // As any process does: its exit handlers run (temporary folders, locks). The workers server ends what it started.
-    process.exit(outcome === 'ok' ? 0 : 1)
+    host.exit(outcome === 'ok' ? 0 : 1)
   }
 }
 
 /**
- * Publishes what has been logged, as chunks, which may be lost. The first one after a pause goes out at once; a task
- * that goes on gathers a few milliseconds in each, as what costs is a message, which six threads hand on, and not its
- * bytes: where eight runs fill two cores, 99 of 100 entries are there within 100 ms, and not 300. (What waits when a
- * task stops yielding is not lost, but late: the web server asks how long the log is.)
+ * Publishes what has been logged, as chunks, which may be lost: at once, as long as the machine has time to spare; else
+ * a task that goes on gathers a few milliseconds in each, as what costs is a message, which six threads hand on, and not
+ * its bytes. On two cores, of entries of three runs the half is there in 0.5 ms, and not in 3; of eight, which fill both
+ * cores, 99 of 100 within 60 ms, and not 240. (What waits when a task stops yielding is not lost, but late: the web
+ * server asks how long the log is.)
  */
 class Publication {
   readonly #log: RunLog
@@ -391,20 +403,22 @@ class Publication {
     this.#socket = socket
   }
 
-  /** Takes what was just appended to the log. Ends the process when the log is not the run's any more. */
+  /** Takes what was just appended to the log. */
   add(lines: Buffer) {
-    if (this.#log.isRemoved) process.exit(1) // others have ended the run: not a word more
     this.#waiting.push(lines)
     this.#size += lines.length
     const left = this.#published + GATHERING - performance.now()
-    if (left <= 0 || this.#size >= BATCH) this.publish()
+    const isHeldBack = left > 0 && this.#size < BATCH && isSaturated()
+    if (!isHeldBack) this.publish()
     else this.#timer ??= setTimeout(() => this.publish(), left)
   }
 
+  /** Ends the process when the log is not the run's any more. */
   publish() {
     clearTimeout(this.#timer)
     this.#timer = undefined
     if (!this.#size) return // what was added last went out at once
+    if (this.#log.isRemoved) process.exit(1) // others have ended the run: not a word more
     this.#published = performance.now()
     const { id, size } = this.#log
     const isLarge = this.#size > MAX_CHUNK // then only its end: whoever follows reads it from the log

@@ -161,6 +161,7 @@ test('what is refused is said, with the reason', { skip }, async t => {
   const page = await open(t)
   await start(page, 'takes', { string: 's', integer: 5, number: 1.5 })
   await state(page, 'ok')
+  await page.locator('#result-text').waitFor() // the list may have told of the end before the log
   assert.deepEqual(JSON.parse(await text(page, '#result-text')), ['s', 5, 1.5, false, {}])
 
   await page.click('#new')
