@@ -94,7 +94,7 @@ function refill() {
   spares.add(spare)
   child.once('message', () => {
     spare.isReady = true
-    child.send('', () => {}) // the first message takes it 0.5 ms longer: so that is not the one with its run
+    child.send('', () => {}) // to receive the first message takes 0.5 ms longer: so let that be an empty one
     pause = QUIET
     attempt('start a spare', refill)
   })

@@ -340,7 +340,7 @@ function toHttpError(error: unknown): HttpError {
   const { code, message } = error as NodeJS.ErrnoException
   if (code === 'EMFILE') return new HttpError(503, 'too many connections are open', { 'Retry-After': '1' })
   if (code === 'ENOSPC') return new HttpError(507, 'there is no space left for the file')
-  if (!/^(ERR_STREAM_PREMATURE_CLOSE|ECONNRESET|ABORT_ERR)$/.test(code ?? '')) console.error(error)
+  if (!/^(ERR_STREAM_PREMATURE_CLOSE|ECONNRESET)$/.test(code ?? '')) console.error(error)
   return new HttpError(500, message)
 }
 

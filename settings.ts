@@ -1,9 +1,9 @@
 // What the program finds outside of itself: the environment variables that it can be set by, the folder of its runs,
-// and a terminal that perhaps nobody reads. A bad value ends the process with a sentence that says what would be right.
+// a machine that may have no time to spare, and a terminal that perhaps nobody reads. A bad value ends the process with
+// a sentence that says what would be right.
 
 import {
-  constants, existsSync, fstatSync, lstatSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync,
-  writeSync,
+  constants, existsSync, fstatSync, lstatSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync, writeSync,
 } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -138,18 +138,23 @@ const LOOK = 200 // ms from one look at it to the next, as each takes 30 µs
 
 let machine = { looked: 0, idle: 0, isSaturated: false }
 
-/**
- * Whether the machine has had no time to spare lately. Then what has more to send should gather it: what costs is a
- * message, and not its bytes. By /proc/uptime, which sums up the seconds in which cores were idle.
- */
+/** Whether the machine had no time to spare since this was asked before, or a moment ago. In a container: its host. */
 export function isSaturated(): boolean {
   const looked = performance.now()
   const passed = looked - machine.looked
   if (passed < LOOK) return machine.isSaturated
-  const idle = 1000 * Number(readFileSync('/proc/uptime', 'utf8').split(' ')[1])
-  const isSaturated = idle - machine.idle < SPARE_TIME * passed * availableParallelism()
-  machine = { looked, idle, isSaturated }
-  return isSaturated
+  const idle = idleTime() ?? machine.idle
+  machine = { looked, idle, isSaturated: idle - machine.idle < SPARE_TIME * passed * availableParallelism() }
+  return machine.isSaturated
+}
+
+/** For how long cores have been idle, all of them together, in ms; undefined where that cannot be seen. */
+function idleTime(): number | undefined {
+  try {
+    return 1000 * Number(readFileSync('/proc/uptime', 'utf8').split(' ')[1])
+  } catch {
+    return undefined // no /proc, or no descriptor left: no reason for a run to fail
+  }
 }
 
 // ---- The terminal

@@ -1,11 +1,10 @@
 // A run, from the inside: the process that runs one remote function, once. Look for: remote(), which marks what may be
 // called; Task, the handle that a function reports through; then the process, from its first line to `done`.
 
-import { createHash } from 'node:crypto'
-import { EventEmitter } from 'node:events'
+import { createHash, randomUUID } from 'node:crypto'
 import { existsSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { Publisher } from 'zeromq'
 import {
@@ -241,6 +240,8 @@ async function loadModule(path: string): Promise<Record<string, object>> {
 export const RUN_MARK = 'LONGRUN_RUN'
 
 const PATIENCE = 60_000 // ms until a launched task gives up waiting for its log to show on a shared file system
+const APART = 0.5 // ms from one published chunk to the next, on average, at least
+const BURST = 10 // ms that may be made use of later: some chunks at once, after a pause
 const GATHERING = 4 // ms from one published chunk to the next, when the machine has no time to spare
 
 if (process.argv[1] === import.meta.filename) {
@@ -261,7 +262,8 @@ async function main(id: string | undefined) {
   // Trap, the slow joiner: a connection takes a moment, and what a PUB sends before is dropped without an error. A run
   // that begins at once would lose its first entries; here that is a gap like any other, and read from the log.
   socket.connect(XSUB_ADDR)
-  if (!id) await rehearse(socket)
+  await nextTurn() // a run may have come meanwhile
+  if (!process.env[RUN_MARK]) await rehearse(socket)
   process.send?.('ready', undefined, undefined, () => {}) // an error here: the server has gone, `disconnect` follows
   if (id) await waitForLog(id)
   void run(new RunLog(await assigned, 'open'), functions, socket, process)
@@ -270,10 +272,10 @@ async function main(id: string | undefined) {
 /**
  * What is done for the first time takes long: code is compiled, files are looked for. So before a spare says that it is
  * ready, it goes through a run once, from its log to `done`, with a log that no run can have, as no id has a point: the
- * first entry of its own run comes 3 ms sooner. Throws on a full disk.
+ * first entry of its own run comes 3 ms sooner. Throws when there can be no log.
  */
 async function rehearse(socket: Publisher) {
-  const id = `rehearsal.${process.pid}`
+  const id = `rehearsal.${randomUUID()}`
   const steps = remote('', [{ name: 'total', type: 'integer', description: '' }], (task, total) => {
     task.msg({ step: 0 })
     task.progress(1, total)
@@ -283,21 +285,22 @@ async function rehearse(socket: Publisher) {
   const log = new RunLog(id, 'create')
   try {
     log.append(Buffer.from(packEntry('start', start)))
-    await run(log, new Map([['steps', steps]]), socket, new Stage())
+    await run(log, new Map([['steps', steps]]), socket, STAGE)
   } finally {
     log.close()
-    rmSync(logPath(id))
+    rmSync(logPath(id), { force: true }) // a server that starts tidies up, too
   }
 }
 
-/** What a run has to do with its process. */
-type Host = Pick<EventEmitter, 'on'> & Pick<NodeJS.Process, 'title' | 'send'> & { exit(code?: number): void }
-
-/** The process of a rehearsal, which has to go on. */
-class Stage extends EventEmitter {
-  title = ''
-  exit() {}
+/** What a run needs of its process. */
+type Host = {
+  title: string
+  on(event: string, listener: (...args: any[]) => void): unknown
+  send?: NodeJS.Process['send']
+  exit(code: number): void
 }
+/** Stands for the process in a rehearsal, at whose end it must not exit. */
+const STAGE: Host = { title: '', on() {}, exit() {} }
 
 // What a task process says on stderr goes to a file, from which it is quoted if the process dies; and here to the
 // terminal, too, where the author of a function looks for it.
@@ -314,7 +317,7 @@ function waitForRun(): Promise<string> {
   if (!process.connected) process.exit() // the server died before we could listen: no event will come
   process.once('disconnect', () => process.exit()) // a spare ends with its server
   return new Promise(resolve => process.on('message', (id: string) => {
-    if (!id) return // the first message, by which to receive one is rehearsed, too: see processes.ts
+    if (!id) return // the first message, which only rehearses the next: see refill() in processes.ts
     process.removeAllListeners('disconnect') // a run goes on without its server: the next one adopts it
     process.channel?.unref() // nor does the channel keep a run alive that has nothing left to do
     process.env[RUN_MARK] = id
@@ -336,7 +339,7 @@ async function waitForLog(id: string) {
 
 async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: Publisher, host: Host) {
   const start = log.last()
-  if (start?.type !== 'start') return host.exit() // it was ended before it began
+  if (start?.type !== 'start') return host.exit(0) // it was ended before it began
   const { method, args } = start.data
   const began = performance.now()
   const waited = Math.max(0, Date.now() - start.time) // since its call, for this process to be ready
@@ -346,7 +349,7 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
     try {
       log.append(lines) // always the log first: who has seen a position can read it
     } catch (error) {
-      fail(error) // a full disk: what cannot be logged has not happened
+      return fail(error) // a full disk: what cannot be logged has not happened
     }
     publication.add(lines)
   })
@@ -384,11 +387,11 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
 }
 
 /**
- * Publishes what has been logged, as chunks, which may be lost: at once, as long as the machine has time to spare; else
- * a task that goes on gathers a few milliseconds in each, as what costs is a message, which six threads hand on, and not
- * its bytes. On two cores, of entries of three runs the half is there in 0.5 ms, and not in 3; of eight, which fill both
- * cores, 99 of 100 within 60 ms, and not 240. (What waits when a task stops yielding is not lost, but late: the web
- * server asks how long the log is.)
+ * Publishes what has been logged, as chunks, which may be lost: at once, as long as the machine has time to spare. When
+ * it has none, a task that goes on gathers a few milliseconds in each, as what costs is a message, which six threads
+ * hand on, and not its bytes: of eight runs that fill two cores, 99 of 100 entries are there within 60 ms, and not 240;
+ * to gather always would make it 3 ms for the median of three runs, and not 0.4. (What waits when a task stops yielding
+ * is not lost, but late: the web server asks how long the log is.)
  */
 class Publication {
   readonly #log: RunLog
@@ -396,6 +399,7 @@ class Publication {
   #waiting: Buffer[] = []
   #size = 0 // of what is waiting, in bytes
   #published = -GATHERING // when, by a clock that nobody sets
+  #due = 0 // when the next chunk may go out
   #timer?: NodeJS.Timeout
 
   constructor(log: RunLog, socket: Publisher) {
@@ -403,23 +407,24 @@ class Publication {
     this.#socket = socket
   }
 
-  /** Takes what was just appended to the log. */
+  /** Takes what was just appended to the log. Ends the process when the log is not the run's any more. */
   add(lines: Buffer) {
+    if (this.#log.isRemoved) process.exit(1) // others have ended the run: not a word more
     this.#waiting.push(lines)
     this.#size += lines.length
-    const left = this.#published + GATHERING - performance.now()
-    const isHeldBack = left > 0 && this.#size < BATCH && isSaturated()
-    if (!isHeldBack) this.publish()
+    const now = performance.now()
+    const isPressed = now - this.#published < GATHERING && isSaturated()
+    const left = (isPressed ? this.#published + GATHERING : this.#due) - now
+    if (left <= 0 || this.#size >= BATCH) this.publish()
     else this.#timer ??= setTimeout(() => this.publish(), left)
   }
 
-  /** Ends the process when the log is not the run's any more. */
   publish() {
     clearTimeout(this.#timer)
     this.#timer = undefined
     if (!this.#size) return // what was added last went out at once
-    if (this.#log.isRemoved) process.exit(1) // others have ended the run: not a word more
     this.#published = performance.now()
+    this.#due = Math.max(this.#due, this.#published - BURST) + APART
     const { id, size } = this.#log
     const isLarge = this.#size > MAX_CHUNK // then only its end: whoever follows reads it from the log
     const lines = isLarge ? Buffer.alloc(0) : Buffer.concat(this.#waiting)
