@@ -241,7 +241,7 @@ export const RUN_MARK = 'LONGRUN_RUN'
 
 const PATIENCE = 60_000 // ms until a launched task gives up waiting for its log to show on a shared file system
 const APART = 0.5 // ms from one published chunk to the next, on average, at least
-const BURST = 10 // ms that may be made use of later: some chunks at once, after a pause
+const BURST = 10 // ms of a pause that count: so twenty chunks may follow each other at once
 const GATHERING = 4 // ms from one published chunk to the next, when the machine has no time to spare
 
 if (process.argv[1] === import.meta.filename) {
@@ -262,8 +262,8 @@ async function main(id: string | undefined) {
   // Trap, the slow joiner: a connection takes a moment, and what a PUB sends before is dropped without an error. A run
   // that begins at once would lose its first entries; here that is a gap like any other, and read from the log.
   socket.connect(XSUB_ADDR)
-  await nextTurn() // a run may have come meanwhile
-  if (!process.env[RUN_MARK]) await rehearse(socket)
+  await nextTurn() // its run may have come meanwhile
+  if (!id && !process.env[RUN_MARK]) await rehearse(socket)
   process.send?.('ready', undefined, undefined, () => {}) // an error here: the server has gone, `disconnect` follows
   if (id) await waitForLog(id)
   void run(new RunLog(await assigned, 'open'), functions, socket, process)

@@ -377,18 +377,22 @@ class Torture {
     const pid = this.#find(which, pick)
     if (!pid) return
     this.#killed.add(pid)
-    process.kill(pid, 'SIGKILL')
+    this.#signal(pid, 'SIGKILL')
   }
 
   pause(which: Which, { pick, ms }: Step) {
     const pid = this.#find(which, pick)
     if (!pid) return
-    process.kill(pid, 'SIGSTOP')
-    setTimeout(() => this.#continue(pid), ms)
+    this.#signal(pid, 'SIGSTOP')
+    setTimeout(() => this.#signal(pid, 'SIGCONT'), ms)
   }
 
-  #continue(pid: number) {
-    if (processesOf(this.app.runs).some(process => process.pid === pid)) process.kill(pid, 'SIGCONT')
+  /** Unless it has ended: its id could be another's by then. */
+  #signal(pid: number, signal: NodeJS.Signals) {
+    if (!processesOf(this.app.runs).some(process => process.pid === pid)) return
+    try {
+      process.kill(pid, signal)
+    } catch {} // it has ended meanwhile
   }
 
   #find(which: Which, pick: number): number | undefined {
@@ -436,7 +440,7 @@ class Torture {
   async #makeWhole() {
     const { say, patience } = this.options
     for (const client of this.clients) client.connection?.goOn()
-    for (const { pid } of processesOf(this.app.runs)) this.#continue(pid)
+    for (const { pid } of processesOf(this.app.runs)) this.#signal(pid, 'SIGCONT')
     this.#ageUploads()
     for (const which of ['server', 'workers'] as const) this.kill(which, { pick: 0, ms: 0 })
     say('no more faults: everything goes on')
