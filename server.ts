@@ -192,7 +192,7 @@ async function readCall(request: IncomingMessage): Promise<Call> {
   if (!/^application\/json\s*(;|$)/i.test(request.headers['content-type'] ?? '')) {
     throw new HttpError(415, 'the content type must be application/json')
   }
-  const timer = setTimeout(() => request.destroy(), BODY_TIME) // by addAbortSignal it would take 0.2 ms
+  const timer = setTimeout(() => request.destroy(), BODY_TIME) // addAbortSignal takes 0.2 ms more
   request.once('close', () => clearTimeout(timer))
   const parts: Buffer[] = [] // not by `buffer` of node:stream/consumers: that makes a Blob first, which takes 0.3 ms
   for await (const part of bodyOf(request, MAX_BODY)) parts.push(part)

@@ -138,7 +138,7 @@ const LOOK = 200 // ms from one look at it to the next, as each takes 30 µs
 
 let machine = { looked: 0, idle: 0, isSaturated: false }
 
-/** Whether the machine had no time to spare since the last look at it, or before that. (In a container: its host.) */
+/** Whether the machine had no time to spare between the last two looks at it. (Of a container, its host.) */
 export function isSaturated(): boolean {
   const looked = performance.now()
   const passed = looked - machine.looked

@@ -241,7 +241,7 @@ export const RUN_MARK = 'LONGRUN_RUN'
 
 const PATIENCE = 60_000 // ms until a launched task gives up waiting for its log to show on a shared file system
 const APART = 0.5 // ms from one published chunk to the next, on average, at least
-const BURST = 10 // ms of a pause that count: so twenty chunks may follow each other at once
+const BURST = 10 // ms of a pause that are made up for: so twenty chunks may follow it at once
 const GATHERING = 4 // ms from one published chunk to the next, when the machine has no time to spare
 
 if (process.argv[1] === import.meta.filename) {

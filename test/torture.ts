@@ -384,15 +384,18 @@ class Torture {
     const pid = this.#find(which, pick)
     if (!pid) return
     this.#signal(pid, 'SIGSTOP')
-    setTimeout(() => this.#signal(pid, 'SIGCONT'), ms)
+    setTimeout(() => this.#continue(pid), ms)
   }
 
   /** Unless it has ended: its id could be another's by then. */
+  #continue(pid: number) {
+    if (processesOf(this.app.runs).some(process => process.pid === pid)) this.#signal(pid, 'SIGCONT')
+  }
+
   #signal(pid: number, signal: NodeJS.Signals) {
-    if (!processesOf(this.app.runs).some(process => process.pid === pid)) return
     try {
       process.kill(pid, signal)
-    } catch {} // it has ended meanwhile
+    } catch {} // it has ended since it was found
   }
 
   #find(which: Which, pick: number): number | undefined {
