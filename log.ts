@@ -40,13 +40,16 @@ export type Entry =
   | { type: 'log'; time: number; data: Note }
   | { type: 'warning'; time: number; data: Note }
   | { type: 'error'; time: number; data: Note }
+  | { type: 'step'; time: number; data: { name: string } }
   | { type: 'done'; time: number; data: Done }
 /** Always the first line. `timeLimit` in seconds, 0: none. */
 export type Start = { method: string; args: unknown[]; callId: string; pid: number; timeLimit: number }
 export type Note = { msg: string; line?: number; column?: number; file?: string; [detail: string]: unknown }
 export type Outcome = 'ok' | 'error' | 'cancelled' | 'died'
-/** Always the last line, exactly once. */
-export type Done = { outcome: Outcome; result?: unknown; reason?: string; seconds: number }
+/** Always the last line, exactly once. The numbers of errors and warnings were counted by the task. */
+export type Done = {
+  outcome: Outcome; result?: unknown; reason?: string; seconds: number; errors?: number; warnings?: number
+}
 /** What a log says of its run: its size in bytes; how the run ended, and what it produced, in FILES, once it has. */
 export type State = { size: number; outcome?: Outcome; seconds?: number; file?: string }
 

@@ -23,6 +23,7 @@ type Types = {
 /** `text` is a string of many lines; `file` the name of an upload. Without a default, the argument must be given. */
 export type Parameter = {
   name: string; type: keyof Types; description: string; default?: unknown; min?: number; max?: number
+  choices?: readonly (string | number)[]
 }
 type Values<P extends readonly Parameter[]> = { -readonly [K in keyof P]: Types[P[K]['type']] }
 
@@ -60,7 +61,9 @@ export function checkArgs({ parameters }: Remote, args: unknown[]): unknown[] {
   return parameters.map((parameter, index) => {
     const value = args[index] ?? parameter.default
     const isMissing = value === undefined || value === null
-    const wrong = isMissing ? `missing (${parameter.type})` : WRONG[parameter.type](value, parameter)
+    const wrong = isMissing
+      ? `missing (${parameter.type})`
+      : WRONG[parameter.type](value, parameter) || notChosen(value, parameter)
     if (wrong) throw new RemoteError('invalid', `invalid argument ${parameter.name}: ${wrong}`)
     return value
   })
@@ -85,6 +88,10 @@ function notWithin(value: unknown, { min = -Infinity, max = Infinity }: Paramete
   return (Number(value) < min || Number(value) > max) && `not from ${min} to ${max}`
 }
 
+function notChosen(value: unknown, { choices }: Parameter): string | false {
+  return choices !== undefined && !choices.includes(value as string) && `not one of ${choices.join(', ')}`
+}
+
 // ---- The handle that a function reports through
 
 const BATCH = 64 * 2 ** 10 // characters: what is gathered at most before it is written
@@ -106,6 +113,8 @@ export class Task {
   #since = 0
   #size: number
   #isOver = false
+  /** How many of them were reported, for `done`. */
+  readonly counts = { error: 0, warning: 0 }
 
   /** `size` of the log so far, in bytes; `write` appends whole lines to it, and publishes them. */
   constructor(id: string, signal: AbortSignal, size: number, write: (lines: Buffer) => void) {
@@ -119,6 +128,8 @@ export class Task {
   msg(data: unknown) { this.#report('msg', data) }
   /** How far it is, in any unit; without a total, only that something goes on. */
   progress(current: number, total?: number, unit?: string) { this.#report('progress', given({ current, total, unit })) }
+  /** A part of the work begins: what follows belongs to it, until the next. */
+  step(name: string) { this.#report('step', { name }) }
   /** `msg` may be an Error, here and below: then its stack, code and causes are details. */
   log(msg: unknown, details?: Details) { this.#report('log', note(msg, details)) }
   warning(msg: unknown, details?: Details) { this.#report('warning', note(msg, details)) }
@@ -136,6 +147,7 @@ export class Task {
     const line = packEntry(type, data)
     this.reserve(line)
     if (this.#isOver) return // nothing follows `done`, not even what an exit handler reports
+    if (type === 'error' || type === 'warning') this.counts[type]++
     if (!this.#gathered) {
       this.#since = performance.now()
       setImmediate(() => this.flush())
@@ -378,7 +390,9 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
     if (!task.close()) return host.exit(1) // an exit handler threw
     const reason = outcome === 'cancelled' ? readReason(log.id) ?? 'cancelled' : error?.msg
     const seconds = Math.round(waited + performance.now() - began) / 1000 // by a clock that nobody sets
-    publication.add(log.finish({ outcome, result, reason, seconds }, error))
+    const errors = task.counts.error + Number(error !== undefined) || undefined
+    const warnings = task.counts.warning || undefined
+    publication.add(log.finish({ outcome, result, reason, seconds, errors, warnings }, error))
     publication.publish()
     host.send?.('done', undefined, undefined, () => {})
     // As any process does: its exit handlers run (temporary folders, locks). The workers server ends what it started.

@@ -18,6 +18,7 @@ const lines = {
   log: describeNote,
   warning: describeNote,
   error: describeNote,
+  step: ({ name }) => toText(name),
   done: describeEnd,
 }
 
