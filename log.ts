@@ -58,84 +58,6 @@ export const LF = 10
 /** An entry of more characters is refused where it is made: one line must fit into every reader's memory. */
 export const MAX_ENTRY = 16 * 2 ** 20
 
-/**
- * One entry as a line of the log. JSON has no raw line breaks, so a line break always ends an entry: readers
- * can cut a log into entries, and the web server can pass them on, without parsing them.
- * Throws a TypeError for what JSON cannot say, a RangeError for an entry above MAX_ENTRY.
- */
-export function packEntry(type: Entry['type'], data: unknown, time = Date.now()): string {
-  const json = toJson(data)
-  if (json.length > MAX_ENTRY) throw new RangeError(`an entry of ${json.length} characters is above ${MAX_ENTRY}`)
-  return `{"type":"${type}","time":${time},"data":${json}}\n`
-}
-
-/** Reads a line that one of our own processes wrote. Throws a SyntaxError when it is torn. */
-export const unpackEntry = (line: string) => JSON.parse(line) as Entry
-
-// Trap: JSON says `null` for NaN, and `{}` for a Map, an Error, a promise that somebody forgot to await, without a
-// word. A replacer for all doubles the time of every entry; to look first whether it is needed costs 0.1 µs.
-function toJson(data: unknown): string {
-  const json = JSON.stringify(data ?? null) as string | undefined // first, as it finds cycles
-  if (json === undefined) throw new TypeError(`a ${typeof data} cannot be written as JSON`)
-  return isPlain(data ?? null) ? json : JSON.stringify(data, recognisable)
-}
-
-function isPlain(value: unknown): boolean {
-  if (value === null || typeof value === 'string' || typeof value === 'boolean') return true
-  if (typeof value === 'number') return Number.isFinite(value)
-  if (typeof value !== 'object') return false
-  if (Array.isArray(value)) return value.every(isPlain)
-  const prototype = Object.getPrototypeOf(value)
-  if (prototype !== Object.prototype && prototype !== null) return false
-  for (const key in value) if (!isPlain((value as Record<string, unknown>)[key])) return false
-  return true
-}
-
-function recognisable(this: Record<string, unknown>, key: string, value: unknown): unknown {
-  const own = this[key] // before its toJSON
-  if (own instanceof Error) return describeError(own)
-  if (value instanceof Set) return [...value]
-  if (value instanceof Map) {
-    return [...value.keys()].every(name => typeof name === 'string') ? Object.fromEntries(value) : [...value]
-  }
-  if (value === null) return own === null ? null : String(own) // an invalid Date
-  if (typeof value !== 'object') return isPlain(value) ? value : inspect(value) // NaN, Infinity, undefined, a function
-  const isEmpty = Object.keys(value).length === 0 && !Array.isArray(value)
-  return isEmpty && !isPlain(value) ? inspect(value) : value // a promise, a regular expression
-}
-
-/** The fields that have a value: what is optional and was not given is no `undefined` that somebody should see. */
-export function given<T extends object>(fields: T): T {
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as T
-}
-
-const LAST_WORDS = 2 ** 16 // characters of a message, and of a stack: they may come on top of MAX_LOG
-const DEEPEST = 5 // causes of causes, and of the errors in them
-
-/**
- * What a log says of an error, or of anything else that was thrown: its message with those of its causes, as
- * "fetch failed" alone helps nobody; its stack, its code, its causes one by one.
- */
-export function describeError(thrown: unknown, depth = 0): Note {
-  if (!(thrown instanceof Error)) {
-    const msg = typeof thrown === 'string' ? thrown : inspect(thrown)
-    return { msg: msg.slice(0, LAST_WORDS) }
-  }
-  const { name, message, stack, cause, code, errors } = thrown as AggregateError & { code?: unknown }
-  const causes = depth < DEEPEST ? [cause ?? [], Array.isArray(errors) ? errors.slice(0, 10) : []].flat() : []
-  const notes = causes.map(cause => describeError(cause, depth + 1))
-  const why = notes.map(({ msg }) => msg).filter(msg => !message.includes(msg)).join('; ')
-  const msg = [String(message || code || name), why].filter(Boolean).join(': ').slice(0, LAST_WORDS)
-  const hasCause = cause !== undefined && cause !== null
-  return given({
-    msg,
-    code,
-    stack: stack ? String(stack).slice(0, LAST_WORDS) : undefined,
-    cause: hasCause ? notes[0] : undefined,
-    errors: notes.length > Number(hasCause) ? notes.slice(Number(hasCause)) : undefined,
-  })
-}
-
 // ---- The log of a run
 
 const STEP = 64 * 2 ** 10 // bytes that are read at once to find the beginning of a line
@@ -300,4 +222,84 @@ export function readReason(id: string): string | undefined {
 /** Removes the files beside the log that are only needed until the run has ended. */
 export function removeSideFiles(id: string) {
   for (const path of [stopPath(id), stderrPath(id)]) rmSync(path, { force: true })
+}
+
+// ---- What an entry says
+
+/**
+ * One entry as a line of the log. JSON has no raw line breaks, so a line break always ends an entry: readers
+ * can cut a log into entries, and the web server can pass them on, without parsing them.
+ * Throws a TypeError for what JSON cannot say, a RangeError for an entry above MAX_ENTRY.
+ */
+export function packEntry(type: Entry['type'], data: unknown, time = Date.now()): string {
+  const json = toJson(data)
+  if (json.length > MAX_ENTRY) throw new RangeError(`an entry of ${json.length} characters is above ${MAX_ENTRY}`)
+  return `{"type":"${type}","time":${time},"data":${json}}\n`
+}
+
+/** Reads a line that one of our own processes wrote. Throws a SyntaxError when it is torn. */
+export const unpackEntry = (line: string) => JSON.parse(line) as Entry
+
+// Trap: JSON says `null` for NaN, and `{}` for a Map, an Error, a promise that somebody forgot to await, without a
+// word. A replacer for all doubles the time of every entry; to look first whether it is needed costs 0.1 µs.
+function toJson(data: unknown): string {
+  const json = JSON.stringify(data ?? null) as string | undefined // first, as it finds cycles
+  if (json === undefined) throw new TypeError(`a ${typeof data} cannot be written as JSON`)
+  return isPlain(data ?? null) ? json : JSON.stringify(data, recognisable)
+}
+
+function isPlain(value: unknown): boolean {
+  if (value === null || typeof value === 'string' || typeof value === 'boolean') return true
+  if (typeof value === 'number') return Number.isFinite(value)
+  if (typeof value !== 'object') return false
+  if (Array.isArray(value)) return value.every(isPlain)
+  const prototype = Object.getPrototypeOf(value)
+  if (prototype !== Object.prototype && prototype !== null) return false
+  for (const key in value) if (!isPlain((value as Record<string, unknown>)[key])) return false
+  return true
+}
+
+function recognisable(this: Record<string, unknown>, key: string, value: unknown): unknown {
+  const own = this[key] // before its toJSON
+  if (own instanceof Error) return describeError(own)
+  if (value instanceof Set) return [...value]
+  if (value instanceof Map) {
+    return [...value.keys()].every(name => typeof name === 'string') ? Object.fromEntries(value) : [...value]
+  }
+  if (value === null) return own === null ? null : String(own) // an invalid Date
+  if (typeof value !== 'object') return isPlain(value) ? value : inspect(value) // NaN, Infinity, undefined, a function
+  const isEmpty = Object.keys(value).length === 0 && !Array.isArray(value)
+  return isEmpty && !isPlain(value) ? inspect(value) : value // a promise, a regular expression
+}
+
+/** The fields that have a value: what is optional and was not given is no `undefined` that somebody should see. */
+export function given<T extends object>(fields: T): T {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as T
+}
+
+const LAST_WORDS = 2 ** 16 // characters of a message, and of a stack: they may come on top of MAX_LOG
+const DEEPEST = 5 // causes of causes, and of the errors in them
+
+/**
+ * What a log says of an error, or of anything else that was thrown: its message with those of its causes, as
+ * "fetch failed" alone helps nobody; its stack, its code, its causes one by one.
+ */
+export function describeError(thrown: unknown, depth = 0): Note {
+  if (!(thrown instanceof Error)) {
+    const msg = typeof thrown === 'string' ? thrown : inspect(thrown)
+    return { msg: msg.slice(0, LAST_WORDS) }
+  }
+  const { name, message, stack, cause, code, errors } = thrown as AggregateError & { code?: unknown }
+  const causes = depth < DEEPEST ? [cause ?? [], Array.isArray(errors) ? errors.slice(0, 10) : []].flat() : []
+  const notes = causes.map(cause => describeError(cause, depth + 1))
+  const why = notes.map(({ msg }) => msg).filter(msg => !message.includes(msg)).join('; ')
+  const msg = [String(message || code || name), why].filter(Boolean).join(': ').slice(0, LAST_WORDS)
+  const hasCause = cause !== undefined && cause !== null
+  return given({
+    msg,
+    code,
+    stack: stack ? String(stack).slice(0, LAST_WORDS) : undefined,
+    cause: hasCause ? notes[0] : undefined,
+    errors: notes.length > Number(hasCause) ? notes.slice(Number(hasCause)) : undefined,
+  })
 }

@@ -13,43 +13,6 @@ const MAX_READS = 16 // reads of logs that are under way at once: calls must fin
 const CHECK = 2000 // ms between two questions for the sizes of the logs
 const COMMA = 44 // the byte
 
-// ---- Chunks
-
-/** The position behind a chunk. */
-export const endOf = ({ position, lines }: Chunk) => position + lines.length
-
-/** The part of a chunk that begins at `position`; undefined when none of its lines begins there. */
-function partFrom(chunk: Chunk, position: number): Chunk | undefined {
-  const offset = position - chunk.position
-  if (offset === 0) return chunk // the same, not a copy: what is made of it is shared by all readers
-  return chunk.lines[offset - 1] === LF ? { ...chunk, position, lines: chunk.lines.subarray(offset) } : undefined
-}
-
-function join(chunks: Chunk[]): Chunk {
-  const [first] = chunks
-  return chunks.length === 1 ? first! : { ...first!, lines: Buffer.concat(chunks.map(({ lines }) => lines)) }
-}
-
-/**
- * Makes a function that packs a chunk for clients: its lines as the elements of a JSON array, between two texts. All
- * readers of a chunk get the same bytes, so they are made once. No entry is parsed: line breaks are turned into commas.
- */
-export function oncePerChunk(around: (chunk: Chunk) => [head: string, foot: string]): (chunk: Chunk) => Buffer {
-  const made = new WeakMap<Chunk, Buffer>()
-  return chunk => {
-    const bytes = made.get(chunk) ?? wrap(chunk.lines.subarray(0, -1), ...around(chunk))
-    made.set(chunk, bytes)
-    return bytes
-  }
-}
-
-function wrap(lines: Buffer, head: string, foot: string): Buffer {
-  const bytes = Buffer.concat([Buffer.from(head), lines, Buffer.from(foot)])
-  const elements = bytes.subarray(head.length, head.length + lines.length)
-  for (let at = elements.indexOf(LF); at >= 0; at = elements.indexOf(LF, at + 1)) elements[at] = COMMA
-  return bytes
-}
-
 // ---- A reader
 
 /** Where the chunks of a reader go: all that it knows of its client. */
@@ -297,4 +260,42 @@ function passOn({ readers, waiting }: Followed) {
   if (!waiting.length) return
   const chunk = join(waiting.splice(0))
   for (const reader of readers) reader.receive(chunk)
+}
+
+// ---- Chunks
+
+/** The position behind a chunk. */
+export const endOf = ({ position, lines }: Chunk) => position + lines.length
+
+/** The part of a chunk that begins at `position`; undefined when none of its lines begins there. */
+function partFrom(chunk: Chunk, position: number): Chunk | undefined {
+  const offset = position - chunk.position
+  if (offset === 0) return chunk // the same, not a copy: what is made of it is shared by all readers
+  const isLine = offset > 0 && chunk.lines[offset - 1] === LF
+  return isLine ? { ...chunk, position, lines: chunk.lines.subarray(offset) } : undefined
+}
+
+function join(chunks: Chunk[]): Chunk {
+  const [first] = chunks
+  return chunks.length === 1 ? first! : { ...first!, lines: Buffer.concat(chunks.map(({ lines }) => lines)) }
+}
+
+/**
+ * Makes a function that packs a chunk for clients: its lines as the elements of a JSON array, between two texts. All
+ * readers of a chunk get the same bytes, so they are made once. No entry is parsed: line breaks are turned into commas.
+ */
+export function oncePerChunk(around: (chunk: Chunk) => [head: string, foot: string]): (chunk: Chunk) => Buffer {
+  const made = new WeakMap<Chunk, Buffer>()
+  return chunk => {
+    const bytes = made.get(chunk) ?? wrap(chunk.lines.subarray(0, -1), ...around(chunk))
+    made.set(chunk, bytes)
+    return bytes
+  }
+}
+
+function wrap(lines: Buffer, head: string, foot: string): Buffer {
+  const bytes = Buffer.concat([Buffer.from(head), lines, Buffer.from(foot)])
+  const elements = bytes.subarray(head.length, head.length + lines.length)
+  for (let at = elements.indexOf(LF); at >= 0; at = elements.indexOf(LF, at + 1)) elements[at] = COMMA
+  return bytes
 }

@@ -134,6 +134,81 @@ function tellPages(isAnswering: boolean) {
   sockets.clients.forEach(socket => socket.send(JSON.stringify({ workers: isAnswering })))
 }
 
+// ---- The WebSocket
+
+function serveSocket(socket: WebSocket, { run }: Pass) {
+  const following = new Map<string, Reader>()
+  const isFull = () => socket.bufferedAmount > WAITING
+  // The answers for a page that keeps asking, and does not read them, would fill our memory.
+  const tellPage = (message: object) => isFull() ? socket.terminate() : socket.send(JSON.stringify(message))
+  const sink = (id: string): Sink => ({
+    send: chunk => socket.send(messageOf(chunk), { binary: false }),
+    isFull,
+    finish() {}, // the page knows it by `done`
+    refuse(message) {
+      tellPage({ id, error: message })
+      stop(id)
+    },
+  })
+  function stop(id: string) {
+    const reader = following.get(id)
+    if (reader) readers.unfollow(reader)
+    following.delete(id)
+  }
+  function start(id: string, next: number) {
+    stop(id)
+    if (run !== undefined && id !== run) return tellPage({ id, error: `the key of run ${run} opens no other` })
+    if (following.size >= MAX_FOLLOWS) return tellPage({ id, error: `one socket may follow ${MAX_FOLLOWS} runs` })
+    following.set(id, readers.follow(id, next, sink(id)))
+  }
+
+  socket.on('message', (text, binary) => {
+    const message = binary ? undefined : unpackMessage(String(text))
+    if (!message) return socket.close(1008, `expected ${MESSAGES}`)
+    const { verb, id, next } = message
+    if (!isId(id)) tellPage({ id: String(id).slice(0, 64), error: INVALID_ID })
+    else if (verb === 'start') start(id, next)
+    else if (verb === 'ack') following.get(id)?.acknowledge(next)
+    else stop(id)
+  })
+  socket.on('ping', () => isFull() && socket.terminate()) // `ws` has answered it, and answers pile up, too
+  socket.on('error', () => {}) // without it, one oversized frame ends the process; `ws` closes it, with the right code
+  socket.once('close', () => following.forEach(reader => readers.unfollow(reader)))
+  tellPage({ workers: readers.isAnswering !== false })
+  tellPage({ beat: BEAT })
+  keepBeating(socket)
+}
+
+/** A chunk as a page gets it over its WebSocket. */
+const messageOf = oncePerChunk(chunk => [`{"id":"${chunk.id}","next":${endOf(chunk)},"entries":[`, ']}'])
+
+const MESSAGES = '{"start": ID, "next": POSITION}, {"ack": ID, "next": POSITION} or {"stop": ID}'
+
+/** What a page may say; undefined for anything else. */
+function unpackMessage(text: string): { verb: 'start' | 'ack' | 'stop'; id: string; next: number } | undefined {
+  try {
+    const { start, ack, stop, next = 0 } = JSON.parse(text)
+    const verb = start !== undefined ? 'start' : ack !== undefined ? 'ack' : 'stop'
+    const id: unknown = start ?? ack ?? stop
+    return typeof id === 'string' && Number.isSafeInteger(next) && next >= 0 ? { verb, id, next } : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** The heartbeat: a page that has gone without a word does not answer pings; after two of them it is cut off. */
+function keepBeating(socket: WebSocket) {
+  let missed = 0
+  socket.on('pong', () => { missed = 0 })
+  const timer = setInterval(() => {
+    if (missed === 2) return socket.terminate()
+    missed++
+    socket.ping()
+    socket.send(JSON.stringify({ beat: BEAT }))
+  }, BEAT)
+  socket.once('close', () => clearInterval(timer))
+}
+
 // ---- HTTP
 
 type Handler = (visit: Visit) => Promise<void>
@@ -367,7 +442,7 @@ async function sendPage({ request, response, name }: Visit) {
   response.end(isCurrent ? undefined : body)
 }
 
-// ---- WebSocket
+// ---- Connections that become no request
 
 function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
   socket.on('error', () => {}) // a reset at this moment would end the process
@@ -406,77 +481,4 @@ function refuseConnection(socket: Duplex, { status, message, headers }: HttpErro
   // Trap: closing a connection on which something is unread resets it, and the answer is lost. So read on, for a while.
   socket.resume()
   setTimeout(() => socket.destroy(), LINGER)
-}
-
-function serveSocket(socket: WebSocket, { run }: Pass) {
-  const following = new Map<string, Reader>()
-  const isFull = () => socket.bufferedAmount > WAITING
-  // The answers for a page that keeps asking, and does not read them, would fill our memory.
-  const tellPage = (message: object) => isFull() ? socket.terminate() : socket.send(JSON.stringify(message))
-  const sink = (id: string): Sink => ({
-    send: chunk => socket.send(messageOf(chunk), { binary: false }),
-    isFull,
-    finish() {}, // the page knows it by `done`
-    refuse(message) {
-      tellPage({ id, error: message })
-      stop(id)
-    },
-  })
-  function stop(id: string) {
-    const reader = following.get(id)
-    if (reader) readers.unfollow(reader)
-    following.delete(id)
-  }
-  function start(id: string, next: number) {
-    stop(id)
-    if (run !== undefined && id !== run) return tellPage({ id, error: `the key of run ${run} opens no other` })
-    if (following.size >= MAX_FOLLOWS) return tellPage({ id, error: `one socket may follow ${MAX_FOLLOWS} runs` })
-    following.set(id, readers.follow(id, next, sink(id)))
-  }
-
-  socket.on('message', (text, binary) => {
-    const message = binary ? undefined : unpackMessage(String(text))
-    if (!message) return socket.close(1008, `expected ${MESSAGES}`)
-    const { verb, id, next } = message
-    if (!isId(id)) tellPage({ id: String(id).slice(0, 64), error: INVALID_ID })
-    else if (verb === 'start') start(id, next)
-    else if (verb === 'ack') following.get(id)?.acknowledge(next)
-    else stop(id)
-  })
-  socket.on('ping', () => isFull() && socket.terminate()) // `ws` has answered it, and answers pile up, too
-  socket.on('error', () => {}) // without it, one oversized frame ends the process; `ws` closes it, with the right code
-  socket.once('close', () => following.forEach(reader => readers.unfollow(reader)))
-  tellPage({ workers: readers.isAnswering !== false })
-  tellPage({ beat: BEAT })
-  keepBeating(socket)
-}
-
-/** A chunk as a page gets it over its WebSocket. */
-const messageOf = oncePerChunk(chunk => [`{"id":"${chunk.id}","next":${endOf(chunk)},"entries":[`, ']}'])
-
-const MESSAGES = '{"start": ID, "next": POSITION}, {"ack": ID, "next": POSITION} or {"stop": ID}'
-
-/** What a page may say; undefined for anything else. */
-function unpackMessage(text: string): { verb: 'start' | 'ack' | 'stop'; id: string; next: number } | undefined {
-  try {
-    const { start, ack, stop, next = 0 } = JSON.parse(text)
-    const verb = start !== undefined ? 'start' : ack !== undefined ? 'ack' : 'stop'
-    const id: unknown = start ?? ack ?? stop
-    return typeof id === 'string' && Number.isSafeInteger(next) && next >= 0 ? { verb, id, next } : undefined
-  } catch {
-    return undefined
-  }
-}
-
-/** The heartbeat: a page that has gone without a word does not answer pings; after two of them it is cut off. */
-function keepBeating(socket: WebSocket) {
-  let missed = 0
-  socket.on('pong', () => { missed = 0 })
-  const timer = setInterval(() => {
-    if (missed === 2) return socket.terminate()
-    missed++
-    socket.ping()
-    socket.send(JSON.stringify({ beat: BEAT }))
-  }, BEAT)
-  socket.once('close', () => clearInterval(timer))
 }
