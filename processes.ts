@@ -1,6 +1,6 @@
 // The processes of runs: how one is started, ahead of time if that is possible; how it is told from others, as process
-// ids may come round again; how all that it has started is ended. When that is to be, workers.ts knows. Look for:
-// startProcess, and the spares behind it; hasOpen, and claimRuns below it; endProcesses.
+// ids may come round again; how all that it has started is ended. workers.ts decides when. Look for: startProcess, and
+// the spares behind it; hasOpen, and claimRuns below it; endProcesses.
 
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
@@ -13,8 +13,10 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { stderrPath } from './log.ts'
 import { RemoteError } from './protocol.ts'
-import { LAUNCH, refuseToStart, RUNS, SPARES, taskEnvironment } from './settings.ts'
-import { RUN_MARK, VERSION } from './task.ts'
+import { TASK_PROGRAM } from './remote.ts'
+import {
+  LAUNCH, lowerPriority, refuseToStart, RUN_MARK, RUNS, SPARES, taskEnvironment, VERSION,
+} from './settings.ts'
 
 /** Whether an engine's command stands for each process, see LAUNCH. */
 export const isLaunched = LAUNCH.length > 0
@@ -22,7 +24,6 @@ export const isLaunched = LAUNCH.length > 0
 const QUIET = 20 // without a launch before a spare is refilled, see refillSoon
 const LONGEST_PAUSE = 30_000 // between two attempts to load a spare, when all of them crash
 const CLAIM = join(RUNS, 'workers.pid') // see claimRuns
-const TASK_FILE = join(import.meta.dirname, 'task.ts')
 const LAST_LINES = { bytes: 64 * 2 ** 10, lines: 20, characters: 2000 } // of stderr: kept, and quoted
 
 // Node strips the types itself, from 22.18 on; else tsx does. Not `--import tsx`: that runs a second thread for
@@ -94,7 +95,6 @@ function refill() {
   spares.add(spare)
   child.once('message', () => {
     spare.isReady = true
-    child.send('', () => {}) // to receive the first message takes 0.5 ms longer: so let that be an empty one
     pause = QUIET
     attempt('start a spare', refill)
   })
@@ -111,7 +111,7 @@ function refill() {
  * channel, and the id is its last argument.
  */
 function startTask(id = ''): TaskProcess {
-  const [command, ...args] = [...LAUNCH, process.execPath, ...LOADER, TASK_FILE, ...isLaunched ? [id] : []]
+  const [command, ...args] = [...LAUNCH, process.execPath, ...LOADER, TASK_PROGRAM, ...isLaunched ? [id] : []]
   const env = { ...taskEnvironment(), [VERSION]: loadedVersion, [RUN_MARK]: isLaunched ? id : undefined }
   // A file and not a pipe: that would end with this server, and a task that says something then with it.
   const stderr = join(RUNS, `task.${randomUUID()}.stderr`) // no run's id has a point
@@ -123,6 +123,7 @@ function startTask(id = ''): TaskProcess {
     const child = spawn(command!, args, { detached: true, env, stdio })
     // It could not be forked, see startProcess and refill. Without a listener that would end this process.
     child.on('error', () => rmSync(stderr, { force: true }))
+    if (child.pid && !isLaunched) lowerPriority(child.pid) // of what is launched, the engine decides
     return { child, stderr, isReady: false }
   } catch (error) {
     rmSync(stderr)

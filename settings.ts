@@ -1,14 +1,17 @@
 // What the program finds outside of itself: the environment variables that it can be set by, the folder of its runs,
-// a machine that may have no time to spare, and a terminal that perhaps nobody reads. A bad value ends the process with
-// a sentence that says what would be right.
+// the priority of a process, and a terminal that perhaps nobody reads. To import this ends no process, whatever the
+// variables say; a server calls openRuns() first, which ends it with a sentence for each value that is wrong.
 
 import {
-  constants, existsSync, fstatSync, lstatSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync, writeSync,
+  constants, existsSync, fstatSync, lstatSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync,
 } from 'node:fs'
-import { availableParallelism } from 'node:os'
+import { availableParallelism, setPriority } from 'node:os'
 import { join, resolve } from 'node:path'
 
 // ---- Environment variables
+
+/** What is wrong with the values of the settings, a sentence each. */
+const complaints: string[] = []
 
 export const HOST = process.env.HOST || '127.0.0.1'
 export const PORT = wholeNumber('PORT', 8080, 0, 65_535)
@@ -45,20 +48,21 @@ function wholeNumber(name: string, fallback: number, least: number, most: number
   if (!text) return fallback
   const value = Number(text)
   if (/^\d+$/.test(text) && value >= least && value <= most) return value
-  refuseToStart(least === most
+  complaints.push(least === most
     ? `${name}=${text} does not go together with LAUNCH: it can only be ${least} then`
     : `${name}=${text} is not a whole number from ${least} to ${most}`)
+  return fallback
 }
 
 function address(name: 'REP_ADDR' | 'XSUB_ADDR' | 'XPUB_ADDR'): string {
   const text = process.env[name] || `ipc://${RUNS}/${name.slice(0, -'_ADDR'.length).toLowerCase()}.sock`
   const port = /^tcp:\/\/[^*\s]+:(\d{1,5})$/.exec(text)?.[1]
   if (!/^ipc:\/\/./.test(text) && !(Number(port) > 0 && Number(port) < 2 ** 16)) {
-    refuseToStart(`${name}=${text} is neither ipc://PATH nor tcp://HOST:PORT (no *: it is connected to as well)`)
+    complaints.push(`${name}=${text} is neither ipc://PATH nor tcp://HOST:PORT (no *: it is connected to as well)`)
   }
   // The kernel's limit for the path of a socket; libzmq would only say "invalid argument".
   if (text.startsWith('ipc://') && Buffer.byteLength(text) - 'ipc://'.length > 107) {
-    refuseToStart(`the socket path in ${text} is longer than 107 bytes: set RUNS or ${name} to a shorter one`)
+    complaints.push(`the socket path in ${text} is longer than 107 bytes: set RUNS or ${name} to a shorter one`)
   }
   return text
 }
@@ -66,28 +70,20 @@ function address(name: 'REP_ADDR' | 'XSUB_ADDR' | 'XPUB_ADDR'): string {
 // The keys of runs are made from the token, and whoever has a key can try tokens at home: so it must be long.
 function token(): string {
   const text = process.env.TOKEN ?? ''
-  if (text && text.length < 16) refuseToStart('TOKEN is shorter than 16 characters: `openssl rand -hex 32` makes one')
+  if (text && text.length < 16) complaints.push('TOKEN is shorter than 16 characters: `openssl rand -hex 32` makes one')
   const allowed = /^[\w.~+/=!@#$%^&*()-]*$/
-  if (!allowed.test(text)) refuseToStart('TOKEN may have letters, digits and -._~+/=!@#$%^&*() only')
+  if (!allowed.test(text)) complaints.push('TOKEN may have letters, digits and -._~+/=!@#$%^&*() only')
   return text
 }
 
 function origins(): string[] {
   const given = list('ALLOWED_ORIGINS')
-  if (given.length && !TOKEN) refuseToStart('ALLOWED_ORIGINS needs a TOKEN: the keys of runs are made from it')
+  if (given.length && !TOKEN) complaints.push('ALLOWED_ORIGINS needs a TOKEN: the keys of runs are made from it')
   for (const origin of given) {
     const right = URL.canParse(origin) && /^https?:/.test(origin) ? new URL(origin).origin : 'https://app.example.org'
-    if (origin !== right) refuseToStart(`ALLOWED_ORIGINS has ${origin}, which is not an origin such as ${right}`)
+    if (origin !== right) complaints.push(`ALLOWED_ORIGINS has ${origin}, which is not an origin such as ${right}`)
   }
   return given
-}
-
-/** What a task needs, and no secrets of the servers: TOKEN stays here. TASK_… is for the remote functions. */
-export function taskEnvironment(): NodeJS.ProcessEnv {
-  const wanted = /^(PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|NODE_.*|TSX_.*|TASKS|MAX_LOG|(REP|XSUB|XPUB)_ADDR|TASK_.*)$/
-  const given = Object.entries(process.env).filter(([name]) => wanted.test(name))
-  // Node 24 loads a task process in 110 ms with what it has compiled before, and not in 250 (20 and 22 gain nothing).
-  return { NODE_COMPILE_CACHE: join(RUNS, 'compiled'), ...Object.fromEntries(given), RUNS }
 }
 
 function list(name: string): string[] {
@@ -102,8 +98,12 @@ export function refuseToStart(message: string): never {
 
 // ---- The runs folder
 
-/** Creates the folders below RUNS, or checks that nobody else can look in, or put something there. */
+/**
+ * The first step of a server: checks the settings, creates the folders below RUNS, or checks that nobody else can look
+ * in, or put something there. Ends the process where that fails.
+ */
 export function openRuns() {
+  if (complaints.length) refuseToStart(complaints.join('\nlongrun: '))
   process.umask(0o077) // sockets too: libzmq creates them with what the umask leaves
   for (const folder of [RUNS, UPLOADS, FILES]) {
     try {
@@ -131,29 +131,42 @@ export function layBallast() {
   }
 }
 
-// ---- The machine
+// ---- The processes of runs
 
-const SPARE_TIME = 0.1 // of the time of all cores: with less, the machine has none
-const LOOK = 200 // ms from one look at it to the next, as each takes 30 µs
+/** The variable that marks what belongs to a run: whatever a run starts inherits it, and ends with the run. */
+export const RUN_MARK = 'LONGRUN_RUN'
+/** The variable by which a task process is told which version of the functions its server has loaded. */
+export const VERSION = 'LONGRUN_VERSION'
 
-let machine = { looked: 0, idle: 0, isSaturated: false }
-
-/** Whether the machine had no time to spare between the last two looks at it. (Of a container, its host.) */
-export function isSaturated(): boolean {
-  const looked = performance.now()
-  const passed = looked - machine.looked
-  if (passed < LOOK) return machine.isSaturated
-  const idle = idleTime() ?? machine.idle
-  machine = { looked, idle, isSaturated: idle - machine.idle < SPARE_TIME * passed * availableParallelism() }
-  return machine.isSaturated
+/**
+ * The environment of a task process: its server's, without what is the servers' own. (Whoever can run code as this user
+ * can read the servers' own environment; so what is left out here are names that would mislead, and the TOKEN, which
+ * programs print by mistake.)
+ */
+export function taskEnvironment(): NodeJS.ProcessEnv {
+  // The last one is set by `node --watch`: its child would send messages of its own over IPC.
+  const servers = /^(TOKEN|HOST|PORT|LAUNCH|ON_DONE|NOTIFY_SOCKET|LONGRUN_.*|WATCH_REPORT_DEPENDENCIES)$/
+  const given = Object.entries(process.env).filter(([name]) => !servers.test(name))
+  // Node 24 loads a task process in 110 ms with what it has compiled before, and not in 250 (20 and 22 gain nothing).
+  return { NODE_COMPILE_CACHE: join(RUNS, 'compiled'), ...Object.fromEntries(given), RUNS }
 }
 
-/** For how long cores have been idle, all of them together, in ms; undefined where that cannot be seen. */
-function idleTime(): number | undefined {
+const NICE = 10 // of 19
+
+/**
+ * Lets a process that was just started, with all that it will start, wait for the servers: eight runs on two cores would
+ * hold up every page by seconds. To be called in the turn of its start: later only one of its threads would be meant.
+ * Trap: with a session of its own (`detached`) it is a group of its own for the kernel's scheduler, which shares the
+ * processor between groups, and looks at `nice` only within one; so that of the group is set, too. It takes one such
+ * write in 100 ms from an ordinary user. Where neither can be set, nothing is lost but time.
+ */
+export function lowerPriority(pid: number, tries = 10) {
   try {
-    return 1000 * Number(readFileSync('/proc/uptime', 'utf8').split(' ')[1])
-  } catch {
-    return undefined // no /proc, or no descriptor left: no reason for a run to fail
+    setPriority(pid, NICE)
+    writeFileSync(`/proc/${pid}/autogroup`, String(NICE))
+  } catch (error) {
+    const isSoon = (error as NodeJS.ErrnoException).code === 'EAGAIN' && tries > 1
+    if (isSoon) setTimeout(lowerPriority, 100, pid, tries - 1).unref()
   }
 }
 

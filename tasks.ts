@@ -11,8 +11,8 @@ import { dirname, join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { readHeader, readRows } from './csv.ts'
+import { remote, type Task } from './remote.ts'
 import { FILES, UPLOADS } from './settings.ts'
-import { remote, type Task } from './task.ts'
 
 const REPORT_LIMIT = 1000 // reports of a run that become entries
 const PROGRESS_PAUSE = 50 // milliseconds from one entry of progress to the next: what a page can show

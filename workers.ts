@@ -19,11 +19,11 @@ import {
   rawResult, refused, RemoteError, removeSocket, RESERVED, result, started, unpackCall, unpackEnvelope, type Call,
   type Reply,
 } from './protocol.ts'
+import { checkArgs, loadFunctions, version } from './remote.ts'
 import {
   FILES, KEEP_RUNS, layBallast, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, REP_ADDR, RUNS, TASKS,
   TIME_LIMIT, UPLOADS, XPUB_ADDR, XSUB_ADDR,
 } from './settings.ts'
-import { checkArgs, loadFunctions, version } from './task.ts'
 
 // In milliseconds:
 const GRACE = isLaunched ? 30_000 : 5000 // between asking a run to end, and killing it; an engine has one of its own
@@ -438,10 +438,10 @@ function adoptAll() {
   const logs = ids.map(id => ({ id, written: statSync(logPath(id), { throwIfNoEntry: false })?.mtimeMs ?? 0 }))
   logs.sort((one, other) => one.written - other.written)
   for (const { id } of logs) attempt(`adopt ${logPath(id)}, which is left alone`, () => adoptRun(id))
-  const leftOver = /^(.*)\.(stderr|stop|ndjson\.copy)$|^rehearsal\./
+  const leftOver = /^(.*)\.(stderr|stop|ndjson\.copy)$/
   for (const name of names) {
     const found = leftOver.exec(name)
-    if (found && !running.has(found[1] ?? '')) attempt('tidy up', () => rmSync(join(RUNS, name)))
+    if (found && !running.has(found[1]!)) attempt('tidy up', () => rmSync(join(RUNS, name)))
   }
 }
 

@@ -4,7 +4,7 @@
 
 /** `why` it is not ok; `retryAfter`: seconds.
  * @typedef {{ ok: boolean, status: number, data: any, why: string, retryAfter: number }} Answer */
-/** @typedef {import('../task.ts').Parameter} Parameter */
+/** @typedef {import('../remote.ts').Parameter} Parameter */
 /** @typedef {{ name: string, description: string, parameters: Parameter[] }} Method */
 /** A run in the server's list.
  * @typedef {{ id: string, method: string, title?: string, callId: string, pid: number, started: number, size: number,

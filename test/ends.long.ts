@@ -14,7 +14,7 @@ import { after, before, suite, test } from 'node:test'
 import type { Note } from '../log.ts'
 import { App, bareEnvironment, gone, ROOT, startApp } from './app.ts'
 
-const MODULE_OF_ONES_OWN = `import { remote } from '${ROOT}/task.ts'\n`
+const MODULE_OF_ONES_OWN = `import { remote } from '${ROOT}/remote.ts'\n`
 
 suite('What was wrong is said, with its causes', { concurrency: 4 }, () => {
   const app = new App({ PROCESS_LIMIT: '16', SPARES: '2' })
@@ -105,11 +105,11 @@ test('what a server and its processes leave in the folder when they are killed i
   t.after(() => app.end())
   await app.startWorkers()
   await app.kill('workers')
-  for (const name of ['rehearsal.123.ndjson', 'task.123.stderr', 'nobody.stderr', 'nobody.stop', 'nobody.ndjson.copy']) {
+  for (const name of ['task.123.stderr', 'nobody.stderr', 'nobody.stop', 'nobody.ndjson.copy']) {
     writeFileSync(join(app.runs, name), '{"type":"start"')
   }
   await app.startWorkers()
-  const left = readdirSync(app.runs).filter(name => /rehearsal\.123|task\.123|nobody/.test(name))
+  const left = readdirSync(app.runs).filter(name => /task\.123|nobody/.test(name))
   assert.deepEqual(left, [])
 })
 

@@ -68,6 +68,24 @@ suite('At the end of a run', { concurrency: 4 }, () => {
     }
   })
 
+  test('a function that waits for nothing but its signal lives until that, and its result is told', async () => {
+    const run = await app.start('forget')
+    await run.reader.until(({ entries }) => entries.length > 1)
+    await run.cancel()
+    const { outcome, reason, result } = await run.outcome()
+    assert.deepEqual([outcome, reason, result], ['cancelled', 'cancelled', 'tidied up'])
+  })
+
+  test('a run that throws an error of its own when it is cancelled is cancelled, and the error is told', async () => {
+    const run = await app.start('forget', ['throw'])
+    await run.reader.until(({ entries }) => entries.length > 1)
+    await run.cancel()
+    const { outcome, reason } = await run.outcome()
+    assert.deepEqual([outcome, reason], ['cancelled', 'cancelled'])
+    assert.deepEqual(await run.types(), ['start', 'log', 'error', 'done'])
+    assert.equal((run.reader.entries[2]!.data as { msg: string }).msg, 'could not tidy up: the disk is gone')
+  })
+
   test('numbers and collections that JSON does not know are written as a person knows them', async () => {
     const run = await app.start('odd')
     const { result } = await run.outcome()

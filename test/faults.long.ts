@@ -91,7 +91,7 @@ suite('The workers server', { concurrency: 4 }, () => {
     const tasks = join(folder, 'tasks.ts')
     // Loads in the workers server, crashes in every task process, and leaves a mark for each.
     writeFileSync(tasks, `import { appendFileSync } from 'node:fs'
-      import { remote } from ${JSON.stringify(join(import.meta.dirname, '../task.ts'))}
+      import { remote } from ${JSON.stringify(join(import.meta.dirname, '../remote.ts'))}
       if (process.send) { appendFileSync(${JSON.stringify(mark)}, 'x'); process.exit(7) }
       export const doomed = remote('never runs', [], () => {})`)
     const began = Date.now()

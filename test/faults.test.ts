@@ -43,7 +43,6 @@ suite('A task', { concurrency: 4 }, () => {
   for (const [method, args, reason] of [
     ['exit', [0], 'ended without a result (exit code 0)'],
     ['exit', [3], 'ended without a result (exit code 3)'],
-    ['forget', [], 'ended without a result (exit code 0)'],
     ['suicide', ['SIGKILL'], 'killed by SIGKILL'],
     ['suicide', ['SIGSEGV'], 'killed by SIGSEGV'],
   ] as const) {

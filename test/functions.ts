@@ -5,8 +5,11 @@ import { once } from 'node:events'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { FILES } from '../settings.ts'
-import { remote } from '../task.ts'
+import { remote } from '../remote.ts'
 
+export * from '../tasks.ts' // those that come with the project, too
+
+const ends = { name: 'ends', type: 'string', description: 'return, throw or wait', default: 'return' } as const
 const count = { name: 'count', type: 'integer', description: 'how many', default: 3 } as const
 
 export const crash = remote('throws, after some entries', [{ name: 'msg', type: 'string', description: 'what it throws' }, count], async (task, msg, count) => {
@@ -38,9 +41,11 @@ export const suicide = remote('kills its process', [{ name: 'signal', type: 'str
   await sleep(10_000)
 })
 
-export const forget = remote('waits for nothing', [], async task => {
-  task.log('waiting for nothing')
-  await new Promise(() => {})
+export const forget = remote('waits for nothing but its signal', [ends], async (task, ends) => {
+  task.log('waiting')
+  await new Promise(resolve => task.signal.addEventListener('abort', resolve))
+  if (ends === 'throw') throw new Error('could not tidy up', { cause: new Error('the disk is gone') })
+  return 'tidied up'
 })
 
 export const late = remote('throws in a timer, while it goes on', [], async task => {
@@ -150,7 +155,6 @@ export const rate = remote('so many entries, so many a second, each with the tim
   }
 })
 
-const ends = { name: 'ends', type: 'string', description: 'return, throw or wait' } as const
 
 /** A process that has left its process group and session, by each of the ways that there are. */
 export const daemons = remote('starts processes that leave its process group', [ends], async (task, ends) => {

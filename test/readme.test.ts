@@ -176,7 +176,7 @@ suite('What the pages show, as it stands there,', () => {
   test('a task of one\'s own can be started, followed, and cancelled', async t => {
     const source = readmeBlocks('ts').find(block => block.startsWith('// greetings.ts'))!
     const TASKS = join(folder, 'greetings.ts')
-    writeFileSync(TASKS, source.replace('./task.ts', join(ROOT, 'task.ts')))
+    writeFileSync(TASKS, source.replace('./remote.ts', join(ROOT, 'remote.ts')))
     const own = await startApp(t, { TASKS })
     const greeting = await own.start('greet', ['Al'])
     assert.deepEqual((await greeting.entries()).map(({ data }) => (data as { letter?: string }).letter).filter(Boolean), ['A', 'l'])

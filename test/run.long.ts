@@ -41,7 +41,7 @@ for (const spares of ['0', '1']) {
     writeFileSync(join(folder, 'package.json'), '{ "type": "module" }')
     writeFileSync(join(folder, 'greeting.ts'), `export const greeting: string = 'hello'`)
     const own = (first: string) => `${first}
-      import { remote } from ${JSON.stringify(join(ROOT, 'task.ts'))}
+      import { remote } from ${JSON.stringify(join(ROOT, 'remote.ts'))}
       export const greet = remote('greets', [], async task => {
         const { greeting } = await import('./greeting.ts')
         task.log(greeting)
@@ -57,10 +57,11 @@ for (const spares of ['0', '1']) {
   })
 }
 
-test('what the loader is told by TSX_… reaches the tasks, and where Node keeps what it has compiled', async t => {
-  const app = await startApp(t, { TSX_DISABLE_CACHE: '1' })
+test('a task finds what whoever started the server has put into its environment, and nothing that is the servers\' own', async t => {
+  const app = await startApp(t, { DATABASE_URL: 'db', VIRTUAL_ENV: 'venv', NOTIFY_SOCKET: '/nowhere', ON_DONE: '', LONGRUN_ODD: '1', TOKEN: '' })
   const names = (await (await app.start('environment')).outcome()).result as string[]
-  for (const name of ['TSX_DISABLE_CACHE', 'NODE_COMPILE_CACHE']) assert.ok(names.includes(name), name)
+  for (const name of ['DATABASE_URL', 'VIRTUAL_ENV', 'NODE_COMPILE_CACHE', 'RUNS', 'TASKS', 'LONGRUN_RUN']) assert.ok(names.includes(name), name)
+  assert.deepEqual(names.filter(name => /^(TOKEN|HOST|PORT|LAUNCH|ON_DONE|NOTIFY_SOCKET|LONGRUN_ODD)$/.test(name)), [])
 })
 
 test('a run that is not to be kept has its end all the same', async t => {

@@ -6,7 +6,7 @@ import { join, relative } from 'node:path'
 import { test } from 'node:test'
 import { App, ROOT, startServer } from './app.ts'
 
-const IMPORT = `import { remote } from '${ROOT}/task.ts'\n` // of a module of one's own
+const IMPORT = `import { remote } from '${ROOT}/remote.ts'\n` // of a module of one's own
 const TOKEN = 'a-long-token-of-letters'
 const THEIRS = 'https://app.example.org' // the web application whose pages may follow runs
 
@@ -46,21 +46,29 @@ test('pages of others are only allowed where there is a token, and by an origin 
   for (const origin of odd) await refused(origin, TOKEN, /which is not an origin such as https:/)
 })
 
-test('two functions of one name, and parameters of a type that there is not, are refused at the start', async t => {
+test('parameters of a type that there is not are refused at the start, and a module may offer our functions, too', async t => {
   const app = new App({})
   t.after(() => app.end())
   const tasks = join(app.runs, 'own.ts')
   for (const [text, message] of [
-    [`export const compile = remote('', [], () => {})`, /own.ts exports compile, which tasks.ts has, too: rename it/],
     [`export const x = remote('', [{ name: 'n', type: 'int', description: '' }], () => {})`, /parameter n: there is no type int, only string, text/],
     [`export const x = remote('', [{ name: 'n', type: 'toString', description: '' }], () => {})`, /there is no type toString/],
   ] as const) {
     writeFileSync(tasks, IMPORT + text)
     await assert.rejects(new App({ ...app.env, TASKS: tasks }).startWorkers(), message)
   }
-  writeFileSync(tasks, `export * from '${relative(app.runs, join(ROOT, 'tasks.ts'))}'`) // the same ones again are no others
-  app.env.TASKS = tasks
-  await app.startWorkers()
+  const own = `export const greet = remote('greets', [], () => 'hello')\n`
+  for (const [text, offered] of [
+    [IMPORT + own, ['greet']],
+    [`${IMPORT}${own}export * from '${relative(app.runs, join(ROOT, 'tasks.ts'))}'`, ['compile', 'greet', 'importCsv', 'process']],
+  ] as const) {
+    writeFileSync(tasks, text)
+    app.env.TASKS = tasks
+    await app.startWorkers()
+    const methods = JSON.parse((await app.call('methods', '', '', '[]'))[1]) as { name: string }[]
+    assert.deepEqual(methods.map(({ name }) => name).sort(), offered)
+    await app.kill('workers')
+  }
 })
 
 test('beyond this machine a web server waits for the key of the workers server, and then says what to do', async t => {
