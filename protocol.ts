@@ -238,7 +238,10 @@ export function makeKeys() {
 
 // ---- Calls
 
-const MAX_REQUESTS = 128 // sockets: libzmq allows 1,023 in a process, and each takes file descriptors
+const MAX_REQUESTS = 128 // sockets: libzmq allows 1,023 in a process, and each is three, with what tells its events
+const CONNECT_TIME = 3000 // ms in which the workers server must have taken the connection
+const START_TIME = 3000 // ms for what starts something: nobody may be left to guess for long whether it did
+const PATIENCE = 30_000 // ms for what can be asked again: a machine may be busy
 
 /** Makes a function that runs what it is given, `most` at a time: the others wait in a queue (as in p-limit). */
 export function limit(most: number) {
@@ -258,35 +261,46 @@ export function limit(most: number) {
 
 const limitRequests = limit(MAX_REQUESTS)
 const idle: Request[] = [] // sockets whose last request was answered
+const waiting = new Set<Request>() // for a reply
 
 /**
  * Asks the workers server: the process id of the run that was started, or the result of a call answered in place.
  * Throws a RemoteError (refused), a BusyError (no place) or a TimeoutError; `timeout` in milliseconds.
- * Pattern: zguide chapter 4, "Client-side reliability (Lazy Pirate)", without its retry: a call may not be repeatable.
+ * Pattern: zguide chapter 4, "Client-side reliability (Lazy Pirate)"; what starts a run is never asked again, though.
  */
-export async function callRemote(call: Partial<Call> & { method: string }, timeout = 3000): Promise<Buffer> {
+export async function callRemote(
+  call: Partial<Call> & { method: string }, timeout = RESERVED.includes(call.method) ? PATIENCE : START_TIME,
+): Promise<Buffer> {
   const frames = packCall({ callId: '', id: 'call', args: [], ...call }) // answered in place, it needs no id
   const deadline = performance.now() + timeout
-  return unpackReply(await limitRequests(() => exchange(frames, deadline)))
+  return unpackReply(await limitRequests(async () => {
+    for (;;) {
+      const reply = await exchange(frames, deadline)
+      if (reply) return reply
+      const isRepeatable = RESERVED.includes(call.method)
+      if (!isRepeatable || performance.now() >= deadline) throw new TimeoutError(true)
+    }
+  }))
 }
 
-async function exchange(frames: string[], deadline: number): Promise<Buffer[]> {
-  if (performance.now() >= deadline) throw new TimeoutError(false) // it has waited in the queue
+/** Undefined when there was no reply in time, or the connection broke. Throws a TimeoutError when it was not sent. */
+async function exchange(frames: string[], deadline: number): Promise<Buffer[] | undefined> {
+  const left = () => Math.ceil(deadline - performance.now())
+  if (left() <= 0) throw new TimeoutError(false) // it has waited in the queue
   const socket = idle.pop() ?? openRequest()
-  let isSent = false
-  try {
-    socket.sendTimeout = Math.ceil(deadline - performance.now())
-    await socket.send(frames)
-    isSent = true
-    socket.receiveTimeout = Math.max(1, Math.ceil(deadline - performance.now()))
-    const reply = await socket.receive()
-    idle.push(socket)
-    return reply
-  } catch {
-    // Trap, the timed-out REQ: it still waits for its reply, and cannot be used again: its next send would fail (EFSM).
+  socket.sendTimeout = Math.min(CONNECT_TIME, left())
+  await socket.send(frames).catch(() => {
     socket.close()
-    throw new TimeoutError(isSent)
-  }
+    throw new TimeoutError(false)
+  })
+  socket.receiveTimeout = Math.max(1, left())
+  waiting.add(socket)
+  const reply = await socket.receive().catch(() => undefined)
+  waiting.delete(socket)
+  // Trap, the timed-out REQ: it still waits for its reply, and cannot be used again: its next send would fail (EFSM).
+  if (reply) idle.push(socket)
+  else socket.close()
+  return reply
 }
 
 function openRequest(): Request {
@@ -294,5 +308,6 @@ function openRequest(): Request {
   // after the caller was told that they were not.
   const socket = createSocket(Request, { ...connectOptions(REP_ADDR), immediate: true })
   socket.connect(REP_ADDR)
+  socket.events.on('disconnect', () => waiting.has(socket) && socket.close()) // the reply will never come
   return socket
 }

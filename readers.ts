@@ -5,12 +5,13 @@
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { LF } from './log.ts'
-import { limit, RemoteError, TimeoutError, type Chunk } from './protocol.ts'
+import { limit, RemoteError, type Chunk } from './protocol.ts'
 
 const WINDOW = 2 ** 20 // bytes that a client may have unacknowledged; beyond, it gets nothing until it acknowledges
 const JOINED = 64 * 2 ** 10 // bytes of chunks that become one; copying more costs more than it saves
 const MAX_READS = 16 // reads of logs that are under way at once: calls must find a free socket, too
 const CHECK = 2000 // ms between two questions for the sizes of the logs
+const SILENCE = 1500 // ms without an answer to such a question after which nobody seems to be there
 const COMMA = 44 // the byte
 
 // ---- A reader
@@ -132,7 +133,7 @@ export type Source = {
   unsubscribe(id: string): void
   /** Whole lines of a log from a position, none at its end. Throws a RemoteError when it is refused. */
   read(id: string, position: number): Promise<Buffer>
-  /** The sizes of those of these logs that exist. Throws a TimeoutError when nobody answers. */
+  /** The sizes of those of these logs that exist. Throws when there is no answer, however long that takes. */
   stat(ids: string[]): Promise<Map<string, Size>>
   /** Whether questions for sizes are answered: told when it changes. */
   tell(isAnswering: boolean): void
@@ -143,7 +144,7 @@ type Followed = { readers: Set<Reader>; waiting: Chunk[] }
 
 /** Who follows which run. */
 export class Readers {
-  /** Whether the last question for sizes was answered; undefined before the first. */
+  /** Whether questions for sizes are answered soon; undefined before the first. */
   isAnswering: boolean | undefined
   #source: Source
   #runs = new Map<string, Followed>()
@@ -232,6 +233,8 @@ export class Readers {
 
   async #askForSizes(ids: string[]): Promise<Map<string, Size>> {
     const asked = performance.now()
+    // On a busy machine it may be answered yet; so it goes on waiting, while others are told.
+    const timer = setTimeout(() => this.#answered <= asked && this.#tell(false), SILENCE) // no later one was answered
     try {
       const sizes = await this.#source.stat(ids)
       this.#answered = performance.now()
@@ -243,9 +246,8 @@ export class Readers {
         }
       }
       return sizes
-    } catch (error) {
-      if (error instanceof TimeoutError && this.#answered <= asked) this.#tell(false) // no later one was answered
-      throw error
+    } finally {
+      clearTimeout(timer)
     }
   }
 

@@ -35,7 +35,7 @@ const MAX_FOLLOWS = 1000 // runs that one socket may follow
 const MAX_CONNECTIONS = 5000
 const MAX_STAT = 10_000 // ids in one question for sizes: what fits into the arguments of a call
 const BODY_TIME = 10_000 // ms for the body of a call
-const STALLED = 30_000 // ms without a byte after which a request or a response is given up
+const STALLED = 45_000 // ms without a byte after which a request or a response is given up: longer than a read waits
 const LINGER = 3000 // ms in which the rest of a refused request is still read
 const KEY_TIME = 10_000 // ms in which the public key of the workers server must be there
 const MAX_BODY = MAX_ARGS + 4096
@@ -122,7 +122,7 @@ async function receiveChunks() {
 async function askSizes(ids: string[]): Promise<Map<string, Size>> {
   const sizes = new Map<string, Size>()
   for (let from = 0; from === 0 || from < ids.length; from += MAX_STAT) {
-    const answer = await callRemote({ method: 'stat', args: [ids.slice(from, from + MAX_STAT)] }, 1500)
+    const answer = await callRemote({ method: 'stat', args: [ids.slice(from, from + MAX_STAT)] })
     for (const [id, size] of Object.entries<Size>(JSON.parse(String(answer)))) sizes.set(id, size)
   }
   return sizes
@@ -370,7 +370,7 @@ function unpackRange(header = '', size: number): { start: number; end: number } 
 
 async function sendHealth({ response }: Visit) {
   try {
-    const { running, limit } = JSON.parse(String(await callRemote({ method: 'ping' })))
+    const { running, limit } = JSON.parse(String(await callRemote({ method: 'ping' }, 3000)))
     respondJson(response, 200, { server: true, workers: true, running, limit, readers: readers.count })
   } catch {
     respondJson(response, 503, { server: true, workers: false, readers: readers.count })

@@ -10,7 +10,8 @@
  * @typedef {{ id: string, method: string, title?: string, callId: string, pid: number, started: number, size: number,
  *   outcome?: string, seconds?: number }} Listed */
 
-const PATIENCE = 10_000 // the web server itself gives up on the workers server after about three seconds
+// How long the web server itself waits for the workers server, and some more.
+const PATIENCE = { POST: 10_000, GET: 40_000, DELETE: 40_000 }
 
 /** How far this computer's clock is ahead of the server's, whose times the entries carry. */
 export let clockAhead = 0
@@ -20,7 +21,7 @@ export async function request(method, path, body) {
   const headers = { 'content-type': 'application/json' }
   const sent = { method, headers, body: body === undefined ? null : JSON.stringify(body) }
   try {
-    const answer = await fetch(path, { ...sent, signal: AbortSignal.timeout(PATIENCE) })
+    const answer = await fetch(path, { ...sent, signal: AbortSignal.timeout(PATIENCE[method]) })
     const ahead = Date.now() - Date.parse(answer.headers.get('date') ?? '')
     clockAhead = Math.abs(ahead) > 2000 ? ahead : 0 // the date is in whole seconds: small differences mean nothing
     return readAnswer(answer.status, await answer.text(), answer.headers.get('retry-after'))

@@ -9,7 +9,8 @@ import { request, type IncomingMessage } from 'node:http'
 import { connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { suite, test, type TestContext } from 'node:test'
-import { App, Events, logOf, Reader, ROOT, startApp, until, type Run } from './app.ts'
+import { Router } from 'zeromq'
+import { App, Events, logOf, Reader, ROOT, startApp, tcpAddresses, until, type Run } from './app.ts'
 
 suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
   suite('brings every entry to its reader once, although', { concurrency: true }, () => {
@@ -162,6 +163,41 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
       assert.deepEqual(body.map(({ id }: { id: string }) => id), ['second', 'first'])
     })
 
+    test('waits for a workers server that is busy to read a log or to cancel, but not to start a run', async t => {
+      const app = await startApp(t)
+      const run = await app.start('polite')
+      await run.reader.until(({ entries }) => entries.length === 2)
+      app.workers.process.kill('SIGSTOP')
+      const [list, log] = [app.request('GET', '/tasks'), app.request('GET', `/tasks/${run.id}/log`)]
+      const refused = await app.request('POST', '/tasks', { method: 'process', args: [1, 1] })
+      assert.equal(refused.status, 504)
+      await run.reader.until(({ workers }) => workers.includes(false))
+      const cancel = run.cancel()
+      app.workers.process.kill('SIGCONT')
+      assert.deepEqual([(await list).status, (await log).body.length, (await cancel).status], [200, 2, 202])
+      assert.equal((await run.outcome()).outcome, 'cancelled')
+    })
+
+    test('asks the next workers server what the one before has not answered, but starts nothing twice', async t => {
+      const app = new App(tcpAddresses())
+      t.after(() => app.end())
+      await app.startServer()
+      const before = await startRouter(t, app)
+      const [list, start] = [app.request('GET', '/tasks'), app.request('POST', '/tasks', { method: 'process' })]
+      const asked = new Set<string>()
+      for await (const frames of before) if (asked.add(String(frames[2])).has('process') && asked.has('list')) break
+      await before.unbind(app.env.REP_ADDR!)
+      before.close()
+      assert.equal((await start).status, 504)
+      const next = await startRouter(t, app)
+      for await (const [peer, empty, method] of next) {
+        assert.notEqual(String(method), 'process')
+        await next.send([peer!, empty!, '__RES__', '[]'])
+        if (String(method) === 'list') break
+      }
+      assert.deepEqual((await list).body, [])
+    })
+
     test('says that its port is taken, and ends with exit code 1', async t => {
       const taken = createServer().listen(0, '127.0.0.1')
       t.after(() => taken.close())
@@ -180,6 +216,14 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
 })
 
 // ---- What these tests need
+
+/** In the place of a workers server: what the web server asks. */
+async function startRouter(t: TestContext, app: App): Promise<Router> {
+  const router = new Router({ linger: 0 })
+  t.after(() => router.close())
+  await router.bind(app.env.REP_ADDR!)
+  return router
+}
 
 /** How many steps of `process` a reader has seen. */
 function steps({ reader }: Run): number {
