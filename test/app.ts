@@ -29,6 +29,25 @@ const LOADER = process.execArgv.some(argument => argument.includes('tsx')) ? ['-
 /** Prints what the servers say, and keeps the folders of the runs: for a person who wants to see what a test does. */
 const SHOW = Boolean(process.env['SHOW'])
 
+const PATIENCE = 180_000 // ms after which a wait is in vain: a machine may be busy, and ten times slower
+
+/** What is promised; throws an error that says what was waited for when it does not come. */
+export async function soon<T>(promised: Promise<T>, what: () => string): Promise<T> {
+  const late = Symbol()
+  let timer: NodeJS.Timeout
+  const patience = new Promise<typeof late>(resolve => { timer = setTimeout(resolve, PATIENCE, late) })
+  const first = await Promise.race([promised, patience]).finally(() => clearTimeout(timer))
+  if (first === late) throw new Error(`waited in vain for ${what()}`)
+  return first
+}
+
+/** For what no event tells: looks again and again. Throws an error that says for what when it does not come to hold. */
+export async function until(holds: () => unknown, what = String(holds)) {
+  for (const deadline = performance.now() + PATIENCE; !await holds(); await sleep(20)) {
+    if (performance.now() > deadline) throw new Error(`waited in vain until ${what}`)
+  }
+}
+
 /** The blocks of code in this language that README.md and REFERENCE.md show. */
 export function readmeBlocks(language: string): string[] {
   const shown = ['README.md', 'REFERENCE.md'].map(name => readFileSync(join(ROOT, name), 'utf8')).join('\n')
@@ -65,7 +84,8 @@ export async function startProgram(command: string[], env: Record<string, string
       if (SHOW) console.error(`${command.at(-1)}: ${line}`)
     })
   }
-  const first = await Promise.race([once(lines, 'line'), once(child, 'close')])
+  exited.catch(() => {}) // there is no such program: the next line throws it
+  const first = await soon(Promise.race([once(lines, 'line'), once(child, 'close')]), () => `what ${command.at(-1)} prints`)
   if (typeof first[0] !== 'string') throw new Error(`${command.at(-1)} ended at once: ${output.join('\n')}`)
   return { process: child, output, ready: first[0], exited }
 }
@@ -101,13 +121,13 @@ export class App {
   async startWorkers() { this.workers = await startServer('workers.ts', this.env, this.root) }
 
   /** On the same port as before, when it is not the first. */
-  async startServer(): Promise<void> {
+  async startServer(tries = 100): Promise<void> {
     try {
       this.server = await startServer('server.ts', { ...this.env, ...this.url && { PORT: new URL(this.url).port } }, this.root)
     } catch (error) {
-      if (!this.url || !/EADDRINUSE/.test(String(error))) throw error
+      if (!this.url || !/EADDRINUSE/.test(String(error)) || !tries) throw error
       await sleep(200) // another test has the port, for one of its connections
-      return this.startServer()
+      return this.startServer(tries - 1)
     }
     this.url = /http:\/\/\S+:\d+/.exec(this.server.ready)![0]
   }
@@ -119,7 +139,7 @@ export class App {
 
   async kill(which: 'workers' | 'server', signal: NodeJS.Signals = 'SIGKILL') {
     this[which].process.kill(signal)
-    return this[which].exited
+    return soon(this[which].exited, () => `the end of the ${which} by ${signal}`)
   }
 
   /** Kills the workers server, and with it `doomed`; starts it again when `steady` has gone on without it. */
@@ -135,10 +155,9 @@ export class App {
   /** Ends everything, and sees to it that no process and no socket is left. */
   async end() {
     this.#hasEnded = true
-    for (const { process, exited } of [this.server, this.workers].filter(Boolean)) {
-      process.kill('SIGCONT')
-      process.kill('SIGTERM')
-      await exited
+    for (const which of ['server', 'workers'] as const) {
+      this[which]?.process.kill('SIGCONT')
+      if (this[which]) await this.kill(which, 'SIGTERM')
     }
     const left = await survivors(this.runs)
     left.forEach(({ pid }) => process.kill(pid, 'SIGKILL'))
@@ -152,13 +171,14 @@ export class App {
   /** An HTTP request; `body` is sent as JSON unless it is bytes. */
   async request(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Answer> {
     const raw = body === undefined || Buffer.isBuffer(body)
-    const response = await fetch(this.url + path, {
+    const asked = fetch(this.url + path, {
       method,
       headers: { ...!raw && { 'content-type': 'application/json' }, ...headers },
       body: raw ? body as Buffer<ArrayBuffer> | undefined : JSON.stringify(body),
       redirect: 'manual',
     })
-    const text = await response.text()
+    const response = await soon(asked, () => `an answer to ${method} ${path}`)
+    const text = await soon(response.text(), () => `the end of the answer to ${method} ${path}`)
     const isJson = response.headers.get('content-type') === 'application/json'
     return { status: response.status, headers: response.headers, body: isJson && text ? JSON.parse(text) : text }
   }
@@ -177,7 +197,7 @@ export class App {
   async connect(headers: Record<string, string> = {}): Promise<WebSocket> {
     const socket = new WebSocket(this.url.replace('http', 'ws') + '/log', { headers, perMessageDeflate: false })
     socket.on('error', () => {})
-    await once(socket, 'open')
+    await soon(once(socket, 'open'), () => 'a WebSocket')
     return socket
   }
 
@@ -225,10 +245,18 @@ export class App {
     const socket = new XPublisher({ sendHighWaterMark: 0, linger: 10_000 }) // not a Publisher: that cannot tell when it is subscribed to
     socket.connect(`ipc://${this.runs}/xsub.sock`)
     const missing = new Set(ids)
-    for await (const [subscription] of socket) if (missing.delete(String(subscription).slice(1)) && !missing.size) break
+    while (missing.size) {
+      const [subscription] = await soon(socket.receive(), () => `subscriptions to ${[...missing]}`)
+      missing.delete(String(subscription).slice(1))
+    }
     follower.kill('SIGSTOP')
     for (let i = 0; i < 20_000; i++) await socket.send([ids[0]!, '0', ''])
     socket.close()
+  }
+
+  /** Until so few runs have a place: a process takes a moment longer to go than its run. */
+  untilRunning(most = 0) {
+    return until(async () => (await this.request('GET', '/health')).body.running <= most, `at most ${most} runs have a place`)
   }
 
   /** Lets go a run that waits for it. */
@@ -319,7 +347,10 @@ export class Reader {
 
   /** Until something holds of this reader; looks again after each message. Throws when the promise has been broken. */
   async until(holds: (reader: this) => boolean): Promise<this> {
-    while (!this.#broken && !holds(this)) await new Promise<void>(resolve => this.#waiting.push(resolve))
+    while (!this.#broken && !holds(this)) {
+      const more = new Promise<void>(resolve => this.#waiting.push(resolve))
+      await soon(more, () => `more of ${this.id}, until ${holds}; ${this.entries.length} entries have come, and ${this.errors}`)
+    }
     if (this.#broken) throw this.#broken
     return this
   }
@@ -390,8 +421,8 @@ export class Events {
   /** Whether it was told that nothing will come any more. */
   isClosed = false
   response?: IncomingMessage
-  opened!: Promise<unknown>
-  closed!: Promise<unknown>
+  #opened!: Promise<unknown>
+  #closed!: Promise<unknown>
   #app: App
 
   constructor(app: App, id: string, next = 0) {
@@ -404,10 +435,13 @@ export class Events {
   connect() {
     const { id, next } = this.reader
     const asked = get(`${this.#app.url}/tasks/${id}/log?live=sse&offset=${next}`, { agent: false }).on('error', () => {})
-    this.opened = once(asked, 'response').then(([response]) => { this.#read(response) })
-    this.opened.catch(() => {}) // the server has been killed meanwhile
-    this.closed = new Promise(resolve => asked.once('close', resolve))
+    this.#opened = once(asked, 'response').then(([response]) => { this.#read(response) })
+    this.#opened.catch(() => {}) // the server has been killed meanwhile
+    this.#closed = new Promise(resolve => asked.once('close', resolve))
   }
+
+  get opened() { return soon(this.#opened, () => `the beginning of the events of ${this.reader.id}`) }
+  get closed() { return soon(this.#closed, () => `the end of the events of ${this.reader.id}`) }
 
   #read(response: IncomingMessage) {
     assert.equal(response.statusCode, 200)
@@ -436,8 +470,8 @@ export function ask(
 ): Promise<RawAnswer> {
   const to = where instanceof App ? { host: '127.0.0.1', port: port(where) } : where
   const request = where instanceof App ? httpRequest : httpsRequest
-  return new Promise((resolve, reject) => {
-    const about = `${method} ${path}`
+  const about = `${method} ${path}`
+  const answer = new Promise<RawAnswer>((resolve, reject) => {
     const asked = request({ ...to, method, path, headers, agent: false })
     asked.on('response', response => {
       const { statusCode: status = 0, headers } = response
@@ -450,11 +484,7 @@ export function ask(
     asked.on('error', reject)
     asked.end(body)
   })
-}
-
-/** For what no event tells: looks again and again. */
-export async function until(holds: () => unknown) {
-  while (!await holds()) await sleep(50)
+  return soon(answer, () => `an answer to ${about}`)
 }
 
 /** The log of a run as it stands in its file. */
@@ -477,11 +507,16 @@ export function randomFrom(seed: number): (most: number) => number {
   }
 }
 
-/** Until a process has gone. There is no event for one that is not our child. A zombie has gone: it has no command line. */
-export async function gone(pid: number) {
+/** Until a process has gone, of which no event tells when it is not our child. */
+export const gone = (pid: number) => until(() => !isThere(pid), `process ${pid} has gone`)
+
+/** A zombie has gone: it has no command line. */
+function isThere(pid: number): boolean {
   try {
-    while (readFileSync(`/proc/${pid}/cmdline`).length) await sleep(10)
-  } catch {} // no such process
+    return readFileSync(`/proc/${pid}/cmdline`).length > 0
+  } catch {
+    return false
+  }
 }
 
 /** What is left after the time that an orphan may take to notice: one that was loading notices when it has loaded. */

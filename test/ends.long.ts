@@ -12,7 +12,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import type { Note } from '../log.ts'
-import { App, bareEnvironment, gone, ROOT, startApp } from './app.ts'
+import { App, bareEnvironment, gone, logOf, ROOT, startApp, until } from './app.ts'
 
 const MODULE_OF_ONES_OWN = `import { remote } from '${ROOT}/remote.ts'\n`
 
@@ -126,10 +126,10 @@ test('a terminal that takes no output stops nobody: neither server, nor a task t
     return child
   }
   const workers = start('workers.ts', {})
-  while (!existsSync(join(app.runs, 'rep.sock'))) await new Promise(resolve => setImmediate(resolve))
+  await until(() => existsSync(join(app.runs, 'rep.sock')))
   for (let line = 0; line < 3; line++) {
     assert.equal((await app.call('chatter', '', `chatter${line}`, '[2000]'))[0], '')
-    while (!readFileSync(join(app.runs, `chatter${line}.ndjson`), 'utf8').includes('"done"')) await new Promise(resolve => setTimeout(resolve, 20))
+    await until(() => logOf(app, `chatter${line}`).includes('"done"'))
     assert.match(readFileSync(join(app.runs, `chatter${line}.ndjson`), 'utf8'), /"printed"[^]*"outcome":"ok"/)
   }
   assert.equal((await app.call('ping', '', '', '[]'))[0], '__RES__')

@@ -7,7 +7,6 @@ import { randomUUID } from 'node:crypto'
 import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { App, gone, processesOf, startApp, type Run } from './app.ts'
 
 suite('A task', { concurrency: 4 }, () => {
@@ -225,7 +224,7 @@ suite('The workers server', { concurrency: 4 }, () => {
     assert.equal((await polite.cancel()).status, 202)
     assert.equal((await polite.outcome()).outcome, 'cancelled')
     assert.equal((await limited.outcome()).reason, 'over its time limit of 10 s')
-    while ((await app.request('GET', '/health')).body.running > 1) await sleep(20) // one is left of those that were adopted
+    await app.untilRunning(1) // one is left of those that were adopted
     const more = []
     for (let place = 1; place < 5; place++) more.push(await app.start('tick', ['go']))
     assert.equal((await app.call('process', '', randomUUID(), '[]'))[0], '__BUSY__')

@@ -191,5 +191,5 @@ function script(name: string, text: string): string {
 
 /** Until every place is free. */
 async function untilIdle(app: App) {
-  await until(async () => (await app.request('GET', '/health')).body.running === 0)
+  await app.untilRunning()
 }

@@ -5,9 +5,8 @@ import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { packEntry } from '../log.ts'
-import { App, ROOT, startApp } from './app.ts'
+import { App, ROOT, startApp, until } from './app.ts'
 
 test('a run may be a million entries: whole, in order, each once', async t => {
   const app = await startApp(t)
@@ -68,8 +67,8 @@ test('a run that is not to be kept has its end all the same', async t => {
   const app = await startApp(t, { KEEP_RUNS: '0' })
   const run = await app.start('process', [3, 1])
   assert.equal((await run.entries()).at(-1)!.type, 'done')
-  while ((await app.request('GET', '/tasks')).body.length) await sleep(10) // its process takes a moment longer to go
-  while (readdirSync(app.runs).some(name => name.startsWith(run.id))) await sleep(20)
+  await until(async () => (await app.request('GET', '/tasks')).body.length === 0) // its process takes a moment longer to go
+  await until(() => !readdirSync(app.runs).some(name => name.startsWith(run.id)))
 })
 
 test('with a run goes what it has produced, and nothing else that its result may name', async t => {
@@ -80,7 +79,7 @@ test('with a run goes what it has produced, and nothing else that its result may
     const run = await app.start('claim', [{ file }], { id })
     await run.entries()
   }
-  while (readdirSync(app.runs).some(name => name.endsWith('.ndjson'))) await sleep(20)
+  await until(() => !readdirSync(app.runs).some(name => name.endsWith('.ndjson')))
   assert.ok(existsSync(join(app.runs, 'files', 'victim.txt')))
   assert.equal((await app.request('GET', '/health')).status, 200)
 })

@@ -6,9 +6,8 @@ import { randomUUID } from 'node:crypto'
 import { readdirSync, statSync, utimesSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Entry } from '../log.ts'
-import { App, startApp } from './app.ts'
+import { App, startApp, until } from './app.ts'
 
 suite('A run', () => {
   const app = new App({ PROCESS_LIMIT: '4', TIME_LIMIT: '100' })
@@ -53,7 +52,7 @@ suite('A run', () => {
     const post = async (body: unknown) => (await app.request('POST', '/tasks', body))
     const used = await app.start('process', [1, 1])
     await used.outcome()
-    while ((await app.request('GET', '/health')).body.running) await sleep(10) // its process takes a moment longer to go
+    await app.untilRunning()
     for (const [body, status, message] of [
       [{ method: 'nothing', args: [] }, 404, /unknown method nothing/],
       [{ method: 'unmarked', args: [] }, 404, /unknown method/],
@@ -182,10 +181,8 @@ test('the process limit and one more: the last is refused as busy, each of the o
   assert.ok(refused.headers.get('retry-after'))
   assert.deepEqual(await app.call('process', '', randomUUID(), '[1, 1]'), ['__BUSY__', 'the process limit of 3 is reached'])
   app.letGo('go')
-  for (const run of runs) {
-    assert.equal((await run.outcome()).outcome, 'ok')
-    await endOf(run.pid) // a place is a process: it is free when that has gone
-  }
+  for (const run of runs) assert.equal((await run.outcome()).outcome, 'ok')
+  await app.untilRunning() // a place is a process: it is free when that has gone
   assert.equal((await (await app.start('process', [1, 1])).outcome()).outcome, 'ok', 'there is a place again')
 })
 
@@ -213,28 +210,15 @@ test('of finished runs, the oldest go first, with what they produced', async t =
     const run = await app.start('produce', [10])
     const { result } = await run.outcome()
     produced.push((result as { file: string }).file)
-    await endOf(run.pid)
+    await app.untilRunning()
   }
-  while ((await app.request('GET', '/health')).body.running) await sleep(10)
   const known = (await app.request('GET', '/tasks')).body.map(({ id }: { id: string }) => `${id}.txt`)
   assert.deepEqual(known, produced.slice(2).reverse())
   const left = () => readdirSync(app.runs, { recursive: true, encoding: 'utf8' }).filter(name => produced.some(file => name.includes(basename(file, '.txt')))).length
-  while (left() > 4) await sleep(20) // a log, and a file, of two runs: readers have had the time to fetch the end
+  await until(() => left() <= 4) // a log, and a file, of two runs: readers have had the time to fetch the end
   const statuses = await Promise.all(produced.map(async name => (await app.request('GET', `/files/${name}`)).status))
   assert.deepEqual(statuses, [404, 404, 200, 200])
 })
-
-/** Until a process has gone, and the workers server knows: it takes note of the end before it answers the next call. */
-async function endOf(pid: number) {
-  for (;;) {
-    try {
-      process.kill(pid, 0)
-    } catch {
-      return
-    }
-    await new Promise(resolve => setTimeout(resolve, 10))
-  }
-}
 
 test('an upload stays as long as somebody waits for a place with it', async t => {
   const app = await startApp(t, { PROCESS_LIMIT: '1' })
@@ -246,6 +230,6 @@ test('an upload stays as long as somebody waits for a place with it', async t =>
   assert.ok(Date.now() - statSync(path).mtimeMs < 60_000, 'asking for it again makes it new')
   app.letGo('go')
   await run.outcome()
-  while ((await app.request('GET', '/health')).body.running) await sleep(20)
+  await app.untilRunning()
   assert.equal((await (await app.start('importCsv', [file])).outcome()).outcome, 'ok')
 })

@@ -4,8 +4,7 @@ import assert from 'node:assert/strict'
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { App, processesOf } from './app.ts'
+import { App, processesOf, until } from './app.ts'
 
 const app = new App({ PROCESS_LIMIT: '12', SPARES: '2', TASKS: '' })
 before(() => app.startBoth())
@@ -175,8 +174,3 @@ suite('compile', { concurrency: 3 }, () => {
     await until(() => !compiles() && !readdirSync(join(app.runs, 'files')).some(name => name.startsWith(run.id)))
   })
 })
-
-/** Until something holds of which no event tells: a file, or a process that is not ours. The test's time-out bounds it. */
-async function until(holds: () => boolean) {
-  while (!holds()) await sleep(10)
-}
