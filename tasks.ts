@@ -23,7 +23,7 @@ const countSteps = remote('counts: one message per step', [
 ], async (task, steps, delay) => {
   const progress = steadyProgress(task, steps, 'steps')
   for (let step = 0; step < steps; step++) {
-    task.msg({ process: process.pid, step, token: task.id })
+    task.msg({ msg: `step ${step + 1} of ${steps}`, process: process.pid, step })
     progress(step + 1)
     if (delay) await sleep(delay, undefined, { signal: task.signal })
     else if (step % 1000 === 999) await nextTurn(undefined, { signal: task.signal })
@@ -42,12 +42,14 @@ export const importCsv = remote('turns a CSV file into JSON lines, and names the
   const csv = await open(join(UPLOADS, upload))
   const output = await open(unfinished, 'wx', 0o600)
   try {
+    task.step('columns')
     const header = await readHeader(csv, delimiter)
     task.log(name ? `${name}: ${header.summary}` : header.summary)
     for (const doubt of header.doubts) task.warning(doubt)
     const { counts, report } = boundedReports(task)
     const progress = steadyProgress(task, header.size, 'bytes')
     let rows = 0
+    task.step('rows')
     for await (const part of readRows(csv, header, (msg, line) => report('warning', msg, { line }))) {
       task.signal.throwIfAborted()
       progress(part.position)
@@ -66,6 +68,7 @@ export const compile = remote('checks a TypeScript source that stands alone', [
   { name: 'source', type: 'text', description: 'TypeScript; nothing that it imports is read' },
 ], async (task, source) => {
   const { counts, report } = boundedReports(task)
+  task.step('check')
   const folder = join(FILES, `${task.id}.part`) // is removed with the run, however that ends
   await mkdir(folder)
   try {

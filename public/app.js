@@ -3,7 +3,7 @@
 // followed-runs.js and follow.js (how entries come), run-state.js (what they say), run-head.js, log-view.js,
 // result-view.js (what a person sees).
 
-import { calmPicture, element, elements, set, setText } from './draw.js'
+import { element, elements, framePicture, set, setText } from './draw.js'
 import { connection, fetchList, goTo, inView, openRun, setInView } from './followed-runs.js'
 import { offerMethods } from './forms.js'
 import './log-ribbon.js'
@@ -19,7 +19,7 @@ import './under-the-hood.js'
 const [startSection, startProblem, runSection] = elements(HTMLElement, 'start', 'start-problem', 'run')
 const [connectionBox, words, wait] = elements(HTMLElement, 'connection', 'connection-words', 'connection-wait')
 
-calmPicture(() => {
+framePicture(() => {
   const { live, lost, retryAt, workers, over } = connection
   const seconds = Math.ceil((retryAt - Date.now()) / 1000)
   set(connectionBox.dataset, 'state', live ? (workers ? 'live' : 'workers') : lost ? 'lost' : 'connecting')
@@ -58,6 +58,11 @@ document.addEventListener('click', click => {
   if (!(link instanceof HTMLAnchorElement) || click.ctrlKey || click.metaKey || click.shiftKey || click.button) return
   click.preventDefault()
   goTo(link.href)
+  if (link.id === 'new') element('forms', HTMLElement).querySelector('input')?.focus() // where it leads to is seen
+})
+addEventListener('keydown', ({ key, target }) => {
+  const isTyping = target instanceof Element && target.matches('input, textarea, select')
+  if (key === '?' && !isTyping) element('keys', HTMLDialogElement).showModal()
 })
 
 connection.connect()

@@ -4,26 +4,32 @@
 const CALM = 100 // milliseconds between two changes of a figure: faster nobody reads
 const SLOW = 500 // milliseconds between two drawings of a curve: in a flood there is more to do
 
-/** @typedef {{ draw: () => void, pause: number, drawnAt: number }} Picture */
+/** `isOfRun`: there is nothing to draw while no run is in view.
+ * @typedef {{ draw: () => void, pause: number, isOfRun: boolean, drawnAt: number }} Picture */
 /** @type {Picture[]} */
 const pictures = []
 /** those who wait until everything is drawn @type {(() => void)[]} */
 const waiting = []
+const view = element('run', HTMLElement)
 const channel = new MessageChannel()
 let asked = false // for a frame that has not come yet
 let rested = 0 // when the pause after a long frame is over
 /** until the next change of those figures that were not due @type {ReturnType<typeof setTimeout> | undefined} */
 let later
 
-/** What moves: drawn in every frame in which something changed, while the page is visible. @param {() => void} draw */
-export const picture = (draw, pause = 0) => pictures.push({ draw, pause, drawnAt: -SLOW })
+/** What moves in the view of a run: drawn in every frame in which something changed, while the page is visible.
+ * @param {() => void} draw */
+export const picture = (draw, pause = 0, isOfRun = true) => pictures.push({ draw, pause, isOfRun, drawnAt: -SLOW })
 
 /** Words and figures: a few times a second, so that a flood of entries does not make the browser lay out the whole
- * page in every frame. In a background tab, too: the title is seen. @param {() => void} draw */
+ * page in every frame. In a background tab, too: a screen reader may speak. @param {() => void} draw */
 export const calmPicture = draw => picture(draw, CALM)
 
 /** What costs more than a figure. @param {() => void} draw */
 export const slowPicture = draw => picture(draw, SLOW)
+
+/** Words and figures around the views: the list of runs, the title. @param {() => void} draw */
+export const framePicture = draw => picture(draw, CALM, false)
 
 /** Draws what has changed; resolves when that has happened. */
 export function drawn() {
@@ -51,7 +57,8 @@ function drawAll() {
   asked = false
   clearTimeout(later)
   const began = performance.now()
-  for (const picture of pictures) { // the calm ones in one frame: the page changes its layout once
+  const seen = pictures.filter(({ isOfRun }) => !isOfRun || !view.hidden)
+  for (const picture of seen) { // the calm ones in one frame: the page changes its layout once
     if (began - picture.drawnAt < picture.pause || (document.hidden && picture.pause !== CALM)) continue
     picture.drawnAt = began
     try {
@@ -60,7 +67,7 @@ function drawAll() {
       reportError(error) // a mistake in one picture must not stop the others, nor the acknowledgements
     }
   }
-  if (pictures.some(({ pause, drawnAt }) => pause === CALM && drawnAt !== began)) later = setTimeout(redraw, CALM)
+  if (seen.some(({ pause, drawnAt }) => pause === CALM && drawnAt !== began)) later = setTimeout(redraw, CALM)
   for (const resolve of waiting.splice(0)) resolve()
   if (!document.hidden) channel.port1.postMessage(began)
 }

@@ -13,7 +13,7 @@ const LONGEST_LINE = 2000 // of a row in the log; the whole text is one click aw
  * @type {Record<Entry['type'], (fields: Fields, data: unknown) => string>} */
 const lines = {
   start: ({ method, args, pid }) => `${signature(toText(method), args)} started as process ${toText(pid)}`,
-  msg: (_, data) => toText(data),
+  msg: ({ msg }, data) => (typeof msg === 'string' && msg ? msg : toText(data)),
   progress: describeProgress,
   log: describeNote,
   warning: describeNote,

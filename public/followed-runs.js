@@ -10,6 +10,8 @@ import { duration } from './words.js'
 const MOST_UNDRAWN = 512 * 1024 // bytes of logs
 const OUT_OF_VIEW = 1024 * 1024 // bytes of log kept of a run that nobody looks at
 const LIST_PAUSE = 4000 // milliseconds between two questions for the list
+const NEWEST = 4 // runs that are asked for then, as all of a thousand are 200 kB
+const WHOLE_PAUSE = 600_000 // milliseconds until all are asked for again: some were removed
 
 /** @type {Map<string, Run>} */
 export const runs = new Map()
@@ -19,6 +21,7 @@ const nothing = inView
 /** the server's list of all runs; until it has told that, no run can be called unknown
  * @type {import('./requests.js').Listed[] | undefined} */
 export let listed
+let wholeAt = 0 // when all of it was told last
 let undrawn = 0
 
 export const connection = new Connection('./', {
@@ -70,25 +73,49 @@ export const listedRun = (/** @type {string} */ id) => listed?.find(run => run.i
 
 export const runningCall = (/** @type {string} */ callId) => listed?.find(run => run.callId === callId && !run.outcome)
 
-export async function fetchList() {
-  const over = new Set([...runs.values()].filter(({ done }) => done)) // the answer tells how they ended
-  const answer = await request('GET', 'tasks')
+/** What runs of one function have taken, in the middle; undefined when none has ended well. @param {string} method */
+export function usualSeconds(method) {
+  const all = listed?.filter(run => run.method === method && run.outcome === 'ok').slice(0, 20) ?? []
+  return all.map(({ seconds = 0 }) => seconds).sort((one, other) => one - other)[all.length >> 1]
+}
+
+/** Asks for the newest runs, and for those of the others that went on; when that may leave a gap, for all.
+ * @param {boolean} [isWhole] */
+export async function fetchList(isWhole = !listed || Date.now() > wholeAt + WHOLE_PAUSE) {
+  const answer = await request('GET', isWhole ? 'tasks' : `tasks?limit=${NEWEST}`)
   // the token has changed: what the server gives instead of the page asks for it
   if (answer.status === 401 && !isUnstarted()) location.reload()
   if (!answer.ok || !Array.isArray(answer.data)) return
-  listed = answer.data
+  const newest = /** @type {import('./requests.js').Listed[]} */ (answer.data)
+  if (isWhole || newest.length !== NEWEST) listed = newest
+  else if (!listedRun(newest[NEWEST - 1]?.id ?? '')) return fetchList(true)
+  else listed = [...newest, ...await olderThan(newest)]
+  if (isWhole) wholeAt = Date.now()
   for (const run of runs.values()) {
-    run.compare(listedRun(run.id))
-    if (run === inView || run.wantsNotice || !(run.isSettled || over.has(run))) continue
+    const known = listedRun(run.id)
+    run.compare(known)
+    if (run === inView || run.wantsNotice || !(run.isSettled || (run.done && known?.outcome))) continue
     runs.delete(run.id) // whoever opens it again reads it from its log
     run.unfollow?.()
   }
   redraw()
 }
 
+/** The listed runs but for the newest: what goes on changes, unless its log tells that here.
+ * @param {import('./requests.js').Listed[]} newest */
+async function olderThan(newest) {
+  const older = listed?.filter(({ id }) => !newest.some(run => run.id === id)) ?? []
+  return Promise.all(older.map(async run => {
+    const live = runs.get(run.id)
+    if (run.outcome || (live?.start && !live.done)) return run
+    const { ok, data } = await request('GET', `tasks/${run.id}`)
+    return ok ? data : run
+  }))
+}
+
 /** Goes to another view, as a link would. @param {string} href */
 export function goTo(href) {
-  history.pushState(null, '', href)
+  if (new URL(href, location.href).href !== location.href) history.pushState(null, '', href)
   dispatchEvent(new PopStateEvent('popstate'))
 }
 

@@ -1,11 +1,12 @@
 // The forms of the start view, one for each function: made from what the server says of its parameters, with the
 // better words of functions.js where it has some. Out of a form comes a call.
 
-import { elements, make } from './draw.js'
+import { element, elements, make, set } from './draw.js'
 import { toText } from './entries.js'
 import { goTo } from './followed-runs.js'
-import { knownFunction, rankOf } from './functions.js'
+import { DEMO, knownFunction, rankOf } from './functions.js'
 import { startRun } from './start-run.js'
+import { bytes } from './words.js'
 
 /** @import { Field } from './functions.js' */
 /** @import { Method, Parameter } from './requests.js' */
@@ -15,52 +16,69 @@ import { startRun } from './start-run.js'
 /** @type {Record<string, string>} */
 const INPUT_TYPES = { number: 'number', integer: 'number', boolean: 'checkbox', file: 'file' }
 
+const demo = element('demo', HTMLButtonElement)
 const [forms, problem, dropping] = elements(HTMLElement, 'forms', 'start-problem', 'dropping')
-/** the forms by the names of their functions @type {Map<string, { form: HTMLFormElement, parameters: Parameter[] }>} */
+/** what is offered, by the names of the functions. Trap: a form has its fields as properties, in place of its own, so a
+ * parameter may be called `elements` or `dataset`: nothing is asked of a form itself.
+ * @type {Map<string, { form: HTMLFormElement, parameters: Parameter[], controls: Map<string, Control> }>} */
 const offered = new Map()
 
 export function offerMethods(/** @type {Method[]} */ methods) {
   offered.clear()
   for (const method of methods.toSorted((one, other) => rankOf(one.name) - rankOf(other.name))) {
-    offered.set(method.name, { form: makeForm(method), parameters: method.parameters })
+    /** @type {Map<string, Control>} */
+    const controls = new Map()
+    offered.set(method.name, { form: makeForm(method, controls), parameters: method.parameters, controls })
   }
   forms.replaceChildren(...Array.from(offered.values(), ({ form }) => form))
+  set(demo, 'hidden', !offered.has(DEMO.method))
 }
 
-/** @param {Run} run */
-export const canRepeat = ({ method, phase, start }) => offered.has(method) && (!!start || phase !== 'refused')
+export const canRepeat = (/** @type {Run} */ { method }) => offered.has(method)
+
+/** Runs it again at once; where a file is missing, as a page keeps none over a reload, goes to the form, which names it.
+ * @param {Run} run */
+export function repeatRun(run) {
+  const args = run.call?.args ?? run.args
+  const parameters = offered.get(run.method)?.parameters ?? []
+  if (parameters.some(({ type }, at) => type === 'file' && !(args[at] instanceof File))) return fillForm(run)
+  startRun({ method: run.method, args, callId: run.call?.callId ?? run.start?.callId ?? '' })
+}
 
 /** Goes to the form of the run's function, with what the run was called with. @param {Run} run */
-export function fillForm({ method, args, call }) {
-  const { form, parameters = [] } = offered.get(method) ?? {}
+export function fillForm({ method, args, call, title }) {
+  const { parameters = [], controls } = offered.get(method) ?? {}
   goTo('./')
   parameters.forEach((parameter, at) => {
-    const control = /** @type {Control | null | undefined} */ (form?.elements.namedItem(parameter.name))
-    if (control) fillControl(control, parameter, (call?.args ?? args)[at])
+    const control = controls?.get(parameter.name)
+    if (control) fillControl(control, parameter, (call?.args ?? args)[at], title)
   })
-  const [first] = form?.elements ?? []
-  if (first instanceof HTMLElement) first.focus() // which scrolls there
+  controls?.values().next().value?.focus() // which scrolls there
 }
 
-function makeForm(/** @type {Method} */ { name, description, parameters }) {
+/** @param {Method} method @param {Map<string, Control>} controls of the form, which are added */
+function makeForm({ name, description, parameters }, controls) {
   const known = knownFunction(name)
-  const controls = parameters.filter(parameter => !known?.filled?.includes(parameter.name))
-    .map(parameter => makeControl(parameter, known?.fields[parameter.name] ?? {}))
+  const labels = parameters.filter(parameter => !known?.filled?.includes(parameter.name))
+    .map(parameter => makeControl(parameter, known?.fields[parameter.name] ?? {}, controls))
   const buttons = make('div', 'buttons', make('button', 'primary', known?.button ?? 'Start'))
   if (known?.sample) buttons.append(makeSampleButton(name, known.sample))
   const about = make('p', 'soft', known?.about ?? description)
-  const form = make('form', 'card', make('h2', '', known?.heading ?? name), about, ...controls, buttons)
+  const form = make('form', 'card', make('h2', '', known?.heading ?? name), about)
   form.dataset.method = name
+  form.append(...labels, buttons)
   return form
 }
 
-/** @param {Parameter} parameter @param {Field} field */
-function makeControl(parameter, { label, preset, accept = '', choices }) {
+/** @param {Parameter} parameter @param {Field} field @param {Map<string, Control>} controls */
+function makeControl(parameter, { label, preset, accept = '', choices }, controls) {
   const { name, type, description, default: usual, min = '', max = '' } = parameter
   const isLong = type === 'text' || type === 'object'
-  const options = choices?.map(([words, value]) => new Option(words, JSON.stringify(value)))
+  const chosen = choices ?? parameter.choices?.map(choice => [String(choice), choice])
+  const options = chosen?.map(([words, value]) => new Option(String(words), JSON.stringify(value)))
   const control = options ? make('select', '', ...options) : make(isLong ? 'textarea' : 'input')
   const required = usual === undefined && !['boolean', 'string', 'text'].includes(type)
+  controls.set(name, control)
   Object.assign(control, { name, required, spellcheck: false })
   if (type === 'text') Object.assign(control, { rows: 9 })
   if (control instanceof HTMLInputElement) {
@@ -76,27 +94,31 @@ function makeControl(parameter, { label, preset, accept = '', choices }) {
 }
 
 /** A file can be given again only where it was chosen.
- * @param {Control} control @param {Parameter} parameter @param {unknown} value */
-function fillControl(control, { type }, value) {
+ * @param {Control} control @param {Parameter} parameter @param {unknown} value @param {string} [title] of its run */
+function fillControl(control, { type }, value, title) {
   if (value === undefined) return
   control.setCustomValidity('')
-  if (control instanceof HTMLInputElement && type === 'boolean') control.checked = value === true
+  if (control instanceof HTMLSelectElement) control.value = JSON.stringify(value)
+  else if (control instanceof HTMLInputElement && type === 'boolean') control.checked = value === true
   else if (type !== 'file') control.value = toText(value)
-  else if (value instanceof File && control instanceof HTMLInputElement) {
+  else if (control instanceof HTMLInputElement) {
     const files = new DataTransfer()
-    files.items.add(value)
+    if (value instanceof File) files.items.add(value)
     control.files = files.files
-    showChoice(control)
+    showChoice(control, title)
   }
 }
 
-function describeChoice(name = '') {
-  const more = name ? 'press the button below' : 'or drop it anywhere on this page'
-  return make('span', 'drop-words', name || 'Choose a file', make('small', '', more))
+/** @param {File} [file] @param {string} [missing] what was chosen before the page was loaded anew */
+function describeChoice(file, missing) {
+  const words = missing ? `Choose it again for ${missing}` : 'Choose a file'
+  const more = file ? `${bytes(file.size)}, press the button below` : 'or drop it anywhere on this page'
+  return make('span', 'drop-words', file?.name ?? words, make('small', '', more))
 }
 
-function showChoice(/** @type {HTMLInputElement} */ input) {
-  input.nextElementSibling?.replaceWith(describeChoice(input.files?.[0]?.name))
+/** @param {HTMLInputElement} input @param {string} [title] of the run for which it was chosen before */
+function showChoice(input, title) {
+  input.nextElementSibling?.replaceWith(describeChoice(input.files?.[0], title))
 }
 
 /** What the browser says at the field, before anything is sent. @param {Control} control */
@@ -123,11 +145,11 @@ function makeSampleButton(method, { file, words }) {
 }
 
 /** @param {FormDataEntryValue | null} given null: not ticked, or without a control @param {Parameter} parameter */
-function readField(given, { type, default: usual }) {
+function readField(given, { type, choices, default: usual }) {
   if (type === 'boolean') return given !== null
   if (typeof given !== 'string') return given?.name ? given : undefined
   if (given.trim() === '' && usual !== undefined) return usual
-  if (type === 'object') return JSON.parse(given)
+  if (type === 'object' || choices) return JSON.parse(given)
   return type === 'number' || type === 'integer' ? Number(given) : given
 }
 
@@ -149,9 +171,11 @@ const takesFile = (/** @type {string} */ method) => offered.get(method)?.paramet
 forms.addEventListener('submit', submit => {
   submit.preventDefault()
   const form = /** @type {HTMLFormElement} */ (submit.target)
+  const method = Element.prototype.getAttribute.call(form, 'data-method') ?? '' // its own may be a field
   const fields = new FormData(form)
-  startWith(form.dataset.method ?? '', parameter => readField(fields.get(parameter.name), parameter))
+  startWith(method, parameter => readField(fields.get(parameter.name), parameter))
 })
+demo.addEventListener('click', () => startWith(DEMO.method, ({ name, default: usual }) => DEMO.values[name] ?? usual))
 
 const hasFiles = (/** @type {DragEvent} */ drag) => drag.dataTransfer?.types.includes('Files') ?? false
 addEventListener('dragover', drag => {

@@ -2,7 +2,8 @@
 // from what the server and the log say; these have better words for them. One of your own may stand here, and need not.
 
 import { toNumber, toText } from './entries.js'
-import { count, counted } from './words.js'
+import { parseJson } from './requests.js'
+import { count } from './words.js'
 
 /** @import { Fields } from './entries.js' */
 /** @import { Run } from './run-state.js' */
@@ -20,7 +21,7 @@ import { count, counted } from './words.js'
  * @property {{ file: string, words: string }} [sample] a file of the page to try it with
  * @property {string[]} [filled] parameters without a control
  * @property {(values: Fields) => { values: Fields, callId: string }} [complete] what is called with what the form holds
- * @property {(args: unknown[]) => string} [title] of a run
+ * @property {(args: unknown[]) => string} [name] of a run, by its arguments but for files, long ones cut
  * @property {Summary} [summary]
  * @property {string} [download] words for the file that it produces
  * @property {string} [findings] heading of the warnings and errors that say where they were found
@@ -46,6 +47,10 @@ for (const runner of runners) {
   runner.lap += 1
 }`
 
+/** What a first visitor is offered: it lives long enough to be watched, and cancelled.
+ * @type {{ method: string, values: Fields }} */
+export const DEMO = { method: 'process', values: { steps: 120, delay: 100 } }
+
 /** @type {Record<string, Known>} */
 const known = {
   importCsv: {
@@ -63,7 +68,7 @@ const known = {
       const { name, size, lastModified } = /** @type {File} */ (values['file'])
       return { values: { ...values, name }, callId: `${name.slice(-150)} ${size} ${lastModified}` }
     },
-    title: ([, , name]) => toText(name) || 'CSV file',
+    name: ([, name]) => toText(name) || 'CSV file',
     summary: {
       figures: (result, run) => [
         ['Rows imported', figure(result?.['rows'])],
@@ -83,7 +88,7 @@ const known = {
     about: 'Checked by the compiler, never run. Each problem is shown beside its line.',
     button: 'Compile',
     fields: { source: { label: 'Source', preset: SOURCE } },
-    title: ([source]) => `compile ${counted(toText(source).split('\n').length, 'line')}`,
+    name: ([source]) => `compile: ${toText(source).trim().split('\n', 1)[0]}`,
     summary: {
       figures: (result, run) => [
         ['Errors', figure(result?.['errors'], run.count('error'))],
@@ -98,14 +103,33 @@ const known = {
     source: ([source]) => toText(source),
   },
   process: {
-    heading: 'Just count',
+    heading: 'Count steps',
     about: 'A task that says at each step that it is still there. Good for watching, and for cancelling.',
     button: 'Start',
     fields: {
-      steps: { label: 'Steps', preset: '100' },
+      steps: { label: 'Steps', preset: '120' },
       delay: { label: 'Pause between steps, milliseconds', preset: '100' },
     },
   },
+}
+
+const LONGEST_TITLE = 60 // characters: the server cuts there
+
+/** What the server's list calls a call that it has not listed yet. @param {import('./run-state.js').Call} call */
+export function titleOf({ method, args }) {
+  const inside = args.filter(arg => !(arg instanceof File)).map(arg => JSON.stringify(arg)).join(', ')
+  return Array.from(`${method}(${inside})`).slice(0, LONGEST_TITLE).join('')
+}
+
+/** What people call a run, wherever it is named. @param {string} method @param {string} title in the server's list */
+export function nameOf(method, title) {
+  const isCut = title.length >= LONGEST_TITLE
+  const inside = title.slice(method.length + 1, isCut ? undefined : -1)
+  for (const end of ['', '"', '\\"']) { // where it was cut, perhaps within a text, or behind a backslash in it
+    const args = parseJson(`[${inside}${end}]`)
+    if (args) return (knownFunction(method)?.name?.(args) ?? title) + (isCut ? '…' : '')
+  }
+  return title
 }
 
 /** @param {string} method */

@@ -8,6 +8,9 @@ export class Pace {
   /** when it began, in milliseconds since 1970, and how long one step of the history lasts */
   began = 0
   step = 100
+  /** how often it was told, and when last */
+  told = 0
+  last = 0
   /** what had been reached at the end of each step @type {number[]} */
   #reached = []
   #base = 0
@@ -27,6 +30,8 @@ export class Pace {
       this.#reached = this.#reached.filter((_, step) => step % 2 === 1 || step === last)
       this.step *= 2
     }
+    this.told++
+    this.last = time
     while (this.#reached.length < at) this.#reached.push(this.#reached.at(-1) ?? this.#base) // nothing happened
     this.#reached[at] = current
     const seconds = (time - this.#time) / 1000
@@ -39,6 +44,9 @@ export class Pace {
     this.#time = time
     this.#current = current
   }
+
+  /** From its beginning to what was told last: when it is over, this says more than the last half second. */
+  get mean() { return ((this.#reached.at(-1) ?? 0) - this.#base) / ((this.last - this.began) / 1000) || 0 }
 
   /** The speed at the end of each step, over about a second; the last step is not over yet. */
   get speeds() {

@@ -2,13 +2,15 @@
 // differently: an answer, a refusal with reasons, or no answer at all (status 0). What a proxy says in the place of the
 // server is no answer: the call may have gone through all the same.
 
-/** `why` it is not ok; `retryAfter`: seconds.
- * @typedef {{ ok: boolean, status: number, data: any, why: string, retryAfter: number }} Answer */
+/** `why` it is not ok; `retryAfter`: seconds; `isUpload`: it is about a file, which `isUnreadable` perhaps.
+ * @typedef {{ ok: boolean, status: number, data: any, why: string, retryAfter: number, isUpload?: boolean,
+ *   isUnreadable?: boolean }} Answer */
 /** @typedef {import('../remote.ts').Parameter} Parameter */
 /** @typedef {{ name: string, description: string, parameters: Parameter[] }} Method */
 /** A run in the server's list.
  * @typedef {{ id: string, method: string, title?: string, callId: string, pid: number, started: number, size: number,
- *   outcome?: string, seconds?: number }} Listed */
+ *   outcome?: string, seconds?: number, errors?: number, warnings?: number,
+ *   progress?: { current: number, total?: number, unit?: string } }} Listed */
 
 // How long the web server itself waits for the workers server, and some more.
 const PATIENCE = { POST: 10_000, GET: 40_000, DELETE: 40_000 }
@@ -39,7 +41,11 @@ export function upload(file, signal, progress) {
     request.open('POST', 'files')
     request.setRequestHeader('content-type', 'application/octet-stream')
     request.upload.onprogress = ({ loaded, total }) => progress(loaded, total)
-    request.onloadend = () => resolve(readAnswer(request.status, request.responseText || 'the connection broke off'))
+    request.onloadend = async () => {
+      const answer = readAnswer(request.status, request.responseText || 'the connection broke off')
+      const read = answer.status || signal.aborted || file.slice(0, 1).arrayBuffer() // a folder cannot be read, either
+      resolve({ ...answer, isUnreadable: await Promise.resolve(read).then(() => false, () => true) })
+    }
     signal.addEventListener('abort', () => request.abort(), { once: true })
     request.send(file)
   })
@@ -56,7 +62,8 @@ function readAnswer(status, text, retryAfter) {
   return { ok, status: isOurs ? status : 0, data, why, retryAfter: Number(retryAfter) || 3 }
 }
 
-function parseJson(/** @type {string} */ text) {
+/** What it says, or undefined. */
+export function parseJson(/** @type {string} */ text) {
   try {
     return JSON.parse(text)
   } catch {

@@ -6,12 +6,16 @@ import { cut, MORE_IN_LOG, placeOf, toText } from './entries.js'
 import { inView as run } from './followed-runs.js'
 import { revealEntry } from './log-view.js'
 import { VirtualList } from './virtual-list.js'
-import { count } from './words.js'
+import { bytes, count } from './words.js'
+
+/** @import { Fields } from './entries.js' */
 
 const LONGEST_RESULT = 20_000 // characters
+const MOST_TILES = 12
+const MOST_ROWS = 200 // of a table
 const STACK = 5 // lines of it: the first ones tell
 
-const [tiles, text, note] = elements(HTMLElement, 'tiles', 'result-text', 'result-note')
+const [tiles, text, table, note] = elements(HTMLElement, 'tiles', 'result-text', 'result-table', 'result-note')
 const [failure, source, findings] = elements(HTMLElement, 'failure', 'source', 'findings')
 const file = element('file', HTMLAnchorElement)
 const sourceList = new VirtualList(element('source-lines', HTMLElement), {
@@ -25,16 +29,17 @@ const findingList = new VirtualList(element('findings-list', HTMLElement), {
 let lines = []
 /** of which the result is shown @type {typeof run.done} */
 let written
+/** the name of a produced file, and its size in words */
+let [sizedFile, fileSize] = ['', '']
 
 export function showResult() {
   for (const list of [sourceList, findingList]) Object.assign(list, { selected: -1, top: 0, stale: true })
 }
 
 calmPicture(() => {
-  drawTiles(run.known?.summary?.figures(run.result, run) ?? [])
   drawFile()
   drawFailure()
-  drawWords()
+  drawResult()
   drawSource(run.known?.source?.(run.args))
   drawFindings()
 })
@@ -42,9 +47,18 @@ calmPicture(() => {
 function drawFile() {
   const name = toText(run.result?.['file'])
   const isProduced = name.startsWith(`${run.id}.`) // any other that it may have named cannot be had
-  setText(file, run.known?.download ?? 'Download the file')
+  if (isProduced && sizedFile !== name) askForSize(name)
+  const size = isProduced && sizedFile === name ? fileSize : ''
+  setText(file, (run.known?.download ?? 'Download the file') + size)
   set(file, 'hidden', !isProduced && !run.known?.download) // from the beginning, so that nothing moves
   setLink(file, isProduced ? `files/${encodeURIComponent(name)}` : undefined)
+}
+
+async function askForSize(/** @type {string} */ name) {
+  sizedFile = name
+  fileSize = ''
+  const answer = await fetch(`files/${encodeURIComponent(name)}`, { method: 'HEAD' }).catch(() => undefined)
+  if (answer?.ok && sizedFile === name) fileSize = ` (${bytes(Number(answer.headers.get('content-length')))})`
 }
 
 // What went wrong stands where the result would, with its causes and the place.
@@ -62,18 +76,40 @@ function drawFailure() {
   setText(element('failure-stack', HTMLElement), stack.slice(0, STACK).join('\n'))
 }
 
-function drawWords() {
+function drawResult() {
   const { done, ended, result } = run
   const summary = run.known?.summary
   const none = done?.outcome === 'ok' ? 'It returned nothing.' : `No result: ${done?.reason || 'see the log'}.`
   const waiting = ended ? 'Its log is still being read.' : summary?.waiting ?? 'What it returns is shown here.'
-  set(text, 'hidden', !done || summary !== undefined || !failure.hidden)
-  if (!text.hidden && done !== written) { // once: it may be large
-    written = done
-    const json = typeof done?.result === 'string' ? done.result : JSON.stringify(done?.result, null, 2) ?? none
-    setText(text, cut(json, LONGEST_RESULT, MORE_IN_LOG))
-  }
-  setText(note, !done ? waiting : !summary || !failure.hidden ? '' : result ? summary.note(result) : none)
+  if (summary) drawTiles(summary.figures(result, run))
+  else if (done !== written || !done) writeResult(failure.hidden ? done?.result : undefined)
+  written = done
+  set(text, 'hidden', !!summary || !text.textContent)
+  set(table, 'hidden', !!summary || !table.firstChild)
+  const isShown = !failure.hidden || (!summary && (tiles.firstChild || !text.hidden || !table.hidden))
+  setText(note, !done ? waiting : isShown ? '' : summary && result ? summary.note(result) : none)
+}
+
+/** What is flat as figures, or as a table; all else as it was written down. @param {unknown} result */
+function writeResult(result) {
+  const fields = Object.entries(isFlat(result) ? result : {}).filter(([name]) => name !== 'file' || !file.href)
+  drawTiles(fields.map(([name, value]) => [name, Number.isInteger(value) ? count(Number(value)) : toText(value)]))
+  const rows = Array.isArray(result) && result.length > 0 && result.every(isFlat) ? result : []
+  const names = [...new Set(rows.slice(0, MOST_ROWS).flatMap(row => Object.keys(row)))]
+  const lines = rows.slice(0, MOST_ROWS).map(row => make('tr', '', ...names.map(name => make('td', '', toText(row[name])))))
+  const head = make('tr', '', ...names.map(name => make('th', '', name)))
+  const more = rows.length > MOST_ROWS ? [make('caption', '', `The first ${MOST_ROWS} of ${count(rows.length)}.`)] : []
+  table.replaceChildren(...(rows.length ? [make('table', '', ...more, head, ...lines)] : []))
+  const isPlain = result === undefined || fields.length > 0 || rows.length > 0
+  const json = typeof result === 'string' ? result || 'An empty text.' : JSON.stringify(result, null, 2)
+  setText(text, isPlain ? '' : cut(json, LONGEST_RESULT, MORE_IN_LOG))
+}
+
+/** @param {unknown} value @returns {value is Fields} */
+function isFlat(value) {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
+  const fields = Object.values(value)
+  return fields.length <= MOST_TILES && fields.every(field => typeof field !== 'object' || field === null)
 }
 
 function drawTiles(/** @type {[name: string, figure: string][]} */ wanted) {

@@ -1,30 +1,36 @@
 // What the page knows about one run, all of it from the entries of the run's log, plus what happened before the log
 // began: the upload, the call, its refusal. Nothing here touches the screen.
 
-import { fieldsOf, LEVELS, OUTCOMES, signature, toNumber, toText } from './entries.js'
-import { knownFunction } from './functions.js'
+import { fieldsOf, LEVELS, OUTCOMES, toNumber, toText } from './entries.js'
+import { knownFunction, nameOf, titleOf } from './functions.js'
 import { LogStore } from './log-store.js'
 import { Pace } from './pace.js'
 import { clockAhead } from './requests.js'
-import { amount, compact } from './words.js'
+import { amount, compact, counted } from './words.js'
 
 /** @import { Entry, Fields } from './entries.js' */
 /** @typedef {{ n: number, type: 'warning' | 'error', line: number, fields: Fields }} Finding `n`: its entry's number */
 /** @typedef {{ method: string, args: (unknown | File)[], callId: string }} Call */
-/** @typedef {'uploading' | 'asking' | 'queued' | 'refused' | 'unsure' | 'unknown' | 'joining'} Phase */
+/** @typedef {{ current: number, total: number | undefined, unit: string }} Progress */
+/** A part of the work: the upload (`n` is -1), what followed a step's entry, or, without a name, what was counted in one
+ * unit. `n`: its first entry's number; `seconds`: how long it took, when it is over.
+ * @typedef {{ name: string, n: number, began: number, pace: Pace, progress?: Progress, seconds?: number }} Step */
+/** @typedef {'uploading' | 'asking' | 'full' | 'queued' | 'refused' | 'unsure' | 'unknown' | 'joining'} Phase */
 /** @typedef {'ok' | 'error' | 'cancelled' | 'died'} Outcome */
 /** @typedef {Phase | 'running' | 'cancelling' | Outcome} State */
 /** What stands in the way: in words, with what can be done about it. `passes`: until the servers answer again.
- * @typedef {{ text: string, kind: 'error' | 'busy' | 'quiet', retry?: () => void, wait?: () => void, other?: string,
+ * @typedef {{ text: string, kind: 'error' | 'busy' | 'quiet', canRetry?: boolean, canWait?: boolean, other?: string,
  *   passes?: boolean }} Problem */
 
 const UNKNOWN = 'No run with this id is known here: it was removed, or has not begun. When it begins, it is shown.'
 const MOST_FINDINGS = 10_000 // listed beside the log; the log has them all
+const MOST_STEPS = 100 // the last ones; a function may begin one for each of a million files
 
 /** @type {Record<string, string>} */
 const STATES = {
   uploading: 'Uploading',
   asking: 'Starting',
+  full: 'No place is free',
   queued: 'Waiting to start',
   refused: 'Not started',
   unsure: 'No answer yet',
@@ -36,13 +42,13 @@ const STATES = {
 }
 
 export class Run {
-  /** before the log begins @type {Phase} */
+  /** How far it is on its way to a log, or to its end by a cancel; what else is known of it tells more: see `state`.
+   * @type {Phase | 'cancelling'} */
   phase = 'joining'
-  cancelling = false
-  wantsNotice = false
   /** @type {Problem | undefined} */
   problem
-  /** @type {{ time: number, pid: unknown } | undefined} */
+  wantsNotice = false
+  /** @type {{ time: number, pid: unknown, callId: string } | undefined} */
   start
   /** @type {{ outcome: Outcome, result: unknown, reason: string, seconds: number } | undefined} */
   done
@@ -51,19 +57,16 @@ export class Run {
   listed
   /** the last thing that went wrong @type {Fields | undefined} */
   error
-  /** @type {{ current: number, total: number | undefined, unit: string } | undefined} */
-  progress
+  /** @type {Step[]} */
+  steps = []
   /** warnings and errors that say where they were found @type {Finding[]} */
   findings = []
   /** what the log says about the connection */
   note = ''
-  /** @type {AbortController | undefined} */
-  stopUpload
-  /** while it waits @type {ReturnType<typeof setTimeout> | undefined} */
-  nextTry
+  /** to start it */
+  attempt = new AbortController()
   /** stops following it @type {(() => void) | undefined} */
   unfollow
-  pace = new Pace()
   entryPace = new Pace()
   /** of its last entry, in milliseconds since 1970, by the server's clock */
   lastTime = 0
@@ -75,6 +78,12 @@ export class Run {
     this.method = call?.method ?? ''
     this.args = call?.args ?? []
     this.store = new LogStore(id)
+  }
+
+  /** @param {Phase | 'cancelling'} phase @param {Problem} [problem] */
+  become(phase, problem) {
+    this.phase = phase
+    this.problem = problem
   }
 
   /** @param {Entry[]} entries @param {number} next */
@@ -89,12 +98,37 @@ export class Run {
     this.store.append(entries, next)
   }
 
+  /** @param {string} name @param {number} time @param {number} [n] */
+  beginStep(name, time, n = -1) {
+    this.endStep(time)
+    this.steps.push({ name, n, began: time, pace: new Pace() })
+    if (this.steps.length > MOST_STEPS) this.steps.shift()
+  }
+
+  endStep(/** @type {number} */ time) {
+    const step = this.steps.at(-1)
+    if (step) step.seconds ??= Math.max(0, time - step.began) / 1000
+  }
+
+  /** Another unit is another part of the work, and one that begins again has another speed.
+   * @param {Progress} progress @param {number} time @param {number} [n] */
+  reach(progress, time, n) {
+    const { unit, current } = this.step?.progress ?? progress
+    if (!this.step) this.beginStep('', this.start?.time ?? time, n)
+    else if (unit !== progress.unit && !this.step.name) this.beginStep('', time, n)
+    const step = /** @type {Step} */ (this.step)
+    if (unit !== progress.unit || progress.current < current) step.pace = new Pace()
+    step.progress = progress
+    step.pace.add(time, progress.current)
+  }
+
   /** The web server will not carry this run. @param {string} message */
   refuse(message) {
     this.unfollow = undefined
-    const isWaiting = this.phase === 'queued' || this.problem?.retry // and says why
-    if (!isWaiting) this.problem = { text: message, kind: 'error' }
-    if (!this.call) this.phase = 'unknown'
+    if (this.phase === 'queued' || this.problem?.canRetry) return // it says already why
+    const text = message.slice(0, 1).toUpperCase() + message.slice(1)
+    if (this.call) this.problem = { text, kind: 'error' }
+    else this.become('unknown', { text, kind: 'quiet' })
   }
 
   /** The servers answer again. @param {string} note about a connection that was lost */
@@ -106,13 +140,11 @@ export class Run {
   /** @param {import('./requests.js').Listed | undefined} listed by the server, if it is */
   compare(listed) {
     this.listed = listed ?? null
-    if (listed || this.start || this.call || this.problem) return
-    this.phase = 'unknown'
-    this.problem = { kind: 'quiet', text: UNKNOWN }
+    if (!listed && !this.start && !this.call && !this.problem) this.become('unknown', { kind: 'quiet', text: UNKNOWN })
   }
 
   /** Whether it will never run, as far as can be known, and nothing of it could be lost. */
-  get isSettled() { return this.state === 'unknown' || (this.state === 'refused' && !this.problem?.retry) }
+  get isSettled() { return this.state === 'unknown' || (this.state === 'refused' && !this.problem?.canRetry) }
 
   get ended() {
     if (this.done) return this.done
@@ -123,9 +155,9 @@ export class Run {
   /** @returns {State} */
   get state() {
     if (this.ended) return this.ended.outcome
-    if (this.cancelling) return 'cancelling'
     // what begins like a run that goes on may be the log of one that has ended: the list tells
-    return this.start && (this.call || this.listed !== undefined || this.silence < 5) ? 'running' : this.phase
+    const isTrusted = this.start && (this.call || this.listed !== undefined || this.silence < 5)
+    return this.phase === 'joining' && isTrusted ? 'running' : this.phase
   }
 
   /** Seconds since its last entry. */
@@ -136,11 +168,12 @@ export class Run {
 
   get known() { return knownFunction(this.method) }
 
-  get words() { return STATES[this.state] ?? this.state }
+  get words() { return wordsOf(this.state, this.count('error')) }
 
   get title() {
-    if (!this.method) return `Run ${this.id.slice(0, 8)}`
-    return this.known?.title?.(this.args) ?? signature(this.method, this.args)
+    const method = this.method || this.listed?.method
+    if (!method) return `Run ${this.id.slice(0, 8)}`
+    return nameOf(method, this.listed?.title ?? (this.call ? titleOf(this.call) : method))
   }
 
   /** What it returned, if that has fields. @returns {Fields | undefined} */
@@ -149,62 +182,79 @@ export class Run {
     return typeof result === 'object' && result ? /** @type {Fields} */ (result) : undefined
   }
 
+  /** What it is at; when it is over, what it was at. */
+  get step() {
+    const step = this.steps.at(-1)
+    return step && step.n < 0 && this.start ? undefined : step // the upload says nothing about the run
+  }
+
+  get progress() { return this.step?.progress }
+
   /** 0 to 1, or undefined while it cannot be known. */
   get part() {
     if (this.ended?.outcome === 'ok') return 1
     return this.progress?.total ? Math.max(0, Math.min(1, this.progress.current / this.progress.total)) : undefined
   }
 
+  /** Whether its progress says what cannot be. */
+  get isOdd() { return !this.ended && !!this.progress && !(this.progress.current <= (this.progress.total ?? Infinity)) }
+
   get seconds() {
     if (this.ended) return this.ended.seconds
     return this.start && Math.max(0, (Date.now() - clockAhead - this.start.time) / 1000)
   }
 
+  /** Seconds, of what it is at. */
   get left() {
-    const { progress, pace } = this
-    if (this.ended || !progress?.total || !pace.speed) return
-    return Math.max(0, progress.total - progress.current) / pace.speed
+    const { progress, step } = this
+    if (this.ended || this.isOdd || !progress?.total || !step?.pace.speed) return
+    return Math.max(0, progress.total - progress.current) / step.pace.speed
   }
 
   get speed() {
-    const { progress, pace, done } = this
-    if (!progress) return
-    // at the end, the whole divided by the time says more than the last half second
-    const speed = done ? progress.current / Math.max(done.seconds, 0.001) : pace.speed
-    return speed > 0 ? `${amount(speed, progress.unit, compact)}/s` : undefined
+    const { progress, step, done } = this
+    const speed = (done ? step?.pace.mean : step?.pace.speed) ?? 0
+    return progress && speed > 0 ? `${amount(speed, progress.unit, compact)}/s` : undefined
   }
 
   /** What the plot shows: the progress, or the entries where there is none. */
   get plotted() {
-    const { progress, pace, entryPace } = this
-    return progress ? { pace, unit: progress.unit } : { pace: entryPace, unit: 'entries' }
+    const { progress, step, entryPace } = this
+    return progress && step ? { pace: step.pace, unit: progress.unit } : { pace: entryPace, unit: 'entries' }
   }
 
-  /** Those in the log, or more, where the function has counted what it did not name.
+  /** Those in the log, or more, where the list has counted them already, or the function what it did not name.
    * @param {'warning' | 'error'} level */
   count(level) {
     const counted = toNumber(this.result && this.known?.counted?.(this.result)[level])
-    return Math.max(this.store.counts[LEVELS.indexOf(level)] ?? 0, counted ?? 0)
+    return Math.max(this.store.counts[LEVELS.indexOf(level)] ?? 0, counted ?? 0, this.listed?.[`${level}s`] ?? 0)
   }
 }
+
+/** A run that ended well and found errors is told from one without. @param {string} state @param {number} errors */
+export const wordsOf = (state, errors) =>
+  (STATES[state] ?? state) + (state === 'ok' && errors ? ` with ${counted(errors, 'error')}` : '')
 
 /** What is learnt from the kinds of entries that say more than a row in the log.
  * @type {Partial<Record<Entry['type'], (run: Run, entry: Entry, n: number) => void>>} */
 const learn = {
   start(run, entry) {
-    const { method, args, pid } = fieldsOf(entry)
+    const { method, args, pid, callId } = fieldsOf(entry)
     run.method = toText(method)
     run.args = Array.isArray(args) ? args : []
-    run.start = { time: entry.time, pid }
-    run.problem = undefined
+    run.endStep(entry.time) // the upload
+    run.start = { time: entry.time, pid, callId: toText(callId) }
+    run.become('joining')
   },
-  progress(run, entry) {
+  step(run, entry, n) {
+    run.beginStep(toText(fieldsOf(entry)['name']), entry.time, n)
+  },
+  progress(run, entry, n) {
     const { current, total, unit } = fieldsOf(entry)
+    const whole = toNumber(total)
     const reached = toNumber(current)
     if (reached === undefined) return // an odd row, and no more
-    const whole = toNumber(total)
-    run.progress = { current: reached, total: whole && whole > 0 ? whole : undefined, unit: toText(unit) }
-    run.pace.add(entry.time, reached)
+    run.reach({ current: reached, total: whole && whole > 0 ? whole : undefined, unit: toText(unit) }, entry.time, n)
   },
   warning: addFinding,
   error(run, entry, n) {
@@ -214,9 +264,9 @@ const learn = {
   done(run, entry) {
     const { outcome, result, reason, seconds } = fieldsOf(entry)
     const took = Math.max(0, toNumber(seconds) ?? 0)
+    run.endStep(entry.time)
     run.done = { outcome: toOutcome(outcome), result, reason: toText(reason), seconds: took }
-    run.cancelling = false
-    run.problem = undefined
+    run.become('joining')
   },
 }
 

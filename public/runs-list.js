@@ -1,54 +1,76 @@
 // The list of runs at the side: what the server says of all runs, and what this page knows better, because it follows
 // them or has not started them yet.
 
-import { calmPicture, element, make, set, setText } from './draw.js'
-import { OUTCOMES } from './entries.js'
+import { element, framePicture, make, set, setText } from './draw.js'
 import { inView, listed, runs } from './followed-runs.js'
-import { day, duration, elapsed } from './words.js'
+import { nameOf } from './functions.js'
+import { Run, wordsOf } from './run-state.js'
+import { compact, dayOf, duration, elapsed, minutes } from './words.js'
 
-/** @import { Run } from './run-state.js' */
-/** @typedef {{ id: string, title: string, state: string, about: string, part: number | undefined }} Item */
+/** @import { Listed } from './requests.js' */
+/** @typedef {{ id: string, title: string, time: number, state: string, isOver: boolean, errors: number, warnings: number,
+ *   seconds: number | undefined, part: number | undefined }} Item */
+
+const FEW = 8 // runs that need no filter
 
 const items = element('runs', HTMLOListElement)
 const more = element('more-runs', HTMLButtonElement)
+const filter = element('filter', HTMLInputElement)
 
 let most = 50
-/** @type {Map<string, HTMLLIElement>} */
+/** the headings by their days, and the runs by their ids @type {Map<string, HTMLLIElement>} */
 const nodes = new Map()
+let scrolledTo = ''
 
-calmPicture(() => {
+framePicture(() => {
   const early = [...runs.values()].filter(run => !run.listed && (run.start || run.call)).reverse()
-  const wanted = [...early.map(fromRun), ...(listed ?? []).map(fromListed)]
-  const shown = wanted.slice(0, most)
-  for (const [id, node] of nodes) {
-    if (shown.some(item => item.id === id)) continue
-    node.remove()
-    nodes.delete(id)
-  }
-  shown.forEach((item, at) => {
-    const node = nodes.get(item.id) ?? makeItem(item.id)
+  const all = [...early, ...(listed ?? [])]
+  const words = filter.value.toLowerCase()
+  const wanted = (words ? all : all.slice(0, most + 1)).map(toItem) // a thousand would take longer than the rest
+    .filter(item => `${item.title} ${aboutOf(item)}`.toLowerCase().includes(words))
+  const shown = new Map(wanted.slice(0, most).map(item => [item.id, item]))
+  const keys = new Set([...shown].flatMap(([id, { time }]) => [` ${dayOf(time)}`, id])) // no id begins with a blank
+  for (const [key, node] of nodes) if (!keys.has(key) && nodes.delete(key)) node.remove()
+  Array.from(keys).forEach((key, at) => {
+    const item = shown.get(key)
+    const node = nodes.get(key) ?? (item ? makeItem(key) : make('li', 'day', key))
+    nodes.set(key, node)
     if (items.children[at] !== node) items.insertBefore(node, items.children[at] ?? null)
-    drawItem(node, item)
+    if (item) drawItem(node, item)
   })
   set(more, 'hidden', wanted.length <= most)
-  set(element('no-runs', HTMLElement), 'hidden', wanted.length > 0 || !listed)
+  set(filter, 'hidden', all.length <= FEW)
+  const none = element('no-runs', HTMLElement)
+  set(none, 'hidden', wanted.length > 0 || !listed)
+  setText(none, words ? 'No run fits.' : 'Nothing here yet. What is started on this server is listed here.')
+  if (scrolledTo === inView.id || !nodes.has(inView.id)) return
+  scrolledTo = inView.id
+  nodes.get(inView.id)?.scrollIntoView({ block: 'nearest', inline: 'nearest' })
 })
 
-/** @param {Run} run @returns {Item} */
-function fromRun({ id, title, state, words, seconds, part, ended }) {
-  const time = seconds === undefined ? '' : ` · ${ended ? duration(seconds) : elapsed(seconds)}`
-  const far = part === undefined || ended ? '' : ` · ${Math.floor(part * 100)} %`
-  return { id, title, state, about: words + far + time, part: ended ? undefined : part }
+/** @param {Run | Listed} known @returns {Item} */
+function toItem(known) {
+  const run = known instanceof Run ? known : runs.get(known.id)
+  if (run && (run.start || run === known)) {
+    const { id, title, state, seconds, part, ended, start } = run
+    const [errors, warnings] = [run.count('error'), run.count('warning')]
+    return { id, title, time: start?.time ?? Date.now(), state, isOver: !!ended, errors, warnings, seconds, part }
+  }
+  const { id, title, method, started, outcome, seconds, errors = 0, warnings = 0, progress } = /** @type {Listed} */ (known)
+  const part = progress?.total ? Math.max(0, Math.min(1, progress.current / progress.total)) : undefined
+  const isOver = outcome !== undefined
+  const name = nameOf(method, title ?? method)
+  return { id, title: name, time: started, state: outcome ?? 'running', isOver, errors, warnings, seconds, part }
 }
 
-/** @param {import('./requests.js').Listed} run @returns {Item} */
-function fromListed({ id, title, method, outcome, seconds, started }) {
-  const live = runs.get(id)
-  if (live?.start) return fromRun(live)
-  const words = outcome ? OUTCOMES[outcome] ?? outcome : 'Running'
-  const time = seconds === undefined ? '' : ` · ${duration(seconds)}`
-  const about = `${words}${time} · ${day(started)}`
-  return { id, title: title ?? method, state: outcome ?? 'running', about, part: undefined }
+function aboutOf(/** @type {Item} */ { state, isOver, errors, warnings, seconds, part, time }) {
+  const told = [wordsOf(state, errors)]
+  if (part !== undefined && !isOver) told.push(`${Math.floor(part * 100)} %`)
+  if (seconds !== undefined) told.push((isOver ? duration : elapsed)(seconds))
+  if (errors && state !== 'ok') told.push(`✕ ${compact(errors)}`)
+  if (warnings) told.push(`▲ ${compact(warnings)}`)
+  if (isOver) told.push(minutes(time).replace(/.*, /, '')) // its day is the heading
+  return told.join(' · ')
 }
 
 function makeItem(/** @type {string} */ id) {
@@ -56,20 +78,20 @@ function makeItem(/** @type {string} */ id) {
   const link = make('a', '', make('span', 'mark'), make('span', 'name'), make('span', 'about'), bar)
   link.href = `?run=${encodeURIComponent(id)}`
   link.dataset.go = ''
-  const node = make('li', '', link)
-  nodes.set(id, node)
-  return node
+  return make('li', '', link)
 }
 
 /** @param {HTMLLIElement} node @param {Item} item */
 function drawItem(node, item) {
+  const { id, title, state, isOver, errors, part } = item
   const link = /** @type {HTMLAnchorElement} */ (node.firstElementChild)
   const [name, about, bar] = /** @type {[HTMLElement, HTMLElement, HTMLElement]} */ ([...link.children].slice(1))
-  set(node.dataset, 'state', item.state)
-  setText(name, item.title)
-  setText(about, item.about)
-  set(bar.style, 'scale', item.part === undefined ? '' : `${item.part.toFixed(3)} 1`)
-  set(link, 'ariaCurrent', item.id === inView.id ? 'page' : null)
+  set(node.dataset, 'state', state)
+  node.toggleAttribute('data-flawed', state === 'ok' && errors > 0)
+  setText(name, title)
+  setText(about, aboutOf(item))
+  set(bar.style, 'scale', part === undefined || isOver ? '' : `${part.toFixed(3)} 1`)
+  set(link, 'ariaCurrent', id === inView.id ? 'page' : null)
 }
 
 more.addEventListener('click', () => { most += 200 })

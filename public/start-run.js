@@ -3,7 +3,7 @@
 
 import { element, redraw } from './draw.js'
 import { fetchList, followRun, goTo, listedRun, openRun, runningCall } from './followed-runs.js'
-import { makeId, request, upload } from './requests.js'
+import { clockAhead, makeId, request, upload } from './requests.js'
 
 /** @import { Answer } from './requests.js' */
 /** @import { Call, Run } from './run-state.js' */
@@ -15,55 +15,8 @@ export function startRun(/** @type {Call} */ call) {
   const run = openRun(makeId(), call)
   goTo(`?run=${run.id}`)
   element('main', HTMLElement).focus({ preventScroll: true }) // the button that had the focus has gone
-  return callFor(run)
+  return attempt(run)
 }
-
-/** The same id on every attempt, and no id is ever used twice: a call whose answer was lost can be repeated without
- * running twice. @param {Run} run @returns {Promise<void>} */
-async function callFor(run) {
-  const { id, call } = run
-  const phase = run.phase === 'queued' ? 'queued' : 'asking'
-  const isStopped = () => run.phase === 'refused' // by a person, meanwhile
-  run.phase = phase
-  if (phase === 'asking') run.problem = undefined
-  followRun(run)
-  const files = (call?.args ?? []).filter(arg => arg instanceof File)
-  const isUploaded = files.some(file => uploaded.has(file))
-  const refusal = await uploadFiles(run, files)
-  if (isStopped()) return
-  run.phase = phase
-  redraw()
-  const args = call?.args.map(arg => (arg instanceof File ? uploaded.get(arg) : arg))
-  const answer = refusal ?? await request('POST', 'tasks', { ...call, id, args })
-  if (answer.ok || answer.status === 400) files.forEach(file => uploaded.delete(file)) // the run uses them up
-  if (answer.status === 400 && isUploaded && !isStopped()) return callFor(run) // swept meanwhile? once more
-  if (answer.ok) {
-    run.phase = 'joining'
-    run.problem = undefined
-    fetchList()
-  } else if (!run.start && !isStopped()) await explainRefusal(run, answer, refusal !== undefined)
-  redraw()
-}
-
-/** Those that the server does not have yet.
- * @param {Run} run @param {File[]} files @returns {Promise<Answer | undefined>} what was said to one that failed */
-async function uploadFiles(run, files) {
-  for (const file of files.filter(file => !uploaded.has(file))) {
-    run.phase = 'uploading'
-    run.stopUpload = new AbortController()
-    const answer = await upload(file, run.stopUpload.signal, (current, total) => {
-      run.progress = { current, total, unit: 'bytes' }
-      redraw()
-    })
-    run.progress = undefined
-    if (!answer.ok) return answer
-    uploaded.set(file, answer.data.file)
-  }
-}
-
-const NO_ANSWER = 'The web server did not answer. The call may have arrived all the same: this page follows the run, '
-  + 'and shows it if so. Trying again is safe, it cannot run twice.'
-const NO_WORKERS = 'The workers server does not answer, so nothing was started. Is it running?'
 
 /** What passes by itself, so that a run which waits goes on waiting. @type {Record<number, string>} */
 export const PASSING = {
@@ -73,55 +26,104 @@ export const PASSING = {
   504: 'The workers server does not answer.',
 }
 
-/** @param {Run} run @param {Answer} answer @param {boolean} isUpload */
-async function explainRefusal(run, answer, isUpload) {
-  const { status, why } = answer
-  const retry = () => callFor(run)
-  const wait = () => waitForPlace(run, answer)
-  if (run.phase === 'queued' && status in PASSING) return wait()
-  run.phase = status === 0 && !isUpload ? 'unsure' : 'refused'
-  const taken = `All places are taken: ${why}. It can start by itself when one is free.`
-  if (isUpload) run.problem = { kind: 'error', retry, text: `The file could not be uploaded: ${why}` }
-  else if (status === 0) run.problem = { kind: 'error', retry, text: NO_ANSWER }
-  else if (status === 503) run.problem = { kind: 'busy', retry, wait, text: taken }
-  else if (status === 504) run.problem = { kind: 'error', retry, text: NO_WORKERS }
-  else if (status === 409) await pointToOther(run, why)
-  else run.problem = { kind: 'error', text: `Refused: ${why}` }
+/** The same id on every attempt, and no id is ever used twice: a call whose answer was lost can be repeated without
+ * running twice. A new attempt ends the one before. @param {Run} run @param {boolean} [waits] for a free place */
+export async function attempt(run, waits = false) {
+  run.attempt.abort()
+  run.attempt = new AbortController()
+  const { signal } = run.attempt
+  if (!waits) run.become('asking')
+  for (;;) {
+    followRun(run) // each time: the server may have asked for its token
+    const answer = await uploadAndCall(run, signal)
+    if (signal.aborted) return // by a person, meanwhile
+    if (answer.ok) fetchList()
+    if (answer.ok && !run.start) run.become('joining')
+    if (answer.ok || run.start) return redraw()
+    if (!waits || !(answer.status in PASSING)) return explainRefusal(run, answer)
+    const text = `${PASSING[answer.status]} This run starts as soon as it can; keep the page open.`
+    run.become('queued', { kind: answer.status === 503 ? 'quiet' : 'busy', text })
+    redraw()
+    await new Promise(resolve => setTimeout(resolve, answer.retryAfter * 1000))
+    if (signal.aborted) return
+  }
 }
 
+/** @param {Run} run @param {AbortSignal} signal @returns {Promise<Answer>} */
+async function uploadAndCall(run, signal) {
+  const { id, call, phase } = run
+  const given = call?.args ?? []
+  const files = given.filter(arg => arg instanceof File)
+  const missing = files.filter(file => !uploaded.has(file))
+  if (missing.length) run.steps = []
+  for (const file of missing) {
+    const answer = await uploadFile(run, file, signal)
+    if (!answer.ok) return answer
+  }
+  if (missing.length && !signal.aborted) run.become(phase)
+  redraw()
+  const args = given.map(arg => (arg instanceof File ? uploaded.get(arg) : arg))
+  const answer = await request('POST', 'tasks', { ...call, id, args })
+  if (answer.ok || answer.status === 400) files.forEach(file => uploaded.delete(file)) // the run uses them up
+  const isSwept = answer.status === 400 && missing.length < files.length && !signal.aborted
+  return isSwept ? uploadAndCall(run, signal) : answer
+}
+
+/** @param {Run} run @param {File} file @param {AbortSignal} signal */
+async function uploadFile(run, file, signal) {
+  const now = () => Date.now() - clockAhead
+  run.become('uploading')
+  run.beginStep('upload', now())
+  const answer = await upload(file, signal, (current, total) => {
+    run.reach({ current, total, unit: 'bytes' }, now())
+    redraw()
+  })
+  run.endStep(now())
+  if (answer.ok) uploaded.set(file, answer.data.file)
+  const why = answer.isUnreadable ? `${file.name} ${UNREADABLE}` : `The file could not be uploaded: ${answer.why}`
+  return { ...answer, why, isUpload: true }
+}
+
+const UNREADABLE = 'cannot be read. It was removed, renamed or changed after it was chosen, it is a folder, or another '
+  + 'program holds it. Choose it again, or a copy of it.'
+const NO_ANSWER = 'The web server did not answer. The call may have arrived all the same: this page follows the run, '
+  + 'and shows it if so. Trying again is safe, it cannot run twice.'
+const NO_WORKERS = 'The workers server does not answer, so nothing was started. Is it running?'
+
 /** @param {Run} run @param {Answer} answer */
-function waitForPlace(run, { status, retryAfter }) {
-  const text = `${PASSING[status]} This run starts as soon as it can; keep the page open.`
-  run.phase = 'queued'
-  run.problem = { kind: status === 503 ? 'quiet' : 'busy', text }
-  clearTimeout(run.nextTry) // of a person who has stopped waiting, and waits again
-  run.nextTry = setTimeout(() => run.phase === 'queued' && callFor(run), retryAfter * 1000)
+async function explainRefusal(run, { status, why, isUpload, isUnreadable }) {
+  const taken = `All places are taken: ${why}. It can start by itself when one is free.`
+  if (isUnreadable) run.become('refused', { kind: 'error', text: why })
+  else if (isUpload) run.become('refused', { kind: 'error', canRetry: true, text: why })
+  else if (status === 0) run.become('unsure', { kind: 'error', canRetry: true, text: NO_ANSWER })
+  else if (status === 503) run.become('full', { kind: 'busy', canRetry: true, canWait: true, text: taken })
+  else if (status === 504) run.become('refused', { kind: 'error', canRetry: true, text: NO_WORKERS })
+  else if (status === 409) await pointToOther(run, why)
+  else run.become('refused', { kind: 'error', text: `Refused: ${why}` })
+  redraw()
 }
 
 /** Running already, or its id used: by a first attempt of this very call, if its answer was lost.
  * @param {Run} run @param {string} why */
 async function pointToOther(run, why) {
-  await fetchList()
+  await fetchList(true)
   const other = run.call?.callId ? runningCall(run.call.callId)?.id : undefined
-  if (listedRun(run.id)) run.phase = 'joining'
-  else run.problem = { kind: 'busy', text: `This is already running: ${why}.`, ...(other && { other }) }
+  if (listedRun(run.id)) run.become('joining')
+  else run.become('refused', { kind: 'busy', text: `This is already running: ${why}.`, ...(other && { other }) })
 }
 
 /** Whatever there is to cancel: the upload, the waiting for a place, the run. @param {Run} run */
 export async function cancelRun(run) {
   if (run.state === 'uploading' || run.state === 'queued') {
+    run.attempt.abort()
     const text = run.state === 'queued' ? 'Stopped waiting.' : 'The upload was stopped.'
-    run.stopUpload?.abort()
-    run.phase = 'refused'
-    run.problem = { kind: 'quiet', text, retry: () => callFor(run) }
+    return run.become('refused', { kind: 'quiet', canRetry: true, text })
   }
   if (run.state !== 'running') return
-  run.cancelling = true
-  run.problem = undefined
+  run.become('cancelling')
   const answer = await request('DELETE', `tasks/${run.id}`)
   if (answer.ok || run.done) return
   const what = answer.status === 0 ? 'Perhaps not cancelled' : 'Not cancelled'
-  run.problem = { kind: 'error', text: `${what}: ${answer.why}.`, passes: true }
-  run.cancelling = false
+  run.become('joining', { kind: 'error', text: `${what}: ${answer.why}.`, passes: true })
   redraw()
 }

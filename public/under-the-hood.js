@@ -61,7 +61,7 @@ const pass = (/** @type {string} */ hop, /** @type {string} */ text, at = perfor
 function knowBeginning() {
   const { id, start, call, method, args } = run
   if (!start || passed.has('post')) return
-  const callId = call?.callId ?? ''
+  const callId = call?.callId ?? start.callId
   pass('post', `POST /tasks\n${JSON.stringify({ id, method, args, callId })}`, -GLOW)
   pass('request', framed(method, callId, id, cut(JSON.stringify(args), LONGEST)), -GLOW)
   pass('reply', framed('', String(start.pid)), -GLOW)

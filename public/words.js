@@ -2,10 +2,14 @@
 
 const figures = new Intl.NumberFormat('en')
 const shortFigures = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 3 })
-/** @type {Intl.DateTimeFormatOptions} */
-const minutes = { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' }
-const clocks = new Intl.DateTimeFormat(undefined, { ...minutes, second: '2-digit' })
-const days = new Intl.DateTimeFormat(undefined, { ...minutes, month: 'short', day: 'numeric' })
+// In the language of the page, which is English, wherever it is read: "15 h 01 min 53 s" fits no column.
+/** @param {Intl.DateTimeFormatOptions} options */
+const dates = options => new Intl.DateTimeFormat('en-GB', options)
+const clocks = dates({ hour: '2-digit', minute: '2-digit', second: '2-digit', fractionalSecondDigits: 3 })
+const days = dates({ day: 'numeric', month: 'short' })
+const weekdays = dates({ weekday: 'long', day: 'numeric', month: 'long' })
+const years = dates({ day: 'numeric', month: 'long', year: 'numeric' })
+const zones = dates({ timeZoneName: 'shortOffset' })
 
 export const count = (/** @type {number} */ n) => figures.format(n)
 
@@ -22,11 +26,19 @@ export function amount(n, unit, format = count) {
   return unit ? `${figure} ${unit}` : figure
 }
 
-export function bytes(/** @type {number} */ n) {
-  const step = Math.min(4, Math.max(0, Math.floor(Math.log10(Math.max(1, n)) / 3)))
+/** "46 of 120 steps", "13.9 of 41.5 MB". @param {number} current @param {number | undefined} total @param {string} unit */
+export function reached(current, total, unit) {
+  if (total === undefined) return amount(current, unit)
+  const figure = unit === 'bytes' ? bytes(current, total).split(' ')[0] : amount(current)
+  return `${figure} of ${amount(total, unit)}`
+}
+
+/** @param {number} n @param {number} [whole] in whose unit it is told */
+export function bytes(n, whole = n) {
+  const step = Math.min(4, Math.max(0, Math.floor(Math.log10(Math.max(1, whole)) / 3)))
   if (step === 0) return `${count(Math.round(n))} bytes`
   const value = n / 1000 ** step
-  return `${value.toFixed(value < 10 ? 1 : 0)} ${['', 'kB', 'MB', 'GB', 'TB'][step]}`
+  return `${value.toFixed(whole / 1000 ** step < 100 ? 1 : 0)} ${['', 'kB', 'MB', 'GB', 'TB'][step]}`
 }
 
 export function duration(/** @type {number} */ seconds) {
@@ -50,7 +62,28 @@ export function estimate(/** @type {number} */ seconds) {
   return `about ${(seconds / 3600).toFixed(1)} h`
 }
 
-/** @param {number} time */
-export const clock = time => clocks.format(time) + '.' + String(Math.floor(time % 1000)).padStart(3, '0')
+/** The time of an entry: with its day where that is not the day on which its log began, and with its zone where the clock
+ * was changed since then, as an hour comes twice. @param {number} time @param {number} [since] when its log began */
+export function clock(time, since = time) {
+  const [at, began] = [new Date(time), new Date(since)]
+  if (Number.isNaN(at.getTime())) return '–' // a task can say anything
+  const day = at.toDateString() === began.toDateString() ? '' : `${days.format(at)}, `
+  const isChanged = at.getTimezoneOffset() !== began.getTimezoneOffset()
+  const zone = isChanged ? ` ${zones.formatToParts(at).find(({ type }) => type === 'timeZoneName')?.value}` : ''
+  return day + clocks.format(at) + zone
+}
 
-export const day = (/** @type {number} */ time) => (Date.now() - time < 12 * 3600_000 ? clocks : days).format(time)
+/** As clock(), in whole seconds. @param {number} time @param {number} since */
+export const seconds = (time, since) => clock(time, since).replace(/\.\d+/, '')
+
+/** With its day, where that is not today. @param {number} time */
+export const minutes = time => clock(time, Date.now()).replace(/:\d\d\.\d+.*/, '')
+
+/** The heading for all that happened on that day. @param {number} time */
+export function dayOf(time) {
+  const day = new Date(time).toDateString()
+  const now = new Date()
+  if (day === now.toDateString()) return 'Today'
+  if (day === new Date(now.getFullYear(), now.getMonth(), now.getDate() - 1).toDateString()) return 'Yesterday'
+  return (Date.now() - time < 300 * 86_400_000 ? weekdays : years).format(time)
+}

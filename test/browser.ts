@@ -112,9 +112,9 @@ export async function copied(page: Page, button: string): Promise<string> {
   return (await page.waitForFunction(() => navigator.clipboard.readText())).jsonValue()
 }
 
-/** The steps of a run of `process`, in the order in which the page shows them. */
+/** The steps of a run of `process`, from 0 on, in the order in which the page shows them. */
 export async function steps(page: Page): Promise<number[]> {
-  return [...(await copied(page, '#copy-log')).matchAll(/"step":(\d+)/g)].map(([, step]) => Number(step))
+  return [...(await copied(page, '#copy-log')).matchAll(/step (\d+) of/g)].map(([, step]) => Number(step) - 1)
 }
 
 /** What the console complains of: also what the page's policy blocked, and what could not be loaded. */

@@ -120,7 +120,7 @@ test('the log follows the end, stays put when one scrolls up, and goes back with
   await has(page, '#to-end', /\(([6-9]\d|\d{3}) below/)
   assert.deepEqual((await rows(page, '#log-list')).slice(0, 10), put.slice(0, 10))
   await page.click('#to-end')
-  await sees(page, '"step":119')
+  await sees(page, 'step 120 of 120')
   await page.locator('#to-end').waitFor({ state: 'hidden' })
 })
 

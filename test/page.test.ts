@@ -129,7 +129,7 @@ test('cancelling says that it is cancelling, then how it ended', { skip }, async
   await state(page, 'cancelled')
   assert.equal(await text(page, '#state-words'), 'Cancelled')
   assert.match(lines(id).at(-1)!, /"outcome":"cancelled"/)
-  await page.click('#again') // fills the form, so that one value can be changed
+  await page.click('#change') // fills the form, so that one value can be changed
   assert.equal(await page.locator('form[data-method=process] [name=delay]').inputValue(), '50')
   await start(page, 'process', { steps: 500 })
   await arrived(page, 1)

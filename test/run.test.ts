@@ -19,7 +19,7 @@ suite('A run', () => {
     const [start, ...rest] = await run.entries()
     assert.deepEqual(start!.data, { method: 'process', args: [3, 20], callId: 'first', pid: run.pid, timeLimit: 100 })
     const [steps, progress] = ['msg', 'progress'].map(wanted => rest.filter(({ type }) => type === wanted).map(({ data }) => data))
-    assert.deepEqual(steps, [0, 1, 2].map(step => ({ process: run.pid, step, token: run.id })))
+    assert.deepEqual(steps, [0, 1, 2].map(step => ({ msg: `step ${step + 1} of 3`, process: run.pid, step })))
     assert.deepEqual(progress!.at(-1), { current: 3, total: 3, unit: 'steps' })
     assert.equal((await run.outcome()).outcome, 'ok')
     assert.deepEqual((await run.types()).filter(type => type !== 'progress'), ['start', 'msg', 'msg', 'msg', 'done'])
