@@ -28,6 +28,9 @@ export type Sink = {
   refuse(message: string): void
 }
 
+/** Reads a log from a position; an empty chunk when that is not wanted any more by the time that its turn comes. */
+type Read = (position: number, isWanted: () => boolean) => Promise<Chunk>
+
 /** One client that follows one run. Made by Readers.follow. */
 export class Reader {
   readonly id: string
@@ -44,10 +47,10 @@ export class Reader {
 
   #isCatchingUp = false
   #isStopped = false
-  #read: (position: number) => Promise<Chunk>
+  #read: Read
   #sink: Sink
 
-  constructor(id: string, next: number, sink: Sink, read: (position: number) => Promise<Chunk>) {
+  constructor(id: string, next: number, sink: Sink, read: Read) {
     this.id = id
     this.#acknowledged = this.#next = this.#seen = next // what the client has must exist
     this.#read = read
@@ -67,7 +70,7 @@ export class Reader {
   receive(chunk: Chunk) {
     const end = endOf(chunk)
     this.#seen = Math.max(this.#seen, end)
-    if (end <= this.#next || this.#isCatchingUp) return // old, or the catch-up will come to it
+    if (this.#isStopped || end <= this.#next || this.#isCatchingUp) return // old, or the catch-up will come to it
     const fresh = partFrom(chunk, this.#next)
     if (fresh && !this.#isFull()) this.#send(fresh)
     else void this.#catchUp()
@@ -83,8 +86,15 @@ export class Reader {
   end(size: number) {
     if (this.#finalSize === size) return
     this.#finalSize = size
-    if (this.#next > size) this.#sink.refuse(`invalid position: the log has ended at ${size}`)
+    if (this.#next > size) this.refuse(`invalid position: the log has ended at ${size}`)
     else if (this.isDone) this.#sink.finish()
+  }
+
+  /** It gets no more, and is told why, once. */
+  refuse(message: string) {
+    if (this.#isStopped) return
+    this.stop()
+    this.#sink.refuse(message)
   }
 
   /** Nothing more is sent, whatever is on its way. */
@@ -108,13 +118,12 @@ export class Reader {
     this.#isCatchingUp = true
     try {
       while (this.#next < this.#seen && !this.#isFull()) {
-        const chunk = await this.#read(this.#next)
+        const chunk = await this.#read(this.#next, () => !this.#isStopped)
         if (this.#isStopped || !chunk.lines.length) break
         this.#send(chunk)
       }
     } catch (error) {
-      const isRefused = error instanceof RemoteError && error.kind !== 'failed'
-      if (isRefused && !this.#isStopped) this.#sink.refuse(error.message)
+      if (error instanceof RemoteError && error.kind !== 'failed') this.refuse(error.message)
     } finally {
       this.#isCatchingUp = false
     }
@@ -142,13 +151,16 @@ export type Source = {
 /** The readers of one run, and the chunks that wait for the end of the turn. */
 type Followed = { readers: Set<Reader>; waiting: Chunk[] }
 
+/** A read that waits for its turn or is under way, and who has asked for it: whether each still wants it. */
+type Reading = { askers: (() => boolean)[]; chunk?: Promise<Chunk> }
+
 /** Who follows which run. */
 export class Readers {
   /** Whether questions for sizes are answered soon; undefined before the first. */
   isAnswering: boolean | undefined
   #source: Source
   #runs = new Map<string, Followed>()
-  #reads = new Map<string, Promise<Chunk>>() // under way, by run and position
+  #reads = new Map<string, Reading>() // by run and position
   #limitReads = limit(MAX_READS)
   #wanted = new Set<string>() // logs whose size is asked for at the end of this turn
   #sizes?: Promise<Map<string, Size>> // the answer to that question
@@ -160,7 +172,7 @@ export class Readers {
 
   /** A new reader of a run, which need not exist yet: it gets the log from `next` on. Ends with `unfollow`. */
   follow(id: string, next: number, sink: Sink): Reader {
-    const reader = new Reader(id, next, sink, position => this.read(id, position))
+    const reader = new Reader(id, next, sink, (position, isWanted) => this.read(id, position, isWanted))
     const run = this.#runs.get(id) ?? { readers: new Set(), waiting: [] }
     // Trap, the slow joiner: until a subscription has taken effect, chunks pass us by, without a sign. How long the log
     // is tells whether there is something to catch up with; what comes after that answer is found by the next one.
@@ -193,14 +205,24 @@ export class Readers {
     if (!chunk.lines.length) this.#checkSize(chunk.id) // the run has probably ended
   }
 
-  /** A chunk of a log, empty at its end. Whoever wants the same gets the same: one request for all. */
-  read(id: string, position: number): Promise<Chunk> {
+  /**
+   * A chunk of a log, empty at its end. Whoever wants the same gets the same: one request for all.
+   * Trap, who asks and leaves, again and again: its reads would hold up everyone else's. So each is looked at again
+   * when its turn comes, and left out (an empty chunk) when none of its askers `isWanted` any more.
+   */
+  read(id: string, position: number, isWanted: () => boolean): Promise<Chunk> {
     const key = `${id} ${position}`
-    const read = this.#reads.get(key) ?? this.#limitReads(async () => {
-      return { id, position, lines: await this.#source.read(id, position) }
-    }).finally(() => this.#reads.delete(key))
-    this.#reads.set(key, read)
-    return read
+    const reading = this.#reads.get(key) ?? { askers: [] }
+    this.#reads.set(key, reading)
+    reading.askers.push(isWanted)
+    return reading.chunk ??= this.#limitReads(async () => {
+      try {
+        const isLeft = !reading.askers.some(isWanted => isWanted())
+        return { id, position, lines: isLeft ? Buffer.alloc(0) : await this.#source.read(id, position) }
+      } finally {
+        this.#reads.delete(key)
+      }
+    })
   }
 
   /** How long a log is; undefined when there is none. All that are wanted in one turn share one request. */
@@ -233,6 +255,8 @@ export class Readers {
 
   async #askForSizes(ids: string[]): Promise<Map<string, Size>> {
     const asked = performance.now()
+    const following = ids.flatMap(id => [...this.#runs.get(id)?.readers ?? []])
+    const late = following.filter(({ next }) => next > 0) // what they have must exist; `next` moves until the answer
     // On a busy machine it may be answered yet; so it goes on waiting, while others are told.
     const timer = setTimeout(() => this.#answered <= asked && this.#tell(false), SILENCE) // no later one was answered
     try {
@@ -245,6 +269,8 @@ export class Readers {
           if (done) reader.end(size)
         }
       }
+      const lost = late.filter(({ id, isDone }) => !isDone && !sizes.has(id))
+      lost.forEach(reader => reader.refuse('the log of this run is gone'))
       return sizes
     } finally {
       clearTimeout(timer)

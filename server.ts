@@ -57,7 +57,6 @@ if (!isLoopback && !TOKEN) refuseToStart(`HOST=${HOST} can be reached from other
 await waitForServerKey()
 
 const files = loadFiles()
-const answers = new WeakMap<Duplex, ServerResponse>() // the last one on each connection
 const sockets = new WebSocketServer({ noServer: true, maxPayload: 64 * 2 ** 10, perMessageDeflate: false })
 const subscriber = createSocket(Subscriber, connectOptions(XPUB_ADDR))
 const readers = new Readers({
@@ -82,12 +81,12 @@ const server = createServer({
   joinDuplicateHeaders: true, // two Hosts are joined, and match no name: a proxy may have checked the other one
 }, (request, response) => {
   response.on('error', () => {}) // the client has gone
-  answers.set(request.socket, response)
-  respond(request, response).catch(error => respondError(response, error))
+  respondInTurn(request, response).catch(error => respondError(response, error))
 })
 server.maxConnections = MAX_CONNECTIONS
 server.timeout = STALLED
-server.on('upgrade', upgrade)
+server.on('connection', openQueue)
+server.on('upgrade', upgradeInTurn)
 server.on('clientError', refuseMalformed)
 sockets.on('wsClientError', (error, socket) => refuseConnection(socket, new HttpError(400, error.message)))
 server.on('error', (error: NodeJS.ErrnoException) => {
@@ -228,6 +227,11 @@ const ROUTES: [method: string, path: RegExp, handler: Handler][] = [
 
 const hosts = () => ownHosts((server.address() as AddressInfo).port)
 
+async function respondInTurn(request: IncomingMessage, response: ServerResponse) {
+  await takeTurn(request.socket, response)
+  if (!request.socket.destroyed) await respond(request, response)
+}
+
 async function respond(request: IncomingMessage, response: ServerResponse) {
   const asked = unpackAsked(request)
   const { path, query } = asked
@@ -281,7 +285,6 @@ async function readCall(request: IncomingMessage): Promise<Call> {
   }
   if (RESERVED.includes(method)) throw new HttpError(404, `unknown method ${method}`) // it would start nothing
   if (!Array.isArray(args)) throw new HttpError(400, 'args must be an array')
-  if (args.includes(Infinity) || args.includes(-Infinity)) throw new HttpError(400, 'a number in args is too large')
   if (timeLimit === undefined) return { method, callId, id, args }
   if (typeof timeLimit !== 'number') throw new HttpError(400, 'timeLimit must be a number of seconds')
   return { method, callId, id, args, timeLimit }
@@ -305,12 +308,13 @@ async function cancelTask({ response, name: id }: Visit) {
 }
 
 async function downloadLog({ request, response, name: id }: Visit) {
-  let chunk = await readers.read(id, 0)
+  const read = (position: number) => readers.read(id, position, () => !response.destroyed)
+  let chunk = await read(0)
   response.setHeader('Content-Type', 'application/x-ndjson')
   response.setHeader('Content-Disposition', `attachment; filename="${id}.ndjson"`)
   if (request.method === 'HEAD') return void response.end()
   await pipeline(async function* () {
-    for (; chunk.lines.length; chunk = await readers.read(id, endOf(chunk))) yield chunk.lines
+    for (; chunk.lines.length; chunk = await read(endOf(chunk))) yield chunk.lines
   }, response)
 }
 
@@ -442,11 +446,46 @@ async function sendPage({ request, response, name }: Visit) {
   response.end(isCurrent ? undefined : body)
 }
 
-// ---- Connections that become no request
+// ---- Connections
 
-function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
+/** What was asked for on a connection, and is not answered yet: the first is being answered, the others wait. */
+const queues = new WeakMap<Duplex, (ServerResponse | IncomingMessage)[]>()
+
+// Trap, pipelining: a client may send a thousand requests at once, and read nothing. Node parses all that it has read,
+// and all their answers would be in memory. So each waits for the one before it, and nothing more is read meanwhile.
+// Node itself goes on reading whenever a request is complete: hence the listener.
+function openQueue(socket: Duplex) {
+  const queue: (ServerResponse | IncomingMessage)[] = []
+  queues.set(socket, queue)
+  socket.on('resume', () => queue.length > 1 && socket.pause())
+}
+
+/** Until all that came before on this connection is answered; the turn ends with the answer. */
+async function takeTurn(socket: Duplex, asking: ServerResponse | IncomingMessage) {
+  const queue = queues.get(socket)!
+  const before = queue.at(-1)
+  queue.push(asking)
+  asking.once('close', () => {
+    queue.shift()
+    if (queue.length === 1) socket.resume()
+  })
+  if (!before) return
+  socket.pause()
+  await new Promise(resolve => before.once('close', resolve))
+}
+
+async function upgradeInTurn(request: IncomingMessage, socket: Duplex, head: Buffer) {
   socket.on('error', () => {}) // a reset at this moment would end the process
-  if (hasOpenAnswer(socket)) return socket.destroy()
+  // From here on, Node does not tell the answers before this one when they may write on.
+  const tellAnswer = () => queues.get(socket)![0]?.emit('drain')
+  socket.on('drain', tellAnswer)
+  await takeTurn(socket, request)
+  socket.off('drain', tellAnswer)
+  if (request.headers.upgrade?.toLowerCase() === 'websocket') openWebSocket(request, socket, head)
+  else ignoreUpgrade(request, socket, head)
+}
+
+function openWebSocket(request: IncomingMessage, socket: Duplex, head: Buffer) {
   try {
     const asked = unpackAsked(request)
     if (asked.path !== '/log') throw new HttpError(404, 'the WebSocket is at /log')
@@ -458,19 +497,32 @@ function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
   }
 }
 
+/**
+ * Who offers to go on with another protocol (HTTP/2: Java, curl) has asked a question all the same (RFC 9110, 7.8). Node
+ * has given the connection away, so what it has read of that is put back, without the offer.
+ */
+function ignoreUpgrade({ method, url, httpVersion, rawHeaders }: IncomingMessage, socket: Duplex, head: Buffer) {
+  const values = rawHeaders.filter((_, at) => at % 2)
+  const headers = values.map((value, at) => [rawHeaders[2 * at]!, value] as const)
+  const kept = headers.filter(([name]) => name.toLowerCase() !== 'upgrade').map(([name, value]) => `${name}: ${value}\r\n`)
+  const text = `${method} ${url} HTTP/${httpVersion}\r\n${kept.join('')}\r\n`
+  for (const event of ['error', 'resume', 'pause']) socket.removeAllListeners(event) // they are set up anew
+  socket.unshift(Buffer.concat([Buffer.from(text, 'latin1'), head]))
+  server.emit('connection', socket)
+}
+
 /** Requests that are no HTTP, or never end. Node would answer them, too, but without our headers. */
 function refuseMalformed({ code = '' }: NodeJS.ErrnoException, socket: Duplex) {
   if (!socket.writable) return // more of what is refused already
-  // Trap, a server that was stopped (SIGSTOP, a laptop asleep): when it goes on, its timers may come first, and find
-  // too slow what it has not read yet. A client would give up after a 408; when its connection breaks, it comes again.
-  if (hasOpenAnswer(socket) || code === 'ERR_HTTP_REQUEST_TIMEOUT') return socket.destroy()
+  const isLate = code === 'ERR_HTTP_REQUEST_TIMEOUT'
+  const open = queues.get(socket)!.length
+  if (isLate && open > 1) return // it is us who do not read on
+  // Nothing may be written among answers that are on their way. Trap, a server that was stopped (SIGSTOP, a laptop
+  // asleep): when it goes on, its timers may come first, and find too slow what it has not read yet. A client would give
+  // up after a 408; when its connection breaks, it comes again.
+  if (isLate || open) return socket.destroy()
   const status = code === 'HPE_HEADER_OVERFLOW' ? 431 : 400
   refuseConnection(socket, new HttpError(status, STATUS_CODES[status]!))
-}
-
-/** Whether an answer, or several that were asked for at once, are on their way: nothing may be written among them. */
-function hasOpenAnswer(socket: Duplex): boolean {
-  return answers.get(socket)?.closed === false
 }
 
 function refuseConnection(socket: Duplex, { status, message, headers }: HttpError) {

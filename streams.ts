@@ -28,11 +28,11 @@ export type Visit = { request: IncomingMessage; response: ServerResponse; name: 
  */
 export async function sendLog(readers: Readers, { request, response, name: id, query }: Visit) {
   const { offset, live } = request.method === 'HEAD' ? { offset: 'now' as const, live: null } : unpackRead(query)
-  let part = offset === 'now' ? await readTail(readers, id) : await readPart(readers, id, offset)
+  let part = offset === 'now' ? await readTail(readers, id) : await readPart(readers, id, offset, response)
   if (live === 'sse') return streamLog(readers, part, nextCursor(query), response)
   if (live === 'long-poll' && !part.chunk.lines.length && !isClosed(part)) {
     await somethingNew(readers, part.chunk, response)
-    part = await readPart(readers, id, part.chunk.position)
+    part = await readPart(readers, id, part.chunk.position, response)
   }
   const { chunk } = part
   response.setHeader('Stream-Next-Offset', offsetOf(endOf(chunk)))
@@ -83,8 +83,8 @@ export function isKnown(request: IncomingMessage, tag: string): boolean {
 
 // Trap: the size is asked for after the read. One from before is too small while the run writes: a part of the log that
 // goes beyond it would look as if it was all.
-async function readPart(readers: Readers, id: string, position: number): Promise<Part> {
-  const chunk = await readers.read(id, position)
+async function readPart(readers: Readers, id: string, position: number, response: ServerResponse): Promise<Part> {
+  const chunk = await readers.read(id, position, () => !response.destroyed)
   return { chunk, ...await sizeOf(readers, id) }
 }
 
