@@ -84,27 +84,31 @@ export class Reader {
 
   /** The log ends at `size`, for good. */
   end(size: number) {
-    if (this.#finalSize === size) return
     this.#finalSize = size
     if (this.#next > size) this.refuse(`invalid position: the log has ended at ${size}`)
-    else if (this.isDone) this.#sink.finish()
+    else this.#finishIfDone()
   }
 
-  /** It gets no more, and is told why, once. */
+  /** It gets no more, and is told why. */
   refuse(message: string) {
-    if (this.#isStopped) return
+    if (!this.#isStopped) this.#sink.refuse(message)
     this.stop()
-    this.#sink.refuse(message)
   }
 
   /** Nothing more is sent, whatever is on its way. */
   stop() { this.#isStopped = true }
 
+  #finishIfDone() {
+    if (!this.isDone || this.#isStopped) return
+    this.stop()
+    this.#sink.finish()
+  }
+
   #send(chunk: Chunk) {
     this.#next = endOf(chunk)
     this.#seen = Math.max(this.#seen, this.#next)
     this.#sink.send(chunk)
-    if (this.isDone) this.#sink.finish()
+    this.#finishIfDone()
   }
 
   // Trap, the stopped browser (a closed laptop, a debugger): its connection stays open, and sending never fails; all
@@ -269,8 +273,7 @@ export class Readers {
           if (done) reader.end(size)
         }
       }
-      const lost = late.filter(({ id, isDone }) => !isDone && !sizes.has(id))
-      lost.forEach(reader => reader.refuse('the log of this run is gone'))
+      for (const reader of late) if (!sizes.has(reader.id)) reader.refuse('the log of this run is gone')
       return sizes
     } finally {
       clearTimeout(timer)

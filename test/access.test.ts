@@ -470,15 +470,71 @@ test('no request hides another in its body', async () => {
   await honest()
 })
 
-test('an upgrade behind a request that is not answered yet ends the connection: nothing is written into an answer', async () => {
-  for (const path of ['/log', '/nowhere']) {
-    const upgrade = upgradeHead(app).replace('/log', path)
-    const answer = await exchange(app, `GET /tasks HTTP/1.1\r\n${hostLine(app)}\r\n${upgrade}`)
-    assert.deepEqual(statuses(answer), [], answer)
+test('what is sent at once is answered one after the other: requests, offers, a WebSocket; rubbish ends the connection', async () => {
+  const get = (path: string, headers = '') => `GET ${path} HTTP/1.1\r\n${hostLine(app)}${headers}\r\n`
+  const offer = 'Connection: Upgrade\r\nUpgrade: h2c\r\n'
+  const run = await app.start('process', [2, 0])
+  await run.outcome()
+  const log = `/tasks/${run.id}/log`
+  for (const last of [get('/nowhere'), get('/nowhere', offer), upgradeHead(app).replace('/log', '/nowhere')]) {
+    const requests = [get('/tasks'), get('/style.css'), get(`${log}.ndjson`), get(log, offer), get('/health'), get(`${log}?offset=7`)]
+    const answer = await exchange(app, requests.join('') + last.replace('Host', 'Connection: close\r\nHost'))
+    assert.deepEqual(statuses(answer), [200, 200, 200, 200, 200, 400, 404])
   }
-  const twice = `GET /tasks HTTP/1.1\r\n${hostLine(app)}\r\n`.repeat(2)
-  assert.ok(!statuses(await exchange(app, `${twice}rubbish\r\n\r\n`)).includes(400))
+  const opened = await converse(app, get('/tasks').repeat(2) + upgradeHead(app), /"beat"/)
+  assert.deepEqual(statuses(opened), [200, 200, 101])
+
+  const events = await exchange(app, get(`${log}?offset=-1&live=sse`) + get('/tasks'))
+  assert.deepEqual(statuses(events), [200], 'a body that ends with its connection is the last')
+  assert.ok(!statuses(await exchange(app, `${get('/tasks').repeat(2)}rubbish\r\n\r\n`)).includes(400))
   await honest()
+})
+
+test('who offers another protocol than a WebSocket is answered as if he had not', async () => {
+  const offers = ['h2c', 'TLS/1.0', 'h2c, websocket', 'websockets', 'HTTP/2.0, SHTTP/1.3, IRC/6.9'].map(protocol =>
+    `Connection: Upgrade, HTTP2-Settings\r\nUpgrade: ${protocol}\r\nHTTP2-Settings: AAMAAABkAAQBAAAAAAIAAAAA\r\n`)
+  const post = (length: string, offer: string) =>
+    `POST /tasks HTTP/1.1\r\n${hostLine(app)}${offer}Content-Type: application/json\r\n${length}\r\n`
+  for (const offer of offers) {
+    const seen = await exchange(app, [
+      `GET /methods HTTP/1.1\r\n${hostLine(app)}${offer}\r\n`,
+      `HEAD /tasks HTTP/1.1\r\n${offer}${hostLine(app)}\r\n`,
+      post(`Content-Length: ${CALL.length}\r\n`, offer) + CALL,
+      post('Transfer-Encoding: chunked\r\n', offer) + `${CALL.length.toString(16)}\r\n${CALL}\r\n0\r\n\r\n`,
+      post('Content-Length: 2\r\nContent-Length: 2\r\n', offer) + '{}',
+      `GET /tasks HTTP/1.1\r\n${hostLine(app)}\r\n`, // its own connection is closed by the refusal before it
+    ].join(''))
+    assert.deepEqual(statuses(seen), [200, 200, 202, 202, 400], `${offer}\n${seen}`)
+    assert.deepEqual(statuses(await exchange(app, `GET /log HTTP/1.1\r\n${hostLine(app)}${offer.replace('Upgrade,', 'Upgrade, close,')}\r\n`)), [404])
+  }
+
+  // The body comes later, in parts; then the connection goes on, with more offers than an emitter has listeners.
+  const socket = connect(port(app), '127.0.0.1')
+  const answer = answersOn(socket)
+  socket.write(post(`Content-Length: ${CALL.length}\r\n`, offers[0]!))
+  for (const part of [CALL.slice(0, 5), CALL.slice(5)]) {
+    await honest() // time in which it could be answered too early
+    socket.write(part)
+  }
+  assert.match(await answer(), /^HTTP\/1.1 202 /)
+  for (let round = 0; round < 20; round++) {
+    socket.write(`GET /health HTTP/1.1\r\n${hostLine(app)}${offers[round % 2]}\r\n`)
+    assert.match(await answer(), /^HTTP\/1.1 200 /)
+  }
+  socket.write(upgradeHead(app))
+  assert.match(await answer(), /^HTTP\/1.1 101 /)
+  socket.destroy()
+  assert.doesNotMatch(app.server.output.join('\n'), /MaxListeners/)
+  await honest()
+})
+
+test('an offer of another protocol opens no door: names and the token are asked for', async () => {
+  const offer = { Connection: 'Upgrade', Upgrade: 'h2c' }
+  assert.equal((await ask(guarded, 'GET', '/tasks', offer)).status, 401)
+  assert.equal((await ask(guarded, 'GET', '/tasks', { ...offer, Authorization: `Bearer ${TOKEN}` })).status, 200)
+  assert.equal((await ask(guarded, 'POST', '/tasks', { ...offer, ...JSON_TYPE }, CALL)).status, 401)
+  assert.equal((await ask(app, 'POST', '/tasks', { ...offer, ...JSON_TYPE, Origin: 'http://evil.example' }, CALL)).status, 403)
+  assert.equal((await ask(app, 'GET', '/', { ...offer, Host: 'evil.example' })).status, 403)
 })
 
 test('huge heads and bodies are refused, and compressed ones are not unpacked', async () => {
@@ -553,8 +609,8 @@ test('a malformed WebSocket message is told what is wrong, or closes its own soc
   const socket = await app.connect({ 'Sec-WebSocket-Extensions': 'permessage-deflate' })
   assert.equal(socket.extensions, '', 'compression is not agreed on')
   const errors = collect(socket, message => message.error)
-  for (const text of ['{"ack":"unknown","next":7}', '{"stop":"unknown"}', '{"start":"unknown","next":9007199254740991}', '{"start":"../x"}']) socket.send(text)
-  assert.deepEqual(await errors(1), ['invalid id: 1 to 64 of A-Z a-z 0-9 _ - are allowed'])
+  for (const text of ['{"ack":"unknown","next":7}', '{"stop":"unknown"}', '{"start":"../x"}', '{"start":"early"}', '{"start":"unknown","next":9007199254740991}']) socket.send(text)
+  assert.deepEqual(await errors(2), ['invalid id: 1 to 64 of A-Z a-z 0-9 _ - are allowed', 'the log of this run is gone'])
   assert.equal(socket.readyState, WebSocket.OPEN)
   socket.close()
   await honest()
@@ -575,6 +631,50 @@ test('one socket can follow a thousand runs, and no more, and leaves none behind
   socket.terminate()
   while (await readers() > before); // each question lets the server go on
   await honest()
+})
+
+test('a thousand requests of a client that reads nothing take the memory of one answer, and are all answered when it reads', async () => {
+  const log = await app.start('flood', [100_000])
+  await log.outcome()
+  const lines = log.log()
+  const offsets = Array.from({ length: 300 }, (_, at) => lines.indexOf('\n', at * 20_000) + 1)
+  const before = memoryOf(app.server)
+  const socket = connect(port(app), '127.0.0.1').pause()
+  socket.write(offsets.map(offset => `GET /tasks/${log.id}/log?offset=${offset} HTTP/1.1\r\n${hostLine(app)}\r\n`).join(''))
+  const others = ['/tasks', `/tasks/${log.id}/log.ndjson`, '/style.css', '/health', `/tasks/${log.id}/log?offset=now&live=sse`]
+  const mixed = connect(port(app), '127.0.0.1').pause()
+  mixed.write(Array.from({ length: 1000 }, (_, at) => `GET ${others[at % others.length]} HTTP/1.1\r\n${hostLine(app)}\r\n`).join(''))
+  for (let round = 0; round < 20; round++) await app.request('GET', `/tasks/${log.id}/log?offset=0`) // behind all of them
+  const more = memoryOf(app.server) - before
+  assert.ok(more < 100e6, `${more / 1e6} MB more`)
+
+  const next = answersOn(socket)
+  for (const offset of offsets) {
+    const answer = await next()
+    const end = Number(/^stream-next-offset: (\d+)/im.exec(answer)![1])
+    assert.ok(answer.endsWith(`\r\n\r\n[${lines.slice(offset, end - 1).replaceAll('\n', ',')}]`), `at ${offset}`)
+  }
+  socket.destroy()
+  mixed.destroy()
+})
+
+test('behind an answer that is open for long, no more is read than a moment of it', async () => {
+  const run = await app.start('polite') // says one thing, and then nothing, until it is cancelled
+  for (const live of ['sse', 'long-poll']) {
+    const before = memoryOf(app.server)
+    const socket = connect(port(app), '127.0.0.1').on('error', () => {})
+    socket.write(`GET /tasks/${run.id}/log?offset=now&live=${live} HTTP/1.1\r\n${hostLine(app)}\r\n`)
+    const request = `GET /health HTTP/1.1\r\n${hostLine(app)}\r\n`
+    for (let round = 0; round < 20; round++) {
+      socket.write(request.repeat(20_000))
+      await honest()
+    }
+    assert.ok(socket.writableLength > 1e6, 'most of it waits on the side of who sends it')
+    assert.ok(memoryOf(app.server) - before < 100e6, `${(memoryOf(app.server) - before) / 1e6} MB more`)
+    socket.destroy()
+  }
+  await run.cancel()
+  await run.outcome()
 })
 
 test('who asks on and on without reading the answers is cut off, before they fill the memory', async () => {
@@ -672,6 +772,35 @@ function exchange(app: App, bytes: string): Promise<string> {
     socket.on('end', () => socket.destroy()).on('close', () => resolve(answer))
     socket.write(bytes, 'latin1')
   })
+}
+
+/** Sends these bytes, and returns what has come back when it says this. */
+async function converse(app: App, bytes: string, until: RegExp): Promise<string> {
+  const socket = connect(port(app), '127.0.0.1')
+  socket.write(bytes, 'latin1')
+  let answer = ''
+  for await (const data of socket) if (until.test(answer += data)) break
+  return answer
+}
+
+/** The answers on a connection, one after the other, each with its head and body. */
+function answersOn(socket: Socket): () => Promise<string> {
+  const parts = socket[Symbol.asyncIterator]()
+  let seen = ''
+  return async () => {
+    for (;;) {
+      const head = seen.indexOf('\r\n\r\n') + 4
+      const length = Number(/^content-length: (\d+)/im.exec(seen.slice(0, head))?.[1] ?? 0)
+      if (head > 3 && seen.length >= head + length) {
+        const answer = seen.slice(0, head + length)
+        seen = seen.slice(head + length)
+        return answer
+      }
+      const { done, value } = await parts.next()
+      if (done) throw new Error(`the connection has ended: ${seen}`)
+      seen += value.toString('latin1')
+    }
+  }
 }
 
 function statuses(answer: string) { return [...answer.matchAll(/^HTTP\/1.1 (\d+)/gm)].map(([, status]) => Number(status)) }

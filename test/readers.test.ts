@@ -4,8 +4,9 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { RemoteError, type Chunk } from '../protocol.ts'
-import { endOf, Reader, Readers, type Sink, type Source } from '../readers.ts'
+import { LF } from '../log.ts'
+import { RemoteError, TimeoutError, type Chunk } from '../protocol.ts'
+import { endOf, Reader, Readers, type Sink, type Size, type Source } from '../readers.ts'
 import { randomFrom, until } from './app.ts'
 
 const PATIENCE = 1000 // turns of the event loop
@@ -259,7 +260,7 @@ suite('Readers', () => {
       return Buffer.from('{}\n')
     }
     const readers = new Readers(memory)
-    const reads = Promise.all(Array.from({ length: 40 }, (_, at) => readers.read(`run-${at}`, 0)))
+    const reads = Promise.all(Array.from({ length: 40 }, (_, at) => readers.read(`run-${at}`, 0, () => true)))
     const seen: number[] = []
     while (begun.length) {
       seen.push(begun.length)
@@ -268,6 +269,83 @@ suite('Readers', () => {
     }
     assert.deepEqual(seen, [16, 16, 8])
     assert.equal((await reads).length, 40)
+  })
+
+  test('do not read what nobody wants any more when its turn comes', async () => {
+    const memory = new Memory()
+    memory.written = 60
+    const { read } = memory
+    const begun: (() => void)[] = []
+    memory.read = async (...where) => {
+      await new Promise<void>(resolve => begun.push(resolve))
+      return read.apply(memory, where)
+    }
+    const readers = new Readers(memory)
+    for (let at = 0; at < 16; at++) void readers.read('busy', at, () => true) // all places are taken
+    const [left, both, stays] = [new Client(), new Client(), new Client()]
+    const leaves = [readers.follow('left', 10, left), readers.follow('both', 20, both)]
+    readers.follow('both', 20, stays)
+    let isThere = true
+    const asked = readers.read('asked', 30, () => isThere)
+    for (let turn = 0; turn < 5; turn++) await nextTurn()
+    leaves.forEach(reader => readers.unfollow(reader))
+    isThere = false
+    for (let turn = 0; turn < PATIENCE && !stays.got.length; turn++) {
+      begun.splice(0).forEach(finish => finish())
+      await nextTurn()
+    }
+    assert.deepEqual([left.got, both.got, stays.got], [[], [], ['20-60']])
+    assert.equal((await asked).lines.length, 0)
+    assert.deepEqual(memory.asked.filter(what => /^read (?!busy)/.test(what)), ['read both 20'])
+    const again = readers.read('asked', 30, () => true)
+    await nextTurn()
+    begun.splice(0).forEach(finish => finish())
+    assert.equal((await again).lines.length, 30, 'who comes later gets it all the same')
+  })
+
+  test('refuse who comes back to a log that is gone; who wants it from its beginning is early', async () => {
+    const memory = new Memory()
+    const { stat } = memory
+    const gone = new Set(['run'])
+    memory.stat = async ids => stat.call(memory, ids.filter(id => !gone.has(id)))
+    const readers = new Readers(memory)
+    const [early, late, other] = [new Client(), new Client(), new Client()]
+    readers.follow('run', 0, early)
+    readers.follow('run', 20, late)
+    readers.follow('other', 20, other)
+    for (let time = 0; time < 3; time++) {
+      for (let turn = 0; turn < 3; turn++) await nextTurn()
+      readers.checkAll()
+    }
+    assert.deepEqual([early, late, other].map(({ refusals }) => refusals), [[], ['the log of this run is gone'], []])
+    memory.written = 60
+    gone.delete('run')
+    readers.receive(chunk(0, 60))
+    readers.checkAll()
+    for (let turn = 0; turn < 5; turn++) await nextTurn()
+    assert.deepEqual([early.got, late.got, other.got], [['0-60'], [], ['20-60']])
+    memory.done = true
+    readers.checkAll()
+    await nextTurn()
+    gone.add('run')
+    readers.follow('run', 0, new Client()) // the run is asked for again
+    for (let turn = 0; turn < 5; turn++) await nextTurn()
+    assert.deepEqual([early.refusals, early.got], [[], ['0-60', 'end']], 'who has everything is told nothing')
+  })
+
+  test('do not take a log for gone that began between the question and its answer', async () => {
+    const memory = new Memory()
+    let answer = (_: Map<string, Size>) => {}
+    memory.stat = () => new Promise(resolve => { answer = resolve })
+    const client = new Client()
+    const readers = new Readers(memory)
+    readers.follow('run', 0, client)
+    await nextTurn()
+    readers.receive(chunk(0, 20)) // the run has begun, after the answer was made and before it is here
+    await nextTurn()
+    answer(new Map())
+    await nextTurn()
+    assert.deepEqual([client.got, client.refusals], [['0-20'], []])
   })
 
   test('unsubscribe with the last reader of a run, and get nothing after that', async () => {
@@ -303,37 +381,219 @@ suite('Readers', () => {
     assert.deepEqual(memory.asked.filter(what => /answers|silent/.test(what)), ['is silent', 'answers'])
   })
 
-  test('get the whole log, each line once, whatever is lost, doubled, late or out of order', async () => {
-    for (let seed = 1; seed <= 200; seed++) {
-      const random = randomFrom(seed)
-      const memory = new Memory()
-      const { read } = memory
-      memory.read = async (...where) => {
-        for (let turns = random(3); turns > 0; turns--) await nextTurn()
-        return read.apply(memory, where)
+  test('give every line once, in order, to the end, or say why not, whatever happens at random', async () => {
+    for (let seed = 1; seed <= 1500; seed++) {
+      const model = new Model(seed)
+      try {
+        await model.play()
+      } catch (error) {
+        throw new Error(`seed ${seed}: ${(error as Error).message}`, { cause: error })
       }
-      const client = new Client()
-      const readers = new Readers(memory)
-      const reader = readers.follow('run', 10 * random(3), client)
-      const begin = reader.next
-      client.onSend = chunk => { if (random(2)) reader.acknowledge(endOf(chunk)) }
-      while (memory.written < LOG.length) {
-        const from = memory.written
-        memory.written = Math.min(from + 10 * (1 + random(2)), LOG.length)
-        for (let copies = random(3); copies > 0; copies--) {
-          readers.receive(chunk(Math.max(0, from - 10 * random(3)), memory.written))
-        }
-        if (random(2)) await nextTurn()
-      }
-      memory.done = true
-      for (let turn = 0; turn < PATIENCE && client.got.at(-1) !== 'end'; turn++) {
-        readers.checkAll()
-        await nextTurn()
-      }
-      assert.equal(client.got.at(-1), 'end', `seed ${seed}: ${client.got}`)
-      const ranges = client.got.slice(0, -1).map(range => range.split('-').map(Number))
-      ranges.forEach(([from], at) => assert.equal(from, at ? ranges[at - 1]![1] : begin, `seed ${seed}: ${client.got}`))
-      assert.equal(ranges.at(-1)?.[1] ?? begin, LOG.length, `seed ${seed}: ${client.got}`)
     }
   })
 })
+
+// ---- The readers beside a plain model
+
+/** A log of the model. When it is cut, there is another version of it, and what was read before may not be in that. */
+type Log = { versions: Buffer[]; isDone: boolean; isRemoved: boolean }
+
+/** A client that compares what it gets with the log. */
+class Follower implements Sink {
+  readonly id: string
+  readonly begin: number
+  next: number
+  hasEnd = false
+  refusal?: string
+  /** Whether it was refused, or may be, as it came before the run with a position, or has lines that were cut off. */
+  mayBeRefused: boolean
+  isFull = () => false
+  #logs: Map<string, Log>
+
+  constructor(id: string, begin: number, logs: Map<string, Log>) {
+    this.id = id
+    this.begin = this.next = begin
+    this.#logs = logs
+    this.mayBeRefused = begin > 0 && !logs.has(id)
+  }
+
+  send({ id, position, lines }: Chunk) {
+    assert.deepEqual([id, position], [this.id, this.next], 'a chunk begins where the last one has ended')
+    assert.equal(lines.at(-1), LF, 'it has whole lines')
+    this.#expectMore()
+    const { versions } = this.#logs.get(id)!
+    for (let at = 0; at < lines.length; this.next = position + at) { // late chunks may bring lines of several versions
+      const line = lines.subarray(at, at = lines.indexOf(LF, at) + 1)
+      const isIn = (version: Buffer) => version.subarray(this.next, position + at).equals(line)
+      assert.ok(versions.some(isIn), 'each line is what the log says')
+      this.mayBeRefused ||= !isIn(versions.at(-1)!)
+    }
+  }
+  finish() {
+    this.#expectMore()
+    this.hasEnd = true
+  }
+  refuse(message: string) {
+    this.#expectMore()
+    this.refusal = message
+  }
+  #expectMore() { assert.ok(!this.hasEnd && this.refusal === undefined, 'nothing follows the end') }
+}
+
+/** Logs that grow, end, are cut or removed; chunks that are lost, doubled and late; readers that come and go. */
+class Model implements Source {
+  #random: (most: number) => number
+  #logs = new Map<string, Log>()
+  #late: Chunk[] = []
+  #readers = new Readers(this)
+  #following = new Map<Follower, Reader>()
+  #isFailing = false
+
+  constructor(seed: number) { this.#random = randomFrom(seed) }
+
+  async play() {
+    const steps: ((this: Model) => unknown)[] = [
+      this.#append, this.#append, this.#append, this.#follow, this.#follow, this.#leave, this.#acknowledge, this.#publishLate,
+      this.#end, this.#cut, this.#remove, this.#fill, this.#fail, () => nextTurn(), () => nextTurn(), () => this.#readers.checkAll(),
+    ]
+    for (let step = 0; step < 60; step++) await steps[this.#random(steps.length)]!.call(this)
+    await this.#settle()
+    for (const follower of this.#following.keys()) this.#check(follower)
+  }
+
+  /** From now on all goes well, and all logs end. */
+  async #settle() {
+    this.#isFailing = false
+    for (const id of this.#logs.keys()) this.#end(id)
+    for (const follower of this.#following.keys()) follower.isFull = () => false
+    const waits = ({ id, hasEnd, refusal }: Follower) =>
+      this.#logs.has(id) && !this.#logs.get(id)!.isRemoved && !hasEnd && refusal === undefined
+    for (let turn = 0; turn < PATIENCE; turn++) {
+      this.#readers.checkAll()
+      await nextTurn()
+      if (turn > 10 && ![...this.#following.keys()].some(waits)) return
+    }
+  }
+
+  #check({ id, begin, next, hasEnd, refusal, mayBeRefused }: Follower) {
+    const log = this.#logs.get(id)
+    const about = `${id} from ${begin} on, at ${next}: ${refusal ?? (hasEnd ? 'has the end' : 'waits')}`
+    if (!log || log.isRemoved) return assert.ok(hasEnd || refusal !== undefined || next === 0, about)
+    const now = log.versions.at(-1)!
+    const isLine = begin === 0 || begin <= now.length && now[begin - 1] === LF
+    if (isLine && !mayBeRefused) assert.equal(refusal, undefined, about)
+    if (refusal === undefined) assert.deepEqual([hasEnd, next], [true, now.length], about)
+  }
+
+  // ---- What happens
+
+  #append(id = this.#pick()) {
+    const log = this.#logs.get(id) ?? { versions: [Buffer.alloc(0)], isDone: false, isRemoved: false }
+    if (log.isDone || log.isRemoved) return
+    this.#logs.set(id, log)
+    const before = log.versions.pop()!
+    const lines = Array.from({ length: 1 + this.#random(3) }, () => `${'x'.repeat(this.#random(9))}${this.#random(1000)}\n`)
+    const now = Buffer.concat([before, Buffer.from(lines.join(''))])
+    log.versions.push(now)
+    const position = this.#random(2) ? before.length : before.lastIndexOf(LF, this.#random(before.length + 1)) + 1
+    const chunk = { id, position, lines: now.subarray(position) }
+    for (let copies = this.#random(3); copies > 0; copies--) this.#readers.receive(chunk)
+    if (!this.#random(3)) this.#late.push(chunk)
+  }
+
+  #publishLate() {
+    const at = this.#random(this.#late.length)
+    for (const chunk of this.#late.splice(at, 1)) this.#readers.receive(chunk)
+  }
+
+  #end(id = this.#pick()) {
+    const log = this.#logs.get(id)
+    if (!log || log.isDone || log.isRemoved) return
+    this.#append(id)
+    log.isDone = true
+    const position = log.versions.at(-1)!.length
+    if (this.#random(2)) this.#readers.receive({ id, position, lines: Buffer.alloc(0) })
+  }
+
+  /** Its place is taken by a shorter one. */
+  #cut(id = this.#pick()) {
+    const log = this.#logs.get(id)
+    if (!log || log.isDone || log.isRemoved) return
+    const before = log.versions.at(-1)!
+    const now = before.subarray(0, before.lastIndexOf(LF, this.#random(before.length)) + 1)
+    log.versions.push(now)
+    for (const follower of this.#following.keys()) {
+      if (follower.id === id && follower.next > now.length) follower.mayBeRefused = true
+    }
+  }
+
+  #remove(id = this.#pick()) {
+    const log = this.#logs.get(id)
+    if (log && !this.#random(3)) log.isRemoved = true
+  }
+
+  #follow() {
+    const id = this.#pick()
+    const now = this.#logs.get(id)?.versions.at(-1) ?? Buffer.alloc(0)
+    const anywhere = this.#random(now.length + 5)
+    const begin = [0, now.lastIndexOf(LF, anywhere) + 1, anywhere][this.#random(3)]!
+    const follower = new Follower(id, begin, this.#logs)
+    this.#following.set(follower, this.#readers.follow(id, begin, follower))
+  }
+
+  #leave() {
+    const [follower, reader] = [...this.#following][this.#random(this.#following.size)] ?? []
+    if (!follower) return
+    this.#readers.unfollow(reader!)
+    this.#following.delete(follower)
+    follower.hasEnd = true // it must not get anything any more
+  }
+
+  #acknowledge() { [...this.#following.values()][this.#random(this.#following.size)]?.acknowledge(this.#random(200)) }
+
+  #fill() {
+    const follower = [...this.#following.keys()][this.#random(this.#following.size)]
+    const isFull = this.#random(2) === 0
+    if (follower) follower.isFull = () => isFull
+  }
+
+  #fail() { this.#isFailing = !this.#isFailing }
+
+  #pick() { return ['run', 'run2', 'ru'][this.#random(3)]! } // their beginnings are the same
+
+  // ---- What the readers ask
+
+  subscribe() {}
+  unsubscribe() {}
+  tell() {}
+
+  async #delay() {
+    for (let turns = this.#random(3); turns > 0; turns--) await nextTurn()
+    if (this.#isFailing) throw new TimeoutError(true)
+  }
+
+  async read(id: string, position: number): Promise<Buffer> {
+    await this.#delay()
+    const log = this.#logs.get(id)
+    if (!log || log.isRemoved) throw new RemoteError('unknown', `unknown run ${id}`)
+    const now = log.versions.at(-1)!
+    if (log.isDone && position > now.length) throw new RemoteError('invalid', 'invalid position: the log has ended')
+    const isLine = position === 0 || position >= now.length || now[position - 1] === LF
+    if (!isLine) throw new RemoteError('invalid', 'invalid position: no line begins there')
+    const lines = now.subarray(position, position + 30) // a line has fewer bytes
+    const answer = lines.subarray(0, lines.lastIndexOf(LF) + 1)
+    await this.#delay()
+    return answer
+  }
+
+  async stat(ids: string[]): Promise<Map<string, Size>> {
+    await this.#delay()
+    const known = ids.filter(id => this.#logs.get(id)?.isRemoved === false)
+    const sizes = known.map((id): [string, Size] => {
+      const { versions, isDone } = this.#logs.get(id)!
+      return [id, { size: versions.at(-1)!.length, done: isDone }]
+    })
+    await this.#delay()
+    return new Map(sizes)
+  }
+}
