@@ -39,8 +39,13 @@ export const MAX_ARGS = 2 ** 20
 export type Call = { method: string; callId: string; id: string; args: unknown[]; timeLimit?: number }
 
 function packCall({ method, callId, id, args, timeLimit }: Call): string[] {
-  const frames = [method, callId, id, JSON.stringify(args)]
+  const frames = [method, callId, id, packArgs(args)]
   return timeLimit === undefined ? frames : [...frames, String(timeLimit)]
+}
+
+// A large decimal, such as 1e20, would be written as an integer, and be refused: see `parseJson`.
+function packArgs(args: unknown[]): string {
+  return JSON.stringify(args).replace(LONG, token => isHeld(token) ? token : `${token}.0`)
 }
 
 /** Reads a request's frames. Throws a RemoteError that says what is wrong with them, and what would be right. */
@@ -75,16 +80,32 @@ function unpackArgs(json: string): unknown[] {
   return args
 }
 
-/** Reads JSON of strangers. Throws a RemoteError that says what is wrong with it. */
+/**
+ * Reads JSON of strangers. Throws a RemoteError that says what is wrong with it: also a number that would not arrive as
+ * the one that was written. Such numbers have to be found in the text, as nobody can tell what was written afterwards.
+ */
 export function parseJson(what: string, json: string): unknown {
+  let value
   try {
-    const value = JSON.parse(json)
+    value = JSON.parse(json)
     JSON.stringify(value) // what is nested too deeply can be read, but not written again (RangeError)
-    return value
   } catch (error) {
     const wrong = error instanceof RangeError ? 'nested too deeply' : 'not JSON'
     throw new RemoteError('invalid', `invalid ${what}: ${wrong}`)
   }
+  const lost = json.match(LONG)?.find(token => !isHeld(token))
+  if (lost === undefined) return value
+  const most = `whole numbers go up to ${Number.MAX_SAFE_INTEGER}, others up to 1.8e308`
+  throw new RemoteError('invalid', `invalid ${what}: the number ${lost.slice(0, 40)} cannot be held, ${most}`)
+}
+
+/** The strings of a JSON text, and its numbers of 16 characters or with an exponent: others are small enough. */
+const LONG = /"(?:[^"\\]+|\\.)*"|[-+.\deE]{16,}|[-.\d]+[eE][-+\d]+/g
+
+/** Whether a string or a number arrives as it was written; decimals are rounded, as everywhere. */
+function isHeld(token: string): boolean {
+  if (token.startsWith('"')) return true
+  return /[.eE]/.test(token) ? Number.isFinite(Number(token)) : Number.isSafeInteger(Number(token))
 }
 
 function unpackTimeLimit(seconds: string): number {

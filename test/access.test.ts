@@ -501,11 +501,11 @@ test('who offers another protocol than a WebSocket is answered as if he had not'
       `HEAD /tasks HTTP/1.1\r\n${offer}${hostLine(app)}\r\n`,
       post(`Content-Length: ${CALL.length}\r\n`, offer) + CALL,
       post('Transfer-Encoding: chunked\r\n', offer) + `${CALL.length.toString(16)}\r\n${CALL}\r\n0\r\n\r\n`,
-      post('Content-Length: 2\r\nContent-Length: 2\r\n', offer) + '{}',
-      `GET /tasks HTTP/1.1\r\n${hostLine(app)}\r\n`, // its own connection is closed by the refusal before it
+      `GET /log HTTP/1.1\r\n${hostLine(app)}${offer.replace('Upgrade,', 'Upgrade, close,')}\r\n`,
     ].join(''))
-    assert.deepEqual(statuses(seen), [200, 200, 202, 202, 400], `${offer}\n${seen}`)
-    assert.deepEqual(statuses(await exchange(app, `GET /log HTTP/1.1\r\n${hostLine(app)}${offer.replace('Upgrade,', 'Upgrade, close,')}\r\n`)), [404])
+    assert.deepEqual(statuses(seen), [200, 200, 202, 202, 404], `${offer}\n${seen}`)
+    const twice = post('Content-Length: 2\r\nContent-Length: 2\r\n', offer) + '{}'
+    assert.deepEqual(statuses(await exchange(app, twice)), [400])
   }
 
   // The body comes later, in parts; then the connection goes on, with more offers than an emitter has listeners.
@@ -803,7 +803,7 @@ function answersOn(socket: Socket): () => Promise<string> {
   }
 }
 
-function statuses(answer: string) { return [...answer.matchAll(/^HTTP\/1.1 (\d+)/gm)].map(([, status]) => Number(status)) }
+function statuses(answer: string) { return [...answer.matchAll(/HTTP\/1.1 (\d+)/g)].map(([, status]) => Number(status)) }
 
 /** A WebSocket frame as a client sends it, but masked with zeros; `flags` are FIN and the reserved bits. */
 function frame(opcode: number, payload: Buffer, flags = 0x80): Buffer {

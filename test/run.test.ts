@@ -48,6 +48,42 @@ suite('A run', () => {
     assert.equal((await app.request('GET', '/tasks/nobody/log.ndjson')).status, 404)
   })
 
+  test('is refused when a number in its arguments would arrive as another, which is named, at any depth', async () => {
+    const post = (body: string) => app.request('POST', '/tasks', Buffer.from(body), { 'content-type': 'application/json' })
+    const names = (number: string) => new RegExp(`the number ${number.replace(/[.+]/g, '\\$&').slice(0, 40)}`)
+    for (const number of [
+      '1234567890123456789', '9007199254740992', '-9007199254740992', '9007199254740993', '1e400', '-1E+400', '1.5e309', '9'.repeat(400), `${'9'.repeat(400)}.5`,
+    ]) {
+      for (const args of [`[${number}]`, `[{"text":"\\"1, \\\\","id":[[ ${number} ]]}]`, `["1e400",{"a\\\\":${number}}]`, `[1,2,[${number},${number}0]]`]) {
+        const { status, body } = await post(`{"method":"claim","args":${args}}`)
+        assert.equal(status, 400, args)
+        assert.match(body.errors[0], names(number))
+        const [tag, payload] = await app.call('claim', '', randomUUID(), args)
+        assert.equal(tag, '__ERROR__', args)
+        assert.match(payload, names(number))
+        assert.match(payload, /^invalid: invalid arguments/)
+      }
+      const integer = await post(`{"method":"process","args":[${number}]}`)
+      assert.match(integer.body.errors[0], names(number), 'not just as one that is no whole number')
+      for (const field of ['timeLimit', 'id', 'callId', 'other']) {
+        const { status, body } = await post(`{"method":"process","args":[1],"${field}":${number}}`)
+        assert.equal(status, 400, field)
+        assert.match(body.errors[0], names(number))
+      }
+    }
+    const held = '{"all":[9007199254740991,-9007199254740991,0,1e20,1e300,-1.5e-300,1e-400,0.1234567890123456789,12345678901234567890.5,1e+16],'
+      + '"1e400":"1234567890123456789","quoted \\" 1e400 \\\\":"\\\\\\" 9007199254740993 \\n\\u0022"}'
+    const { status, body } = await post(`{"method":"claim","args":[${held}]}`)
+    assert.equal(status, 202, JSON.stringify(body))
+    const byHttp = await app.follow(body.id)
+    const id = randomUUID()
+    assert.equal((await app.call('claim', '', id, `[${held}]`))[0], '')
+    for (const reader of [byHttp, await app.follow(id)]) {
+      const last = (await reader.done()).at(-1)!
+      assert.deepEqual(last.type === 'done' && last.data.result, JSON.parse(held), 'decimals are rounded, as everywhere')
+    }
+  })
+
   test('is refused with what is wrong, and the fitting status', async () => {
     const post = async (body: unknown) => (await app.request('POST', '/tasks', body))
     const used = await app.start('process', [1, 1])

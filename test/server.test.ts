@@ -198,6 +198,29 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
       assert.deepEqual((await list).body, [])
     })
 
+    test('tells who comes back to a run whose log was removed meanwhile; who wants it from its beginning may be early', async t => {
+      const app = await startApp(t, { KEEP_RUNS: '1', PROCESS_LIMIT: '8' })
+      const run = await app.start('process', [3, 1])
+      await run.outcome()
+      const { next } = run.reader
+      for (let others = 0; others < 2; others++) await (await app.start('process', [1, 0])).outcome()
+      await until(async () => !(await app.request('GET', '/tasks')).body.some(({ id }: { id: string }) => id === run.id))
+      const [early, back, odd, never] = await Promise.all([
+        app.follow(run.id), app.follow(run.id, next), app.follow(run.id, 7), app.follow('never', 1)])
+      for (const reader of [back, odd, never]) {
+        await reader.until(({ errors }) => errors.length > 0)
+        assert.deepEqual(reader.errors, ['the log of this run is gone'])
+      }
+      assert.deepEqual([early.errors, early.entries], [[], []])
+      for (const live of ['', '&live=sse', '&live=long-poll']) {
+        for (const offset of ['-1', String(next)]) {
+          const { status } = await app.request('GET', `/tasks/${run.id}/log?offset=${offset}${live}`)
+          assert.equal(status, 404, offset + live)
+        }
+      }
+      for (const reader of [early, back, odd, never]) reader.leave()
+    })
+
     test('says that its port is taken, and ends with exit code 1', async t => {
       const taken = createServer().listen(0, '127.0.0.1')
       t.after(() => taken.close())
