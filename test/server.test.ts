@@ -204,7 +204,7 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
       await run.outcome()
       const { next } = run.reader
       for (let others = 0; others < 2; others++) await (await app.start('process', [1, 0])).outcome()
-      await until(async () => !(await app.request('GET', '/tasks')).body.some(({ id }: { id: string }) => id === run.id))
+      await until(async () => (await app.call('stat', '', '', JSON.stringify([[run.id]])))[1] === '{}')
       const [early, back, odd, never] = await Promise.all([
         app.follow(run.id), app.follow(run.id, next), app.follow(run.id, 7), app.follow('never', 1)])
       for (const reader of [back, odd, never]) {
