@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { spawn, type ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import {
   get, request as httpRequest, type IncomingHttpHeaders, type IncomingMessage, type OutgoingHttpHeaders,
 } from 'node:http'
@@ -46,6 +46,13 @@ export async function until(holds: () => unknown, what = String(holds)) {
   for (const deadline = performance.now() + PATIENCE; !await holds(); await sleep(20)) {
     if (performance.now() > deadline) throw new Error(`waited in vain until ${what}`)
   }
+}
+
+/** Why a test that needs this program of the machine is left out, or false. Where everything has to be tested, it is an error. */
+export function missing(program: string): string | false {
+  const isThere = process.env['PATH']!.split(':').some(folder => existsSync(join(folder, program)))
+  if (!isThere && process.env['CI']) throw new Error(`no ${program} found`)
+  return !isThere && `no ${program} found`
 }
 
 /** The blocks of code in this language that README.md and REFERENCE.md show. */

@@ -7,14 +7,14 @@ import { randomUUID } from 'node:crypto'
 import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
-import { App, gone, processesOf, startApp, type Run } from './app.ts'
+import { App, gone, missing, processesOf, startApp, type Run } from './app.ts'
 
-suite('A task', { concurrency: 4 }, () => {
-  const app = new App({ PROCESS_LIMIT: '16', SPARES: '2' })
-  const small = new App({ PROCESS_LIMIT: '4', MAX_LOG: '300000' })
-  before(() => Promise.all([app.startBoth(), small.startBoth()]))
-  after(() => Promise.all([app.end(), small.end()]))
+const app = new App({ PROCESS_LIMIT: '16', SPARES: '2' })
+const small = new App({ PROCESS_LIMIT: '4', MAX_LOG: '300000', NODE_OPTIONS: '--max-old-space-size=150' })
+before(() => Promise.all([app.startBoth(), small.startBoth()]))
+after(() => Promise.all([app.end(), small.end()]))
 
+suite('A task', { concurrency: 8 }, () => {
   test('that throws after many entries: all of them, then the error with its stack, then done', async () => {
     const run = await app.start('crash', ['on purpose', 5000])
     const done = await run.outcome()
@@ -120,6 +120,15 @@ suite('A task', { concurrency: 4 }, () => {
     assert.equal((await other.outcome()).outcome, 'ok')
   })
 
+  test('that runs out of memory: its entries, an error, done; the servers go on', async () => {
+    const run = await small.start('hoard')
+    const done = await run.outcome()
+    assert.equal(done.outcome, 'died')
+    assert.match(done.reason!, /SIGABRT|SIGTRAP|exit code 134/)
+    assert.deepEqual(await run.types(), ['start', 'log', 'error', 'done'])
+    assert.equal((await (await small.start('process', [2, 1])).outcome()).outcome, 'ok')
+  })
+
   async function endsByCancel(run: Run) {
     const asked = Date.now()
     assert.equal((await run.cancel()).status, 202)
@@ -130,19 +139,8 @@ suite('A task', { concurrency: 4 }, () => {
   }
 })
 
-test('a task that runs out of memory: its entries, an error, done; the servers go on', async t => {
-  const app = await startApp(t, { NODE_OPTIONS: '--max-old-space-size=150' })
-  const run = await app.start('hoard')
-  const done = await run.outcome()
-  assert.equal(done.outcome, 'died')
-  assert.match(done.reason!, /SIGABRT|SIGTRAP|exit code 134/)
-  assert.deepEqual(await run.types(), ['start', 'log', 'error', 'done'])
-  assert.equal((await (await app.start('process', [2, 1])).outcome()).outcome, 'ok')
-})
-
 suite('The workers server', { concurrency: 4 }, () => {
-  test('refuses what is wrong, says why, and serves the next request', async t => {
-    const app = await startApp(t)
+  test('refuses what is wrong, says why, and serves the next request', async () => {
     const id = randomUUID()
     for (const [frames, message] of [
       [['process', '', id], /3 frames/],
@@ -178,11 +176,11 @@ suite('The workers server', { concurrency: 4 }, () => {
       assert.match(answer, message)
       assert.match(answer, /^unknown (method|run)/.test(message.source) ? /^unknown: / : /^invalid: /)
     }
-    assert.deepEqual((await app.call('list', '', '', '[]')), ['__RES__', '[]'], 'none of these was started')
+    assert.doesNotMatch((await app.call('list', '', '', '[]'))[1], new RegExp(id), 'none of these was started')
     assert.equal((await app.call('process', '', id, '[1,1]'))[0], '')
   })
 
-  test('says so when a process cannot be started, keeps the place free, and goes on', async t => {
+  test('says so when a process cannot be started, keeps the place free, and goes on', { skip: missing('prlimit') }, async t => {
     const app = new App({ PROCESS_LIMIT: '1', SPARES: '0' })
     t.after(() => app.end())
     await app.startWorkers()
@@ -230,73 +228,72 @@ suite('The workers server', { concurrency: 4 }, () => {
     assert.equal((await app.call('process', '', randomUUID(), '[]'))[0], '__BUSY__')
     app.letGo('go')
     for (const run of [steady, ...more]) assert.equal((await run.outcome()).outcome, 'ok')
-    const list = (await app.request('GET', '/tasks')).body
-    assert.ok(list.length === 9 && list.every(({ outcome }: { outcome?: string }) => outcome), 'all have ended')
+    const list: { outcome?: string }[] = (await app.request('GET', '/tasks')).body
+    assert.deepEqual([list.length, list.filter(({ outcome }) => !outcome)], [9, []], 'all have ended')
   })
 
-  test('a process id that has come round again is not taken for the run', async t => {
+  suite('that ends', { concurrency: 1 }, () => { // one after the other, with the same servers
     const app = new App({})
-    t.after(() => app.end())
-    await app.startWorkers()
-    await app.kill('workers')
-    const stranger = spawn('sleep', ['100'], { detached: true })
-    t.after(() => stranger.kill())
-    const start = { type: 'start', time: Date.now(), data: { method: 'process', args: [], callId: '', pid: stranger.pid, timeLimit: 0 } }
-    writeFileSync(join(app.runs, 'old.ndjson'), JSON.stringify(start) + '\n', { mode: 0o600 })
-    await app.startWorkers()
-    assert.equal(JSON.parse((await app.call('stat', '', '', '[["old"]]'))[1]).old.done, true)
-    assert.deepEqual([stranger.exitCode, stranger.signalCode], [null, null], 'and it is not killed')
-  })
+    before(() => app.startBoth())
+    after(() => app.end())
 
-  test('killed and never started again: the page is told, the runs finish in their logs, the spares end', async t => {
-    const app = await startApp(t)
-    const run = await app.start('tick', ['go'])
-    await run.reader.until(({ entries }) => entries.length > 1)
-    await app.kill('workers')
-    await run.reader.until(({ workers }) => workers.at(-1) === false)
-    app.letGo('go')
-    await gone(run.pid)
-    assert.match(run.log(), /"outcome":"ok"[^\n]*\n$/)
-    for (const { pid } of processesOf(app.runs)) if (pid !== app.server.process.pid) await gone(pid) // the spares
-    assert.equal((await app.request('GET', '/health')).status, 503)
-    await app.startWorkers()
-    assert.equal((await run.outcome()).outcome, 'ok')
-  })
+    test('a process id that has come round again is not taken for the run', async t => {
+      await app.kill('workers')
+      const stranger = spawn('sleep', ['100'], { detached: true })
+      t.after(() => stranger.kill())
+      const start = { type: 'start', time: Date.now(), data: { method: 'process', args: [], callId: '', pid: stranger.pid, timeLimit: 0 } }
+      writeFileSync(join(app.runs, 'old.ndjson'), JSON.stringify(start) + '\n', { mode: 0o600 })
+      await app.startWorkers()
+      assert.equal(JSON.parse((await app.call('stat', '', '', '[["old"]]'))[1]).old.done, true)
+      assert.deepEqual([stranger.exitCode, stranger.signalCode], [null, null], 'and it is not killed')
+    })
 
-  test('a second signal ends it at once', async t => {
-    const app = await startApp(t)
-    const run = await app.start('deaf', [600])
-    await run.reader.until(({ entries }) => entries.length > 1)
-    app.workers.process.kill('SIGTERM')
-    const later = setInterval(() => app.workers.process.kill('SIGTERM'), 700) // and not the same Ctrl-C twice
-    await app.workers.exited
-    clearInterval(later)
-    const done = run.log().trimEnd().split('\n').at(-1)!
-    assert.ok(JSON.parse(done).data.seconds < 5, done)
-  })
+    test('killed and never started again: the page is told, the runs finish in their logs, the spares end', async () => {
+      const run = await app.start('tick', ['go'])
+      await run.reader.until(({ entries }) => entries.length > 1)
+      await app.kill('workers')
+      await run.reader.until(({ workers }) => workers.at(-1) === false)
+      app.letGo('go')
+      await gone(run.pid)
+      assert.match(run.log(), /"outcome":"ok"[^\n]*\n$/)
+      for (const { pid } of processesOf(app.runs)) if (pid !== app.server.process.pid) await gone(pid) // the spares
+      assert.equal((await app.request('GET', '/health')).status, 503)
+      await app.startWorkers()
+      assert.equal((await run.outcome()).outcome, 'ok')
+    })
 
-  test('starts normally over stale sockets, over torn, empty and foreign files, and with an old unfinished run', async t => {
-    const app = new App({})
-    t.after(() => app.end())
-    await app.startWorkers()
-    await app.kill('workers')
-    assert.ok(existsSync(join(app.runs, 'rep.sock')))
-    writeFileSync(join(app.runs, 'garbage.ndjson'), 'this is no log\n', { mode: 0o600 })
-    writeFileSync(join(app.runs, 'nothing.ndjson'), '{"type":"start","time":5}\n', { mode: 0o600 })
-    symlinkSync('nowhere', join(app.runs, 'link.ndjson'))
-    mkdirSync(join(app.runs, 'uploads', 'folder'))
-    utimesSync(join(app.runs, 'uploads', 'folder'), 1, 1)
-    writeFileSync(join(app.runs, 'torn.ndjson'), '{"type":"start","time":1,"data":{"method":"process","args":[],"callId":"","pid":999999,"timeLimit":0}}\n{"ty')
-    writeFileSync(join(app.runs, 'empty.ndjson'), '') // its server died in the moment between its creation and its first line
-    utimesSync(join(app.runs, 'empty.ndjson'), 1, 1)
-    await app.startBoth()
-    for (const id of ['torn', 'empty']) {
-      const entries = await (await app.follow(id)).done()
-      assert.deepEqual(entries.map(({ type }) => type), ['start', 'error', 'done'])
-    }
-    assert.equal(readFileSync(join(app.runs, 'garbage.ndjson'), 'utf8'), 'this is no log\n')
-    assert.equal(readFileSync(join(app.runs, 'nothing.ndjson'), 'utf8'), '{"type":"start","time":5}\n')
-    assert.ok(!existsSync(join(app.runs, 'nowhere')), 'nor is anything created where a link leads')
-    assert.equal((await (await app.start('process', [3, 1])).outcome()).outcome, 'ok')
+    test('a second signal ends it at once', async () => {
+      const run = await app.start('deaf', [600])
+      await run.reader.until(({ entries }) => entries.length > 1)
+      const asked = Date.now()
+      const later = setInterval(() => app.workers.process.kill('SIGTERM'), 700) // and not the same Ctrl-C twice
+      await app.kill('workers', 'SIGTERM')
+      clearInterval(later)
+      const done = JSON.parse(run.log().trimEnd().split('\n').at(-1)!)
+      assert.ok(done.time - asked < 5000, 'before the grace period is over')
+      await app.startWorkers()
+    })
+
+    test('starts normally over stale sockets, over torn, empty and foreign files, and with an old unfinished run', async () => {
+      await app.kill('workers')
+      assert.ok(existsSync(join(app.runs, 'rep.sock')))
+      writeFileSync(join(app.runs, 'garbage.ndjson'), 'this is no log\n', { mode: 0o600 })
+      writeFileSync(join(app.runs, 'nothing.ndjson'), '{"type":"start","time":5}\n', { mode: 0o600 })
+      symlinkSync('nowhere', join(app.runs, 'link.ndjson'))
+      mkdirSync(join(app.runs, 'uploads', 'folder'))
+      utimesSync(join(app.runs, 'uploads', 'folder'), 1, 1)
+      writeFileSync(join(app.runs, 'torn.ndjson'), '{"type":"start","time":1,"data":{"method":"process","args":[],"callId":"","pid":999999,"timeLimit":0}}\n{"ty')
+      writeFileSync(join(app.runs, 'empty.ndjson'), '') // its server died in the moment between its creation and its first line
+      utimesSync(join(app.runs, 'empty.ndjson'), 1, 1)
+      await app.startWorkers()
+      for (const id of ['torn', 'empty']) {
+        const entries = await (await app.follow(id)).done()
+        assert.deepEqual(entries.map(({ type }) => type), ['start', 'error', 'done'])
+      }
+      assert.equal(readFileSync(join(app.runs, 'garbage.ndjson'), 'utf8'), 'this is no log\n')
+      assert.equal(readFileSync(join(app.runs, 'nothing.ndjson'), 'utf8'), '{"type":"start","time":5}\n')
+      assert.ok(!existsSync(join(app.runs, 'nowhere')), 'nor is anything created where a link leads')
+      assert.equal((await (await app.start('process', [3, 1])).outcome()).outcome, 'ok')
+    })
   })
 })

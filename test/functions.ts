@@ -57,9 +57,12 @@ export const spin = remote('never yields', [{ name: 'seconds', type: 'number', d
   const end = Date.now() + seconds * 1000
   for (let step = 0; Date.now() < end; step++) {
     task.msg({ step })
-    for (const wait = Date.now() + 50; Date.now() < wait;);
+    hold(50)
   }
 })
+
+/** Keeps the thread from everything, as an endless loop does, and leaves the processor to others. */
+const hold = (ms: number) => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms)
 
 export const deaf = remote('ignores that it is to end', [
   { name: 'seconds', type: 'number', description: 'for how long' }, { name: 'text', type: 'string', description: 'is in its call', default: '' },
@@ -159,7 +162,7 @@ export const rate = remote('so many entries, so many a second, each with the tim
 /** A process that has left its process group and session, by each of the ways that there are. */
 export const daemons = remote('starts processes that leave its process group', [ends], async (task, ends) => {
   const detached = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore' })
-  const daemon = spawn('sh', ['-c', 'setsid sh -c "trap \\"\\" TERM HUP; sleep 1000 & echo $!; wait" & wait'])
+  const daemon = spawn('sh', ['-c', '(trap "" TERM HUP; sleep 1000 & echo $!; wait) &'], { detached: true }) // forked twice
   const [grandchild] = await once(daemon.stdout, 'data')
   task.msg({ pids: [detached.pid, Number(grandchild)] })
   if (ends === 'throw') throw new Error('with daemons')
@@ -177,7 +180,7 @@ export const tidy = remote('cleans up as its process exits', [ends], async (task
 })
 
 export const stuck = remote('hangs as its process exits', [], () => {
-  process.on('exit', () => { for (;;); })
+  process.on('exit', () => hold(600_000))
 })
 
 export const explain = remote('throws, reports or returns an error of that kind', [
