@@ -7,9 +7,10 @@
 //   {"type":"done","time":1767225600242,"data":{"outcome":"ok","seconds":0.242}}
 
 import {
-  closeSync, constants, copyFileSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync, renameSync, rmSync,
-  writeFileSync, writeSync,
+  closeSync, constants, copyFileSync, existsSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync, renameSync,
+  rmSync, writeFileSync, writeSync,
 } from 'node:fs'
+import { uptime } from 'node:os'
 import { join } from 'node:path'
 import { inspect } from 'node:util'
 import { BALLAST, RUNS } from './settings.ts'
@@ -29,6 +30,7 @@ export const logPath = (id: string) => join(RUNS, `${id}.ndjson`)
 /** Path of what its process says on stderr, until the run has ended. */
 export const stderrPath = (id: string) => join(RUNS, `${id}.stderr`)
 const stopPath = (id: string) => join(RUNS, `${id}.stop`)
+const beganPath = (id: string) => join(RUNS, `${id}.began`)
 
 // ---- Entries
 
@@ -50,17 +52,19 @@ export type Outcome = 'ok' | 'error' | 'cancelled' | 'died'
 export type Done = {
   outcome: Outcome; result?: unknown; reason?: string; seconds: number; errors?: number; warnings?: number
 }
-/** What a log says of its run: its size in bytes; how the run ended, and what it produced, in FILES, once it has. */
-export type State = { size: number; outcome?: Outcome; seconds?: number; file?: string }
+/** What a log says of its run: its size in bytes, and how the run ended, once it has. */
+export type State = { size: number } & Partial<Omit<Done, 'result'>>
 
 /** The byte that ends a line, and with it an entry. */
 export const LF = 10
-/** An entry of more characters is refused where it is made: one line must fit into every reader's memory. */
+/** Bytes of an entry's data; more is refused where it is made: one line must fit into every reader's memory. */
 export const MAX_ENTRY = 16 * 2 ** 20
 
 // ---- The log of a run
 
 const STEP = 64 * 2 ** 10 // bytes that are read at once to find the beginning of a line
+const LATEST = 64 * 2 ** 10 // bytes at the end of a log in which the last progress is looked for
+const DONE = '{"type":"done","time":' // by which the last line is known
 
 /** A position at which no line of the log begins. */
 export class PositionError extends Error {
@@ -81,15 +85,19 @@ export class RunLog {
     this.size = fstatSync(this.#fd).size
   }
 
-  /** Appends whole lines, all or nothing. Throws ENOSPC and the like. */
+  /**
+   * Appends whole lines. Throws ENOSPC and the like: then those stay for which there was room, as readers may have read
+   * them already.
+   */
   append(lines: Buffer) {
     try {
       for (let written = 0; written < lines.length;) written += writeSync(this.#fd, lines, written)
+      this.size += lines.length
     } catch (error) {
-      ftruncateSync(this.#fd, this.size) // a full disk may have taken a part
+      this.size = fstatSync(this.#fd).size
+      this.cut()
       throw error
     }
-    this.size += lines.length
   }
 
   /** Whether it has no name any more: somebody else has ended the run, see `replace`, or has removed its log. */
@@ -109,21 +117,50 @@ export class RunLog {
     }
   }
 
-  /** The entry in the last whole line, undefined when there is none. */
+  /** The entry in the last whole line; undefined when there is none. Throws a SyntaxError for what is no JSON. */
   last(): Entry | undefined {
-    const end = this.#lineStart(this.size)
-    return end > 0 ? unpackEntry(String(this.read(this.#lineStart(end - 1), end))) : undefined
+    const line = this.#lastLine()
+    return line.length ? unpackEntry(String(line)) : undefined
   }
 
-  /** What it says of its run by now. */
+  // Other lines are not parsed, nor the result in this one: of a line of 16 MiB that would take 0.4 s, for each question.
+  /** What it says of its run by now. A line that is no JSON, which is none of ours, says nothing. */
   state(): State {
-    const last = this.last()
-    if (last?.type !== 'done') return { size: this.size }
-    const { outcome, seconds, result } = last.data
-    const named = typeof result === 'object' && result !== null && 'file' in result ? result.file : undefined
-    // A result can say anything: only what is named after the run goes with it.
-    const file = isFile(named) && named.startsWith(`${this.id}.`) ? named : undefined
-    return { size: this.size, outcome, seconds, file }
+    const { size } = this
+    const line = this.#lastLine(DONE)
+    if (!line.length) return { size }
+    try {
+      const [head] = splitDone(line)
+      const { outcome, reason, seconds, errors, warnings } = head.data.seconds === undefined
+        ? (unpackEntry(String(line)) as typeof head).data // of an earlier version, which wrote the result before it
+        : head.data
+      return { size, outcome, reason, seconds, errors, warnings }
+    } catch {
+      return { size }
+    }
+  }
+
+  /** What the run returned, as JSON; undefined when it has not ended yet, or has returned nothing. */
+  result(): Buffer | undefined {
+    const line = this.#lastLine(DONE)
+    return line.length ? splitDone(line)[1] : undefined
+  }
+
+  /** The last entry of a type in the last LATEST bytes; undefined when there is none. */
+  latest<T extends Entry['type']>(type: T): Extract<Entry, { type: T }> | undefined {
+    const end = this.read(Math.max(0, this.size - LATEST), this.size)
+    const lines = end.subarray(0, end.lastIndexOf(LF) + 1)
+    const start = lines.lastIndexOf(`\n{"type":"${type}","time":`) + 1 // no text of an entry has such a line break
+    const line = lines.subarray(start, lines.indexOf(LF, start))
+    return start ? unpackEntry(String(line)) as Extract<Entry, { type: T }> : undefined
+  }
+
+  /** The last whole line, when it begins like this; else nothing. */
+  #lastLine(beginning = ''): Buffer {
+    const end = this.#lineStart(this.size)
+    const start = end ? this.#lineStart(end - 1) : 0
+    const isSo = String(this.read(start, start + beginning.length)) === beginning
+    return isSo ? this.read(start, end) : Buffer.alloc(0)
   }
 
   /** Cuts off a torn last line. Only when its process has died: a live one may be writing that line. */
@@ -172,12 +209,13 @@ export class RunLog {
    * the ballast goes first, to make room for them. Returns the lines.
    */
   finish(done: Done, error?: Note): Buffer {
-    const lines = Buffer.from((error ? packEntry('error', error) : '') + packEntry('done', given(done)))
+    const lines = Buffer.from((error ? packEntry('error', error) : '') + packDone(done))
+    const before = this.size
     try {
       this.append(lines)
     } catch {
       rmSync(BALLAST, { force: true })
-      this.append(lines)
+      this.append(lines.subarray(this.size - before))
     }
     return lines
   }
@@ -200,7 +238,22 @@ export function withLog<T>(id: string, act: (log: RunLog) => T): T {
   }
 }
 
-// ---- Why a run is to end
+// ---- Beside the log, until the run has ended: since when it goes on, and why it is to end
+
+/**
+ * Writes down when a run begins, by the clock of the machine that nobody sets: for a server that takes over, whose
+ * wall clock may have jumped. (The start of its process says nothing: a spare may have waited for hours.)
+ */
+export function noteBegin(id: string) { writeFileSync(beganPath(id), `${bootId()} ${uptime()}`, { mode: 0o600 }) }
+
+/** For how long a run has been going on, in milliseconds; undefined when nobody has noted it since the machine started. */
+export function goingOnFor(id: string): number | undefined {
+  if (!existsSync(beganPath(id))) return undefined
+  const [boot, began] = readFileSync(beganPath(id), 'utf8').split(' ')
+  return boot === bootId() ? Math.max(0, 1000 * (uptime() - Number(began))) : undefined
+}
+
+const bootId = () => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
 
 /**
  * Writes down why a run is to end, before it gets its signal: whoever writes its `done`, its own process or a server,
@@ -221,7 +274,7 @@ export function readReason(id: string): string | undefined {
 
 /** Removes the files beside the log that are only needed until the run has ended. */
 export function removeSideFiles(id: string) {
-  for (const path of [stopPath(id), stderrPath(id)]) rmSync(path, { force: true })
+  for (const path of [stopPath(id), stderrPath(id), beganPath(id)]) rmSync(path, { force: true })
 }
 
 // ---- What an entry says
@@ -232,9 +285,33 @@ export function removeSideFiles(id: string) {
  * Throws a TypeError for what JSON cannot say, a RangeError for an entry above MAX_ENTRY.
  */
 export function packEntry(type: Entry['type'], data: unknown, time = Date.now()): string {
-  const json = toJson(data)
-  if (json.length > MAX_ENTRY) throw new RangeError(`an entry of ${json.length} characters is above ${MAX_ENTRY}`)
+  return packLine(type, toJson(data), time)
+}
+
+function packLine(type: Entry['type'], json: string, time: number): string {
+  // Trap: a text has up to three times as many bytes as characters, and what no reader can take ends its log for ever.
+  const bytes = 3 * json.length > MAX_ENTRY ? Buffer.byteLength(json) : 0 // counted only where it may matter
+  if (bytes > MAX_ENTRY) throw new RangeError(`an entry may have ${MAX_ENTRY} bytes, this one has ${bytes}`)
   return `{"type":"${type}","time":${time},"data":${json}}\n`
+}
+
+/**
+ * The last line of a log. The result stands last in it: so its bytes can be cut out, and nobody has to parse them.
+ * Throws as packEntry does.
+ */
+export function packDone({ result, ...others }: Done): string {
+  const head = toJson(given(others))
+  const json = result === undefined ? head : `${head.slice(0, -1)},"result":${toJson(result)}}`
+  return packLine('done', json, Date.now())
+}
+
+/** The last line of a log without its result, and the bytes of that. Throws a SyntaxError when it is torn. */
+function splitDone(line: Buffer): [Entry & { type: 'done' }, Buffer | undefined] {
+  const mark = ',"result":' // within a text its quotes would be `\\"`, and what stands before it is flat
+  const at = line.indexOf(mark)
+  if (at < 0) return [unpackEntry(String(line)) as Entry & { type: 'done' }, undefined]
+  const head = unpackEntry(`${line.subarray(0, at)}}}`) as Entry & { type: 'done' }
+  return [head, line.subarray(at + mark.length, -'}}\n'.length)]
 }
 
 /** Reads a line that one of our own processes wrote. Throws a SyntaxError when it is torn. */
@@ -278,26 +355,26 @@ export function given<T extends object>(fields: T): T {
 }
 
 const LAST_WORDS = 2 ** 16 // characters of a message, and of a stack: they may come on top of MAX_LOG
-const DEEPEST = 5 // causes of causes, and of the errors in them
+const MOST_CAUSES = 20 // of an error, with the causes of these: what it says must fit into an entry
 
 /**
  * What a log says of an error, or of anything else that was thrown: its message with those of its causes, as
  * "fetch failed" alone helps nobody; its stack, its code, its causes one by one.
  */
-export function describeError(thrown: unknown, depth = 0): Note {
+export function describeError(thrown: unknown, left = { causes: MOST_CAUSES }): Note {
   if (!(thrown instanceof Error)) {
     const msg = typeof thrown === 'string' ? thrown : inspect(thrown)
     return { msg: msg.slice(0, LAST_WORDS) }
   }
   const { name, message, stack, cause, code, errors } = thrown as AggregateError & { code?: unknown }
-  const causes = depth < DEEPEST ? [cause ?? [], Array.isArray(errors) ? errors.slice(0, 10) : []].flat() : []
-  const notes = causes.map(cause => describeError(cause, depth + 1))
+  const hasCause = cause !== undefined && cause !== null
+  const causes = [...hasCause ? [cause] : [], ...Array.isArray(errors) ? errors : []]
+  const notes = causes.flatMap(cause => left.causes-- > 0 ? describeError(cause, left) : [])
   const why = notes.map(({ msg }) => msg).filter(msg => !message.includes(msg)).join('; ')
   const msg = [String(message || code || name), why].filter(Boolean).join(': ').slice(0, LAST_WORDS)
-  const hasCause = cause !== undefined && cause !== null
   return given({
     msg,
-    code,
+    code: typeof code === 'number' ? code : typeof code === 'string' ? code.slice(0, 200) : undefined,
     stack: stack ? String(stack).slice(0, LAST_WORDS) : undefined,
     cause: hasCause ? notes[0] : undefined,
     errors: notes.length > Number(hasCause) ? notes.slice(Number(hasCause)) : undefined,

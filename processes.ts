@@ -2,11 +2,11 @@
 // ids may come round again; how all that it has started is ended. workers.ts decides when. Look for: startProcess, and
 // the spares behind it; hasOpen, and claimRuns below it; endProcesses.
 
-import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process'
+import { spawn, spawnSync, type ChildProcess, type StdioOptions } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import {
-  closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync, readSync, rmSync, statSync, writeFileSync,
+  closeSync, constants, existsSync, fstatSync, openSync, readdirSync, readFileSync, readSync, rmSync, statSync, writeFileSync,
   writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
@@ -81,29 +81,40 @@ function takeSpare(): TaskProcess | undefined {
   return spare
 }
 
-// Refilled one at a time, and not in the middle of a burst of launches, which the loading would slow down.
+// Refilled one at a time, and not in the middle of a burst of launches, which the loading would slow down. A pause that
+// has grown is waited for, whatever is launched meanwhile: else nobody would find out that the trouble is over.
 function refillSoon() {
+  if (refillTimer && pause > QUIET) return
   clearTimeout(refillTimer)
-  refillTimer = setTimeout(attempt, pause, 'start a spare', refill)
+  refillTimer = setTimeout(refill, pause)
 }
 
 function refill() {
+  refillTimer = undefined
   const isLoading = [...spares].some(({ isReady }) => !isReady)
   if (isEnding || isLoading || spares.size >= SPARES) return
-  const spare = startTask()
-  const { child } = spare
-  spares.add(spare)
-  child.once('message', () => {
-    spare.isReady = true
-    pause = QUIET
-    attempt('start a spare', refill)
-  })
-  child.once(child.pid ? 'exit' : 'error', () => { // what could not be forked does not exit
-    spares.delete(spare)
-    rmSync(spare.stderr, { force: true })
-    pause = Math.min(2 * pause, LONGEST_PAUSE) // when all of them crash: a pause that grows, not a fork storm
-    refillSoon()
-  })
+  try {
+    const spare = startTask()
+    spares.add(spare)
+    spare.child.once('message', () => {
+      spare.isReady = true
+      pause = QUIET
+      refill()
+    })
+    spare.child.once(spare.child.pid ? 'exit' : 'error', () => { // what could not be forked does not exit
+      spares.delete(spare)
+      rmSync(spare.stderr, { force: true })
+      refillLater()
+    })
+  } catch (error) {
+    console.error(`cannot start a spare: ${(error as Error).message}`)
+    refillLater()
+  }
+}
+
+function refillLater() {
+  pause = Math.min(2 * pause, LONGEST_PAUSE) // when all of them crash: a pause that grows, not a fork storm
+  refillSoon()
 }
 
 /**
@@ -168,7 +179,8 @@ function readEnd(path: string, most: number): Buffer {
 
 /**
  * Whether a process has one of these files open. Its id, or that of its group, says nothing about who it is: it may
- * have come round again, and be somebody else's.
+ * have come round again, and be somebody else's. Throws EMFILE and the like when that cannot be seen: a process that
+ * lives must not be taken for dead.
  */
 export function hasOpen(pid: number, paths: string[]): boolean {
   if (!Number.isSafeInteger(pid) || pid <= 1) return false
@@ -179,26 +191,32 @@ export function hasOpen(pid: number, paths: string[]): boolean {
       const open = statSync(`/proc/${pid}/fd/${file}`, { throwIfNoEntry: false }) // it may be closed by now
       return open && own.some(path => path?.ino === open.ino && path.dev === open.dev)
     })
-  } catch {
-    return false // no such process, or another user's
+  } catch (error) {
+    if (/^(ENOENT|ESRCH|EACCES)$/.test(String((error as NodeJS.ErrnoException).code))) return false // none, or not ours
+    throw error
   }
 }
 
 /**
- * Two workers servers on one folder would end each other's runs, whatever their addresses are. The one that has claimed
- * it has this file open as long as it lives; its process id alone could be somebody else's by now. Ends this process
- * when another one has.
+ * Two workers servers on one folder would end each other's runs, whatever their addresses are. So each locks a file
+ * there; the kernel keeps the lock as long as the file is open, which is never closed, and so as long as this process
+ * lives. Node cannot ask for such a lock, but the `flock` of util-linux can, for whoever gave it the open file. (Where
+ * there is none, who has the file open is looked for, which two that start at one moment can both survive.) Ends this
+ * process when another one has the folder, or nothing can be written there.
  */
 export function claimRuns() {
-  const pid = existsSync(CLAIM) ? Number(readFileSync(CLAIM, 'utf8')) : 0
-  if (hasOpen(pid, [CLAIM])) {
-    refuseToStart(`another workers server is running on ${RUNS}, process ${pid}: stop it, or set RUNS to another one`)
+  try {
+    const claim = openSync(CLAIM, constants.O_RDWR | constants.O_CREAT, 0o600)
+    const pid = Number(readFileSync(CLAIM, 'utf8'))
+    const { error, status } = spawnSync('flock', ['--nonblock', '3'], { stdio: ['ignore', 'ignore', 'ignore', claim] })
+    if (error ? pid !== process.pid && hasOpen(pid, [CLAIM]) : status !== 0) {
+      refuseToStart(`another workers server is running on ${RUNS}, process ${pid}: stop it, or set RUNS to another one`)
+    }
+    attempt('note who has the folder', () => writeSync(claim, String(process.pid).padEnd(10), 0))
+  } catch (error) {
+    refuseToStart(`cannot write to ${RUNS}: ${(error as Error).message}`)
   }
-  writeSync(openSync(CLAIM, 'w', 0o600), String(process.pid))
 }
-
-/** The next one may have the folder. */
-export function giveUpRuns() { rmSync(CLAIM, { force: true }) }
 
 /**
  * Ends the processes whose environment has the mark of such a run: what its process has started, and left, in its own

@@ -26,7 +26,7 @@ export const RESULT_TAG = '__RES__'
 const STARTED_TAG = ''
 
 /** Reserved names: the workers server answers these itself, in place. All other calls start a process. */
-export const RESERVED = ['list', 'read', 'stat', 'cancel', 'methods', 'ping']
+export const RESERVED = ['list', 'show', 'read', 'stat', 'cancel', 'methods', 'ping']
 
 /** The largest `args` that a call may have, in bytes. */
 export const MAX_ARGS = 2 ** 20

@@ -97,7 +97,7 @@ function notChosen(value: unknown, { choices }: Parameter): string | false {
 
 // ---- The handle that a function reports through
 
-const BATCH = 64 * 2 ** 10 // characters: what is gathered at most before it is written
+const BATCH = 64 * 2 ** 10 // bytes that are gathered at most before they are written
 const LONG_TURN = 20 // milliseconds: a function that never yields is followed live too
 
 type Details = { line?: number; column?: number; file?: string; [detail: string]: unknown }
@@ -113,6 +113,7 @@ export class Task {
   readonly signal: AbortSignal
   #write: (lines: Buffer) => void
   #gathered = ''
+  #bytes = 0 // of what is gathered
   #since = 0
   #size: number
   #isOver = false
@@ -139,31 +140,35 @@ export class Task {
   /** Something went wrong, and the function goes on. To end the run, throw. */
   error(msg: unknown, details?: Details) { this.#report('error', note(msg, details)) }
 
-  /** Takes room for a line in the log. Throws a RangeError when there is not enough. */
-  reserve(line: string) {
-    const size = this.#size + Buffer.byteLength(line)
-    if (size > MAX_LOG) throw new RangeError(`the log of a run may have ${MAX_LOG} bytes (MAX_LOG)`)
-    this.#size = size
+  /** Takes room for a line in the log, and returns its size. Throws a RangeError when there is not enough. */
+  reserve(line: string): number {
+    const bytes = Buffer.byteLength(line)
+    if (this.#size + bytes > MAX_LOG) throw new RangeError(`the log of a run may have ${MAX_LOG} bytes (MAX_LOG)`)
+    this.#size += bytes
+    return bytes
   }
 
   #report(type: Entry['type'], data: unknown) {
     const line = packEntry(type, data)
-    this.reserve(line)
+    const bytes = this.reserve(line)
     if (this.#isOver) return // nothing follows `done`, not even what an exit handler reports
     if (type === 'error' || type === 'warning') this.counts[type]++
-    if (!this.#gathered) {
+    if (this.#bytes + bytes > BATCH) this.flush()
+    if (!this.#bytes) {
       this.#since = performance.now()
       setImmediate(() => this.flush())
     }
     this.#gathered += line
-    if (this.#gathered.length > BATCH || performance.now() - this.#since > LONG_TURN) this.flush()
+    this.#bytes += bytes
+    if (performance.now() - this.#since > LONG_TURN) this.flush()
   }
 
   /** Writes what was gathered in this turn. */
   flush() {
-    if (!this.#gathered) return
+    if (!this.#bytes) return
     const lines = Buffer.from(this.#gathered)
     this.#gathered = ''
+    this.#bytes = 0
     this.#write(lines)
   }
 

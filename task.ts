@@ -5,7 +5,7 @@
 import { statSync } from 'node:fs'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { Publisher } from 'zeromq'
-import { describeError, logPath, packEntry, readReason, RunLog, type Note, type Outcome } from './log.ts'
+import { describeError, logPath, packDone, readReason, RunLog, type Done, type Note, type Outcome } from './log.ts'
 import { connectOptions, createSocket, MAX_CHUNK, packChunk } from './protocol.ts'
 import { loadFunctions, Task, withDefaults, type Remote } from './remote.ts'
 import { printWithoutWaiting, RUN_MARK, XSUB_ADDR } from './settings.ts'
@@ -86,8 +86,9 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
     if (functions instanceof Error) throw functions
     const called = functions.get(method)!
     const result = await called.run(task, ...withDefaults(called, args))
-    task.reserve(packEntry('msg', result)) // throws when it cannot be written as JSON, or does not fit any more
-    end(abort.signal.aborted ? 'cancelled' : 'ok', result)
+    const done = ended(abort.signal.aborted ? 'cancelled' : 'ok', result)
+    task.reserve(packDone(done)) // throws when it cannot be written as JSON, or does not fit any more
+    end(done)
   } catch (error) {
     fail(error) // the function's, or its result cannot be written
   }
@@ -109,21 +110,25 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
   }
 
   function fail(error: unknown) {
-    if (!abort.signal.aborted) return end('error', undefined, describeError(error))
+    const isAsked = abort.signal.aborted
     // A cancelled function ends by the AbortError of what it awaited, which is no error of its own; any other is told.
-    const isOwn = !(error instanceof Error && error.name === 'AbortError')
-    end('cancelled', undefined, isOwn ? describeError(error) : undefined)
+    const isOwn = !isAsked || !(error instanceof Error && error.name === 'AbortError')
+    const note = isOwn ? describeError(error) : undefined
+    end(ended(isAsked ? 'cancelled' : 'error', undefined, note), note)
   }
 
-  function end(outcome: Outcome, result?: unknown, error?: Note) {
-    if (!task.close()) process.exit(1) // an exit handler threw
+  function ended(outcome: Outcome, result?: unknown, error?: Note): Done {
     const reason = outcome === 'cancelled' ? readReason(log.id) ?? 'cancelled' : error?.msg
     const seconds = Math.round(waited + performance.now() - began) / 1000 // by a clock that nobody sets
     const errors = task.counts.error + Number(error !== undefined) || undefined
-    const warnings = task.counts.warning || undefined
-    publish(log.finish({ outcome, result, reason, seconds, errors, warnings }, error))
+    return { outcome, reason, seconds, errors, warnings: task.counts.warning || undefined, result }
+  }
+
+  function end(done: Done, error?: Note) {
+    if (!task.close()) process.exit(1) // an exit handler threw
+    publish(log.finish(done, error))
     process.send?.('done', undefined, undefined, () => {})
     // As any process does: its exit handlers run (temporary folders, locks). The workers server ends what it started.
-    process.exit(outcome === 'ok' ? 0 : 1)
+    process.exit(done.outcome === 'ok' ? 0 : 1)
   }
 }

@@ -67,7 +67,7 @@ test('parameters of a type that there is not are refused at the start, and a mod
     await app.startWorkers()
     const methods = JSON.parse((await app.call('methods', '', '', '[]'))[1]) as { name: string }[]
     assert.deepEqual(methods.map(({ name }) => name).sort(), offered)
-    await app.kill('workers')
+    await app.kill('workers', 'SIGTERM')
   }
 })
 
