@@ -59,6 +59,8 @@ type Run = {
   child?: ChildProcess
   /** Asked to end: why. */
   reason?: string
+  /** Its process has gone: what is told of that, if its log has no end. */
+  why?: string
   /** What its log said when it was looked at last; done: it has an outcome. */
   log: State
   timer?: NodeJS.Timeout
@@ -358,10 +360,10 @@ function watchOver(run: Run) {
  */
 function lookAt(run: Run) {
   const tells = run.child && !isLaunched
-  if (tells || gone.has(run.id)) return
+  if (tells || run.why) return
   attempt(`look at ${run.id}`, () => {
     if (isAlive(run)) stateOf(run)
-    else if (!run.child) finishRun(run, 'ended without a result')
+    else finishRun(run, 'ended without a result')
   })
 }
 
@@ -401,6 +403,7 @@ function signalRun(run: Run, signal: NodeJS.Signals) {
 
 /** The end of every run: its log has its last line, nothing that it started is left, its place is free. */
 function finishRun(run: Run, why: string) {
+  run.why = why
   try {
     const { outcome, seconds, reason } = completeLog(run, why)
     // Where the log ends, with no lines: a reader that has missed the last of them learns it from this.
@@ -412,7 +415,7 @@ function finishRun(run: Run, why: string) {
     console.error(`run ${run.id} cannot be ended: ${(error as Error).message}`) // the disk is full, say
     // Else the next server will find it, and try again; or somebody has removed the log, and there is nothing to end.
     if (!stopping && existsSync(logPath(run.id))) {
-      if (run.child) setTimeout(finishRun, 1000, run, why) // one that was adopted is looked at again
+      setTimeout(finishRun, 1000, run, why)
       return
     }
   }
@@ -488,8 +491,8 @@ function removeOldest() {
 /** Removes what runs have produced that are not known any more, and the unfinished work of those that have ended. */
 function sweepFiles(beginning = '') {
   for (const name of readdirSync(FILES).filter(name => name.startsWith(beginning))) {
-    const [id] = name.split('.') as [string]
-    const isKept = running.has(id) || existsSync(logPath(id)) && name !== `${id}.part`
+    const id = /^([\w-]{1,64})\.\w+$/.exec(name)?.[1]
+    const isKept = !id || running.has(id) || existsSync(logPath(id)) && name !== `${id}.part`
     if (!isKept) rmSync(join(FILES, name), { recursive: true, force: true })
   }
 }
