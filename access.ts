@@ -109,9 +109,13 @@ export function sha256(text: string | Buffer): Buffer {
   return createHash('sha256').update(text).digest()
 }
 
+// Trap: cookies know no ports. A second server on this host, with another token, is sent this cookie, too; if its own had
+// the same name, each would log the other's user out.
+const COOKIE = `longrun-${sha256(`cookie ${TOKEN}`).toString('hex', 0, 4)}`
+
 function hasToken({ authorization = '', cookie = '' }: IncomingHttpHeaders): boolean {
   const bearer = /^Bearer (.+)$/i.exec(authorization)?.[1]
-  const own = /(?:^|; )longrun=([^;]+)/.exec(cookie)?.[1]
+  const own = cookie.split('; ').find(pair => pair.startsWith(`${COOKIE}=`))?.slice(COOKIE.length + 1)
   return [bearer, own].some(given => isSame(given ?? '', TOKEN))
 }
 
@@ -120,9 +124,10 @@ function cookieFor({ path, query, headers }: Asked): string | undefined {
   // Trap: in a query, + stands for a blank. A token has none, so what was typed as + is meant.
   const given = query.get('token')?.replaceAll(' ', '+')
   if (path !== '/' || !isSame(given ?? '', TOKEN)) return undefined
-  const secure = headers['x-forwarded-proto'] === 'https' ? '; Secure' : ''
+  const [proto] = String(headers['x-forwarded-proto']).split(',') // of several proxies, the first saw the browser
+  const secure = proto!.trim().toLowerCase() === 'https' ? '; Secure' : ''
   // Out of reach of scripts and of other sites; without a Path, it stays below the path at which a proxy shows us.
-  return `longrun=${TOKEN}; HttpOnly; SameSite=Strict${secure}`
+  return `${COOKIE}=${TOKEN}; HttpOnly; SameSite=Strict${secure}`
 }
 
 /** A page that asks a person for the token, made of a form, and takes the run of the address along. */

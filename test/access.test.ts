@@ -130,12 +130,14 @@ test('with a token, nothing is given to who does not have it, not even the page'
   assert.equal(upgrade.status, 401)
   assert.equal(upgrade.headers['www-authenticate'], 'Bearer')
 
+  const cookie = await cookieName()
   const wrong = [
     '', 'x', TOKEN.slice(0, -1), `${TOKEN}x`, ` ${TOKEN}`, TOKEN.toLowerCase(), 'undefined', 'null', '*', encodeURIComponent(TOKEN), `${TOKEN},${TOKEN}`,
   ]
   for (const token of wrong) {
     const tries = [
-      { Authorization: `Bearer ${token}` }, { Cookie: `longrun=${token}` }, { Cookie: `x=1; longrun=${token}` }, { Cookie: `xlongrun=${TOKEN}` },
+      { Authorization: `Bearer ${token}` }, { Cookie: `${cookie}=${token}` }, { Cookie: `x=1; ${cookie}=${token}` }, { Cookie: `x${cookie}=${TOKEN}` },
+      { Cookie: `longrun=${TOKEN}` }, { Cookie: `${cookie}x=${TOKEN}` }, { Cookie: `x=${cookie}=${TOKEN}` },
       { Authorization: `Basic ${Buffer.from(`longrun:${TOKEN}`).toString('base64')}` }, { Authorization: TOKEN }, { 'X-Token': TOKEN },
     ]
     const answers = await Promise.all([...tries.map(headers => ask(guarded, 'GET', '/tasks', headers)), ask(guarded, 'GET', `/?token=${encodeURIComponent(token)}`)])
@@ -159,18 +161,42 @@ test('a browser shows the token once, in a form, and gets a cookie that no scrip
   const entered = await ask(guarded, 'GET', `/?run=a%26b&token=${encodeURIComponent(TOKEN)}&line=3`)
   assert.equal(entered.status, 303)
   assert.equal(entered.headers.location, './?run=a%26b&line=3')
-  assert.deepEqual(entered.headers['set-cookie'], [`longrun=${TOKEN}; HttpOnly; SameSite=Strict`])
+  const name = await cookieName()
+  assert.deepEqual(entered.headers['set-cookie'], [`${name}=${TOKEN}; HttpOnly; SameSite=Strict`])
   const typed = await ask(guarded, 'GET', `/?token=${TOKEN}`) // its + as it is, which stands for a blank there
   assert.deepEqual([typed.status, typed.headers.location], [303, './'])
-  const proxied = await ask(guarded, 'GET', `/?token=${encodeURIComponent(TOKEN)}`, { Host: NAME, 'X-Forwarded-Proto': 'https' })
-  assert.match(String(proxied.headers['set-cookie']), /; Secure$/)
+  for (const [proto, isSecure] of [
+    ['https', true], ['HTTPS', true], ['https, http', true], [' Https ,http,http', true], ['https,https', true],
+    ['http', false], ['http, https', false], ['', false], ['httpsx', false],
+  ] as const) {
+    const proxied = await ask(guarded, 'GET', `/?token=${encodeURIComponent(TOKEN)}`, { Host: NAME, 'X-Forwarded-Proto': proto })
+    assert.equal(String(proxied.headers['set-cookie']).endsWith('; Secure'), isSecure, String(proto))
+  }
   assert.equal((await ask(guarded, 'GET', `/?token=${encodeURIComponent(TOKEN)}`, { Host: 'evil.example' })).status, 403)
 
-  const Cookie = `theme=dark; longrun=${TOKEN}`
+  const Cookie = `theme=dark; ${name}=${TOKEN}`
   assert.equal((await ask(guarded, 'GET', '/', { Cookie })).status, 200)
   assert.equal((await ask(guarded, 'GET', '/log', { Cookie, ...UPGRADE })).status, 101)
   assert.equal((await ask(guarded, 'POST', '/tasks', { Cookie, ...JSON_TYPE, Origin: 'http://evil.example' }, CALL)).status, 403)
   assert.equal((await ask(guarded, 'GET', '/log', { Cookie, ...UPGRADE, Origin: `http://127.0.0.1:${port(guarded) + 1}` })).status, 403)
+})
+
+test('two servers on one host do not log each other out: a browser keeps the cookies of both, and sends both to both', async t => {
+  const other = new App({ TOKEN: `${TOKEN}-of-another` })
+  t.after(() => other.end())
+  await other.startServer()
+  const jar = new Map<string, string>() // of a browser: cookies know no ports
+  const visit = async (app: App, path: string) => {
+    const answer = await ask(app, 'GET', path, { Cookie: [...jar].map(pair => pair.join('=')).join('; ') })
+    const [name, value] = answer.headers['set-cookie']?.[0]!.split(';')[0]!.split(/=(.*)/s) ?? []
+    if (name) jar.set(name, value!)
+    return answer.status
+  }
+  assert.equal(await visit(guarded, `/?token=${encodeURIComponent(TOKEN)}`), 303)
+  assert.equal(await visit(other, '/'), 401, 'the token of one does not open the other')
+  assert.equal(await visit(other, `/?token=${encodeURIComponent(TOKEN)}-of-another`), 303)
+  for (const app of [guarded, other, guarded]) assert.equal(await visit(app, '/'), 200)
+  assert.equal(jar.size, 2)
 })
 
 test('a task does not get the token', async () => {
@@ -748,6 +774,12 @@ test('a request whose head or body never comes is given up, and others are serve
 const JSON_TYPE = { 'Content-Type': 'application/json' }
 const CALL = JSON.stringify({ method: 'process', args: [1, 0] })
 function hostLine(app: App) { return `Host: 127.0.0.1:${port(app)}\r\n` }
+
+/** The name of the cookie by which a browser is let in. */
+async function cookieName(): Promise<string> {
+  const { headers } = await ask(guarded, 'GET', `/?token=${encodeURIComponent(TOKEN)}`)
+  return headers['set-cookie']![0]!.split('=')[0]!
+}
 
 function upgradeHead(app: App) {
   return `GET /log HTTP/1.1\r\n${hostLine(app)}${Object.entries(UPGRADE).map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`

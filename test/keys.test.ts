@@ -31,6 +31,9 @@ before(async () => {
 })
 after(() => app.end())
 
+/** What a browser gets for the token, and sends from then on. */
+const cookie = async () => (await get(ENTER)).headers['set-cookie']![0]!.split(';')[0]!
+
 const get = (path: string, headers: OutgoingHttpHeaders = {}) => ask(app, 'GET', path, headers)
 
 async function start(id: string, method: string, args: unknown[] = []): Promise<{ id: string; key: string }> {
@@ -124,9 +127,10 @@ suite('The key of a run', () => {
   })
 
   test('is no token, and the token is no key', async () => {
+    const Cookie = (await cookie()).replace(/=.*/, `=${key}`)
     const tries: [path: string, headers: OutgoingHttpHeaders][] = [
-      ['/tasks', { Authorization: `Bearer ${key}` }], ['/tasks', { Cookie: `longrun=${key}` }], [`/?token=${key}`, {}],
-      ['/tasks/own/log', { Authorization: `Bearer ${key}` }], ['/tasks/own/log', { Cookie: `longrun=${key}` }],
+      ['/tasks', { Authorization: `Bearer ${key}` }], ['/tasks', { Cookie }], [`/?token=${key}`, {}],
+      ['/tasks/own/log', { Authorization: `Bearer ${key}` }], ['/tasks/own/log', { Cookie }],
       ['/tasks/own/log', { Cookie: `key=${key}` }], [`/tasks/own/log?token=${encodeURIComponent(TOKEN)}`, {}],
     ]
     for (const [path, headers] of tries) assert.equal((await get(path, headers)).status, 401, path)
@@ -166,7 +170,7 @@ suite('A page of another web application', () => {
   })
 
   test('gets in by a key alone, not by the cookie that a browser sends along, nor by the token', async () => {
-    const Cookie = `longrun=${TOKEN}`
+    const Cookie = await cookie()
     for (const credentials of [{ Cookie }, BEARER, { ...BEARER, Cookie }]) {
       const headers = { Origin: SAME_SITE, ...credentials }
       for (const path of ['/tasks/own/log', '/tasks/own/log.ndjson', '/files/own.txt']) {
