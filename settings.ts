@@ -3,10 +3,10 @@
 // variables say; a server calls openRuns() first, which ends it with a sentence for each value that is wrong.
 
 import {
-  constants, existsSync, fstatSync, lstatSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync,
+  accessSync, constants, existsSync, fstatSync, lstatSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync,
 } from 'node:fs'
 import { availableParallelism, setPriority } from 'node:os'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 
 // ---- Environment variables
 
@@ -106,16 +106,29 @@ export function openRuns() {
   if (complaints.length) refuseToStart(complaints.join('\nlongrun: '))
   process.umask(0o077) // sockets too: libzmq creates them with what the umask leaves
   for (const folder of [RUNS, UPLOADS, FILES]) {
+    const mend = 'set RUNS to a folder of yours that nothing else uses, of mode 700'
+    const unfit = 'cannot create the runs folder'
     try {
-      mkdirSync(folder, { recursive: true, mode: 0o700 })
+      makeFolder(folder)
+      accessSync(folder, constants.W_OK) // its disk may be read-only
     } catch (error) {
-      refuseToStart(`cannot create the runs folder: ${(error as Error).message}`)
+      refuseToStart(`${unfit}, or write into it: ${(error as Error).message}; ${mend}`)
     }
     const found = lstatSync(folder) // not stat: a link could lead into somebody else's folder
-    if (!found.isDirectory()) refuseToStart(`${folder} is not a folder of its own: remove it, or set RUNS`)
-    const mend = 'set RUNS to a folder of yours that nothing else uses, of mode 700'
+    if (!found.isDirectory()) refuseToStart(`${unfit}: ${folder} is not a folder of its own; ${mend}`)
     if (found.uid !== process.getuid?.()) refuseToStart(`${folder} belongs to another user: ${mend}`)
     if (found.mode & 0o077) refuseToStart(`${folder} is open to other users: ${mend}`)
+  }
+}
+
+// Trap: Node's own mkdir, when it is recursive, tries for ever what is no place for a folder, such as /proc/x.
+function makeFolder(path: string) {
+  if (existsSync(path)) return
+  makeFolder(dirname(path))
+  try {
+    mkdirSync(path, { mode: 0o700 })
+  } catch (error) {
+    if (!existsSync(path)) throw error // else the other server was quicker
   }
 }
 

@@ -240,9 +240,16 @@ test('a runs folder that others can reach is refused, before anything is put int
     refuses('workers.ts', make('group', 0o750), /open to other users: set RUNS to/),
     refuses('server.ts', join(folder, 'inner'), /uploads is not a folder of its own/),
     refuses('server.ts', join(folder, 'file'), /cannot create the runs folder/),
+    ...['/proc/x', '/proc/self/x/y', '/dev/null/x', join(folder, 'file', 'x', 'y')].flatMap(path => ['server.ts', 'workers.ts'].map(
+      file => refuses(file, path, /cannot create the runs folder.*: E[A-Z]+: .*set RUNS to/))), // where no folder can be
   ])
   assert.deepEqual(readdirSync(join(folder, 'victim')), [])
-  if (process.getuid?.() !== 0) return t.diagnostic('not root: a folder of another user cannot be made here')
+  if (process.getuid?.() !== 0) return t.diagnostic('not root: a folder of another user, or a disk, cannot be made here')
+  const readOnly = ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs -o ro,mode=700 none "$RUNS" && exec "$@"', 'sh']
+  for (const file of ['server.ts', 'workers.ts']) {
+    const RUNS = make(`read-only-${file}`)
+    await assert.rejects(startServer(file, { ...app.env, RUNS }, ROOT, readOnly), /runs folder.*: EROFS: .*set RUNS to/)
+  }
   chownSync(make('other'), 65534, 65534)
   await refuses('workers.ts', join(folder, 'other'), /belongs to another user/)
 })
