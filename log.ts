@@ -123,7 +123,7 @@ export class RunLog {
     return line.length ? unpackEntry(String(line)) : undefined
   }
 
-  // Other lines are not parsed, nor the result in this one: of a line of 16 MiB that would take 0.4 s, for each question.
+  // Other lines are not parsed, nor the result in this one: with 16 MiB that would take 0.4 s, for each question.
   /** What it says of its run by now. A line that is no JSON, which is none of ours, says nothing. */
   state(): State {
     const { size } = this
@@ -246,7 +246,7 @@ export function withLog<T>(id: string, act: (log: RunLog) => T): T {
  */
 export function noteBegin(id: string) { writeFileSync(beganPath(id), `${bootId()} ${uptime()}`, { mode: 0o600 }) }
 
-/** For how long a run has been going on, in milliseconds; undefined when nobody has noted it since the machine started. */
+/** For how long a run has been going on, in milliseconds; undefined when that was not noted since the machine started. */
 export function goingOnFor(id: string): number | undefined {
   if (!existsSync(beganPath(id))) return undefined
   const [boot, began] = readFileSync(beganPath(id), 'utf8').split(' ')
@@ -272,10 +272,12 @@ export function readReason(id: string): string | undefined {
   }
 }
 
-/** Removes the files beside the log that are only needed until the run has ended. */
-export function removeSideFiles(id: string) {
-  for (const path of [stopPath(id), stderrPath(id), beganPath(id)]) rmSync(path, { force: true })
-}
+const sideFiles = (id: string) => [stopPath(id), stderrPath(id), beganPath(id)]
+
+/** Whether some of the files stand beside the log that are only needed until a server has seen the end of the run. */
+export const hasSideFiles = (id: string) => sideFiles(id).some(path => existsSync(path))
+
+export function removeSideFiles(id: string) { sideFiles(id).forEach(path => rmSync(path, { force: true })) }
 
 // ---- What an entry says
 

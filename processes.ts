@@ -6,16 +6,17 @@ import { spawn, spawnSync, type ChildProcess, type StdioOptions } from 'node:chi
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import {
-  closeSync, constants, existsSync, fstatSync, openSync, readdirSync, readFileSync, readSync, rmSync, statSync, writeFileSync,
-  writeSync,
+  closeSync, constants, existsSync, fstatSync, openSync, readdirSync, readFileSync, readSync, rmSync, statSync,
+  writeFileSync, writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { stderrPath } from './log.ts'
-import { RemoteError } from './protocol.ts'
+import { limit, RemoteError } from './protocol.ts'
 import { TASK_PROGRAM } from './remote.ts'
 import {
-  LAUNCH, lowerPriority, refuseToStart, RUN_MARK, RUNS, SPARES, taskEnvironment, VERSION,
+  LAUNCH, lowerPriority, ON_DONE, refuseToStart, RUN_MARK, RUNS, SPARES, taskEnvironment, VERSION,
 } from './settings.ts'
 
 /** Whether an engine's command stands for each process, see LAUNCH. */
@@ -240,6 +241,47 @@ export function endProcesses(isToEnd: (id: string) => boolean) {
       return false // it has ended, or is another user's
     }
   }
+}
+
+// ---- Who is told of an end
+
+const limitTold = limit(4) // commands at once
+const PATIENCE = 30_000 // ms after which one that has not ended is killed
+const told = new Set<Promise<void>>() // those that run or wait
+const tellers = new Set<ChildProcess>()
+
+/** Starts the command of ON_DONE for a run, with what is to be said of it on stdin. It holds nobody up. */
+export function tellEnd(id: string, summarize: () => Buffer) {
+  if (!ON_DONE.length) return
+  const telling = limitTold(() => tell(id, summarize())).catch(error => {
+    console.error(`run ${id}: ON_DONE=${ON_DONE.join(' ')} failed: ${(error as Error).message}`)
+  }).finally(() => told.delete(telling))
+  told.add(telling)
+}
+
+async function tell(id: string, summary: Buffer) {
+  const [command, ...args] = ON_DONE
+  // A process group of its own, so that it can be killed with what it has started, and a Ctrl-C does not reach it.
+  const child = spawn(command!, args, {
+    detached: true, env: { ...process.env, LONGRUN_ID: id }, stdio: ['pipe', 'ignore', 'inherit'],
+  })
+  tellers.add(child)
+  const timer = setTimeout(() => sendSignal(-child.pid!, 'SIGKILL'), PATIENCE)
+  child.stdin.on('error', () => {}) // it need not read
+  child.stdin.end(Buffer.concat([summary, Buffer.from('\n')]))
+  try {
+    const [code, signal] = await once(child, 'exit')
+    if (code !== 0) throw new Error(signal ? `killed by ${signal}` : `exit code ${code}`)
+  } finally {
+    clearTimeout(timer)
+    tellers.delete(child)
+  }
+}
+
+/** Until all ends are told, for so many milliseconds at most; then those that still run are killed. */
+export async function finishTelling(most: number) {
+  await Promise.race([Promise.all(told), sleep(most)])
+  for (const { pid } of tellers) sendSignal(-pid!, 'SIGKILL')
 }
 
 /** A negative id means the process group. That nobody is there any more is no error. */

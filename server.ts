@@ -214,8 +214,9 @@ type Handler = (visit: Visit) => Promise<void>
 
 const ROUTES: [method: string, path: RegExp, handler: Handler][] = [
   ['GET', /^\/methods$/, async ({ response }) => respondJson(response, 200, await callRemote({ method: 'methods' }))],
-  ['GET', /^\/tasks$/, async ({ response }) => respondJson(response, 200, await callRemote({ method: 'list' }))],
+  ['GET', /^\/tasks$/, listTasks],
   ['POST', /^\/tasks$/, startTask],
+  ['GET', /^\/tasks\/([\w-]{1,64})$/, showTask],
   ['DELETE', /^\/tasks\/([\w-]{1,64})$/, cancelTask],
   ['GET', /^\/tasks\/([\w-]{1,64})\/log$/, visit => sendLog(readers, visit)],
   ['GET', /^\/tasks\/([\w-]{1,64})\/log\.ndjson$/, downloadLog],
@@ -259,10 +260,22 @@ async function respond(request: IncomingMessage, response: ServerResponse) {
   throw new HttpError(405, `${request.method} is not allowed here, only ${allowed}`, { Allow: allowed })
 }
 
+async function listTasks({ response, query }: Visit) {
+  const [callId, limit] = [query.get('callId'), query.get('limit')]
+  if (limit !== null && !/^\d{1,9}$/.test(limit)) throw new HttpError(400, 'limit must be a whole number')
+  const filter = { callId: callId ?? undefined, limit: limit === null ? undefined : Number(limit) }
+  respondJson(response, 200, await callRemote({ method: 'list', args: [filter] }))
+}
+
+async function showTask({ response, name: id }: Visit) {
+  respondJson(response, 200, await callRemote({ method: 'show', args: [id] }))
+}
+
 async function startTask({ request, response }: Visit) {
   const call = await readCall(request)
   const pid = Number(await callRemote(call))
-  respondJson(response, 202, { id: call.id, pid, key: TOKEN ? keyOf(call.id) : undefined })
+  const key = TOKEN ? keyOf(call.id) : undefined
+  respondJson(response, 202, { id: call.id, pid, key }, { Location: `tasks/${call.id}` })
 }
 
 /** What `POST /tasks` asks for; that it makes sense is for the workers server to say. */

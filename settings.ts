@@ -26,7 +26,9 @@ export const XSUB_ADDR = address('XSUB_ADDR')
 export const XPUB_ADDR = address('XPUB_ADDR')
 export const PROCESS_LIMIT = wholeNumber('PROCESS_LIMIT', Math.max(2, availableParallelism()), 1, 10_000)
 /** The command that each task process is started with, and its arguments; empty: none. */
-export const LAUNCH = (process.env.LAUNCH ?? '').split(/\s+/).filter(Boolean)
+export const LAUNCH = command('LAUNCH')
+/** The command that is told of each run's end, and its arguments; empty: none. */
+export const ON_DONE = command('ON_DONE')
 // A launched process has no channel over which it could be told later what to run, so it cannot be a spare.
 export const SPARES = LAUNCH.length ? wholeNumber('SPARES', 0, 0, 0) : wholeNumber('SPARES', 1, 0, 100)
 /** The longest time limit, in seconds: 20 days, as a timer of Node holds 24. */
@@ -84,6 +86,11 @@ function origins(): string[] {
     if (origin !== right) complaints.push(`ALLOWED_ORIGINS has ${origin}, which is not an origin such as ${right}`)
   }
   return given
+}
+
+/** Split at blanks, and run without a shell. */
+function command(name: string): string[] {
+  return (process.env[name] ?? '').split(/\s+/).filter(Boolean)
 }
 
 function list(name: string): string[] {
@@ -167,8 +174,8 @@ export function taskEnvironment(): NodeJS.ProcessEnv {
 const NICE = 10 // of 19
 
 /**
- * Lets a process that was just started, with all that it will start, wait for the servers: eight runs on two cores would
- * hold up every page by seconds. To be called in the turn of its start: later only one of its threads would be meant.
+ * Lets a process that was just started, with all that it will start, wait for the servers: eight runs on two cores
+ * would hold up every page by seconds. To be called in the turn of its start: later only one of its threads would be meant.
  * Trap: with a session of its own (`detached`) it is a group of its own for the kernel's scheduler, which shares the
  * processor between groups, and looks at `nice` only within one; so that of the group is set, too. It takes one such
  * write in 100 ms from an ordinary user. Where neither can be set, nothing is lost but time.

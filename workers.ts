@@ -20,12 +20,12 @@ import { existsSync, readdirSync, renameSync, rmSync, statSync, utimesSync } fro
 import { join } from 'node:path'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import {
-  goingOnFor, INVALID_ID, isId, LF, logPath, noteBegin, packEntry, PositionError, readReason, removeSideFiles, RunLog,
+  goingOnFor, hasSideFiles, INVALID_ID, isId, LF, logPath, noteBegin, packEntry, PositionError, readReason, removeSideFiles, RunLog,
   stderrPath, unpackEntry, withLog, writeReason, type Start, type State,
 } from './log.ts'
 import {
-  attempt, claimRuns, endProcesses, endSpares, hasOpen, isLaunched, keepSpares, lastErrors, sendSignal,
-  startProcess, trimErrors,
+  attempt, claimRuns, endProcesses, endSpares, finishTelling, hasOpen, isLaunched, keepSpares, lastErrors, sendSignal,
+  startProcess, tellEnd, trimErrors,
 } from './processes.ts'
 import {
   bindOptions, bindSocket, busy, BusyError, connectOptions, createSocket, isLocal, makeKeys, packChunk, packReply,
@@ -72,6 +72,7 @@ const running = new Map<string, Run>()
 const ended = new Map<string, Run>() // in the order of their ends
 const gone = new Map<string, Run>() // whose processes have gone in this turn: see freePlaces
 let stopping = 0 // since when, by a clock that nobody sets
+let patience = GRACE // ms for those who are told of ends, when the server stops
 
 // ---- The program
 
@@ -409,6 +410,7 @@ function finishRun(run: Run, why: string) {
     // Where the log ends, with no lines: a reader that has missed the last of them learns it from this.
     publish(run.id, run.log.size)
     keepRun(run)
+    tellEnd(run.id, () => showRun(knownRun(run.id)))
     const words = reason ? [JSON.stringify(reason.slice(0, 200))] : []
     console.log([`run ${run.id} ended: ${outcome}`, `${seconds} s`, ...words].join(', '))
   } catch (error) {
@@ -444,7 +446,7 @@ function freePlaces() {
   }
   gone.clear()
   layBallast()
-  if (stopping) leaveWhenIdle()
+  if (stopping) void leaveWhenIdle()
 }
 
 /** Writes the last entry of the run's log, if its process could not do it, and returns how the run ended. */
@@ -556,6 +558,7 @@ function adoptRun(id: string) {
     if (reason) cancelRun(run, reason) // that server was killed within the grace
   } else if (state.outcome) {
     keepRun({ ...run, log: state })
+    if (hasSideFiles(id)) tellEnd(id, () => showRun(knownRun(id))) // it ended while there was no server
   } else {
     running.set(id, run)
     run.reason = reason
@@ -573,14 +576,20 @@ function isAlive({ id, child, start: { pid } }: Run): boolean {
 
 // Ctrl-C under npm sends the signal twice, from the terminal and from npm: only a later one means "at once".
 function stop() {
-  if (stopping && performance.now() - stopping > 250) running.forEach(run => signalRun(run, 'SIGKILL'))
-  if (stopping) return
-  stopping = performance.now()
-  endSpares()
-  running.forEach(run => cancelRun(run, 'the workers server was stopped'))
-  leaveWhenIdle()
+  if (stopping && performance.now() - stopping < 250) return
+  if (stopping) {
+    patience = 0
+    running.forEach(run => signalRun(run, 'SIGKILL'))
+  } else {
+    stopping = performance.now()
+    endSpares()
+    running.forEach(run => cancelRun(run, 'the workers server was stopped'))
+  }
+  void leaveWhenIdle()
 }
 
-function leaveWhenIdle() {
-  if (running.size === 0) setTimeout(() => process.exit(), LAST_READS)
+async function leaveWhenIdle() {
+  if (running.size) return
+  await finishTelling(patience)
+  setTimeout(() => process.exit(), LAST_READS)
 }

@@ -1,0 +1,174 @@
+// What an application hears of the runs that it has started: one run by its address, and a command at its end.
+
+import assert from 'node:assert/strict'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, suite, test } from 'node:test'
+import { App, gone, until, type Run } from './app.ts'
+
+/** Tells a file of the id what it hears; what it does besides depends on the id. */
+const LISTENER = `
+case "$LONGRUN_ID" in
+  *deaf) exit 0;;
+  *fails) echo "no such user" >&2; exit 3;;
+  *hangs) echo $$ > "$HEARD/$LONGRUN_ID.pid"; sleep 600;;
+esac
+cat > "$HEARD/$LONGRUN_ID.tmp"; echo "$TOKEN" >> "$HEARD/$LONGRUN_ID.tmp"; echo >> "$HEARD/$LONGRUN_ID.count"
+mv "$HEARD/$LONGRUN_ID.tmp" "$HEARD/$LONGRUN_ID"`
+
+const TOKEN = 'a-token-for-the-application'
+const AUTHORIZED = { Authorization: `Bearer ${TOKEN}` }
+
+suite('An application', { concurrency: 4 }, () => {
+  const heard = mkdtempSync(join(tmpdir(), 'longrun-heard-'))
+  writeFileSync(join(heard, 'listener'), LISTENER)
+  const app = new App({ PROCESS_LIMIT: '16', ON_DONE: `sh  ${join(heard, 'listener')}`, HEARD: heard })
+  before(() => app.startBoth())
+  after(() => app.end().finally(() => rmSync(heard, { recursive: true })))
+
+  const show = async (id: string) => (await app.request('GET', `/tasks/${id}`)).body
+  /** What the command has heard of a run: the line of JSON, and the token of its environment. */
+  async function hears(id: string): Promise<any> {
+    await until(() => existsSync(join(heard, id)), `the end of ${id} is told`)
+    const [json, token] = readFileSync(join(heard, id), 'utf8').split('\n')
+    return { ...JSON.parse(json!), token }
+  }
+
+  test('is told where a run is when it starts one, and sees there what the list says, and how far it is', async () => {
+    const { status, headers } = await app.request('POST', '/tasks', { method: 'tick', args: ['show'], id: 'shown', callId: 'ada/1' })
+    assert.deepEqual([status, headers.get('location')], [202, 'tasks/shown'])
+    const reported = await app.start('reports', [{ 1: ['step', 'build'], 2: ['progress', 3, 9, 'files'], 3: ['step', 'test'], 4: ['warning', 'w'], 5: ['error', 'e'], 6: ['error', 'f'] }])
+    await reported.outcome()
+    const { outcome, step, progress, errors, warnings, seconds } = await show(reported.id)
+    assert.deepEqual({ outcome, step, progress, errors, warnings, seconds: typeof seconds },
+      { outcome: 'ok', step: 'test', progress: { current: 3, total: 9, unit: 'files' }, errors: 2, warnings: 1, seconds: 'number' })
+    const listed = (await app.request('GET', '/tasks')).body.find(({ id }: { id: string }) => id === 'shown')
+    const shown = await show('shown')
+    assert.deepEqual([shown.id, shown.method, shown.callId, shown.outcome], ['shown', 'tick', 'ada/1', undefined])
+    assert.deepEqual(Object.keys(listed).filter(name => !(name in shown)), [], 'all that the list says')
+    app.letGo('show')
+    assert.equal((await app.request('HEAD', '/tasks/shown')).status, 200)
+    assert.equal((await app.request('GET', '/tasks/nobody')).status, 404)
+  })
+
+  test('gets the result as the log has it, and the reason of an end, whatever they hold', async () => {
+    const results = [{ file: 'x.csv' }, '', null, 0, false, ['},"result":', '€'], { reason: '","result":1', seconds: -1 }, 'x'.repeat(2 ** 20)]
+    for (const result of results) {
+      const run = await app.start('takes', ['', 1, 1, true, { result }])
+      await run.outcome()
+      assert.deepEqual((await show(run.id)).result, ['', 1, 1, true, { result }])
+    }
+    const nothing = await app.start('process', [1, 0])
+    await nothing.outcome()
+    assert.ok(!('result' in await show(nothing.id)))
+    const crashed = await app.start('crash', ['a reason with ,"result": in it'])
+    await crashed.outcome()
+    const { outcome, reason, errors } = await show(crashed.id)
+    assert.deepEqual([outcome, reason, errors], ['error', 'a reason with ,"result": in it', 1])
+  })
+
+  test('is told no progress that lies far behind', async () => {
+    const run = await app.start('reports', [{ 1: ['progress', 1, 2], 2: ['msg', 'x'.repeat(70_000)] }])
+    await run.outcome()
+    assert.ok(!('progress' in await show(run.id)))
+  })
+
+  test('lists the runs of one call id and of what begins with it, and only so many', async () => {
+    for (const callId of ['alice/1', 'alice/2', 'alicia', 'alice']) await (await app.start('process', [1, 0], { callId })).outcome()
+    const ids = async (query: string) => (await app.request('GET', `/tasks?${query}`)).body.map(({ callId }: { callId: string }) => callId)
+    assert.deepEqual(await ids('callId=alice'), ['alice', 'alice/2', 'alice/1'])
+    assert.deepEqual(await ids('callId=alice%2F2'), ['alice/2'])
+    assert.deepEqual(await ids('callId=alice&limit=2'), ['alice', 'alice/2'])
+    assert.deepEqual(await ids('limit=0'), [])
+    for (const limit of ['', 'x', '-1', '1.5', '1e3']) assert.equal((await app.request('GET', `/tasks?limit=${limit}`)).status, 400, limit)
+    for (const args of ['[{"limit":"x"}]', '[{"limit":-1}]', '[{"callId":1}]']) assert.match((await app.call('list', '', '', args))[1], /^invalid: /)
+  })
+
+  test('hears of each end, whoever has brought it about, what is told of the run', async () => {
+    const runs: [string, Run][] = [
+      ['ok', await app.start('takes', ['€', 1, 1, true])], ['error', await app.start('crash', ['no'])], ['died', await app.start('exit', [3])],
+    ]
+    const cancelled = await app.start('polite')
+    await cancelled.reader.until(({ entries }) => entries.length > 1)
+    await cancelled.cancel()
+    for (const [outcome, run] of [...runs, ['cancelled', cancelled] as const]) {
+      const { token, ...told } = await hears(run.id)
+      assert.deepEqual([told.outcome, token], [outcome, ''])
+      assert.deepEqual(told, await show(run.id))
+    }
+  })
+
+  test('is not waited for: one that fails is told in the terminal, one that does not read or hangs holds nobody up', async () => {
+    for (const id of ['one-hangs', 'two-hangs', 'a-deaf', 'it-fails']) await (await app.start('text', [100_000], { id })).outcome()
+    for (let at = 0; at < 4; at++) await hears((await app.start('process', [1, 0])).id)
+    await until(() => app.workers.output.some(line => /it-fails: ON_DONE=.* failed: exit code 3/.test(line)), 'its failure is told')
+    assert.ok(app.workers.output.includes('no such user'))
+    for (const id of ['one-hangs', 'two-hangs']) {
+      const pid = Number(readFileSync(join(heard, `${id}.pid`), 'utf8'))
+      process.kill(-pid, 'SIGKILL')
+    }
+  })
+})
+
+test('a run that ended while no workers server ran is told when one starts, once; with ids that look like options, too', async t => {
+  const heard = mkdtempSync(join(tmpdir(), 'longrun-heard-'))
+  writeFileSync(join(heard, 'listener'), LISTENER)
+  const app = new App({ ON_DONE: `sh ${join(heard, 'listener')}`, HEARD: heard, TOKEN })
+  t.after(() => app.end().finally(() => rmSync(heard, { recursive: true })))
+  await app.startWorkers()
+  const call = (method: string, id: string, ...args: unknown[]) => app.call(method, '', id, JSON.stringify(args))
+  const log = (id: string) => readFileSync(join(app.runs, `${id}.ndjson`), 'utf8')
+  const [, pid] = await call('tick', '-e', 'go')
+  await call('tick', 'dies', 'never')
+  await until(() => log('-e').includes('"msg"') && log('dies').includes('"msg"'), 'both go on')
+  await app.kill('workers')
+  process.kill(JSON.parse(log('dies').split('\n')[0]!).data.pid, 'SIGKILL')
+  app.letGo('go')
+  await gone(Number(pid))
+  await app.startWorkers()
+  for (const [id, outcome] of [['-e', 'ok'], ['dies', 'died']] as const) {
+    await until(() => existsSync(join(heard, id)), `the end of ${id} is told`)
+    const [json, token] = readFileSync(join(heard, id), 'utf8').split('\n')
+    assert.deepEqual([JSON.parse(json!).outcome, token], [outcome, TOKEN])
+  }
+  await app.kill('workers', 'SIGTERM')
+  await app.startWorkers()
+  await call('process', 'last', 1, 0)
+  await until(() => existsSync(join(heard, 'last')), 'the next end is told')
+  assert.equal(readFileSync(join(heard, '-e.count'), 'utf8'), '\n', 'once')
+})
+
+test('a clean stop waits for those who are told of ends, and leaves nobody', async t => {
+  const heard = mkdtempSync(join(tmpdir(), 'longrun-heard-'))
+  writeFileSync(join(heard, 'listener'), `sleep 1\n${LISTENER}`)
+  const app = new App({ ON_DONE: `sh ${join(heard, 'listener')}`, HEARD: heard })
+  t.after(() => app.end().finally(() => rmSync(heard, { recursive: true })))
+  await app.startBoth()
+  const run = await app.start('tick', ['never'])
+  const stuck = await app.start('tick', ['never'], { id: 'it-hangs' })
+  for (const { reader } of [run, stuck]) await reader.until(({ entries }) => entries.length > 1)
+  await app.kill('workers', 'SIGTERM')
+  assert.equal(JSON.parse(readFileSync(join(heard, run.id), 'utf8').split('\n')[0]!).outcome, 'cancelled')
+  await gone(Number(readFileSync(join(heard, 'it-hangs.pid'), 'utf8')))
+})
+
+test('a command that is not there is told in the terminal, and harms no run', async t => {
+  const app = new App({ ON_DONE: '/no/such/command --at all' })
+  t.after(() => app.end())
+  await app.startBoth()
+  for (let at = 0; at < 2; at++) assert.equal((await (await app.start('process', [1, 0])).outcome()).outcome, 'ok')
+  await until(() => app.workers.output.filter(line => /ON_DONE=.* failed: .*ENOENT/.test(line)).length === 2, 'it is told twice')
+})
+
+test('the key of a run shows that run, and no other', async t => {
+  const app = new App({ TOKEN })
+  t.after(() => app.end())
+  await app.startBoth()
+  const start = (id: string) => app.request('POST', '/tasks', { method: 'process', args: [1, 0], id }, AUTHORIZED)
+  const { key } = (await start('mine')).body
+  await start('other')
+  const status = async (path: string) => (await app.request('GET', path)).status
+  assert.deepEqual([await status(`/tasks/mine?key=${key}`), await status(`/tasks/other?key=${key}`), await status('/tasks/mine')], [200, 401, 401])
+  assert.deepEqual([await status(`/tasks?key=${key}`), await status(`/tasks/nobody?key=${key}`)], [401, 401])
+})
