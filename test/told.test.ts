@@ -1,11 +1,15 @@
 // What an application hears of the runs that it has started: one run by its address, and a command at its end.
 
 import assert from 'node:assert/strict'
+import { createHmac, randomBytes } from 'node:crypto'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { after, before, suite, test } from 'node:test'
-import { App, gone, until, type Run } from './app.ts'
+import { App, gone, readmeBlocks, startApp, until, type Run } from './app.ts'
 
 /** Tells a file of the id what it hears; what it does besides depends on the id. */
 const LISTENER = `
@@ -53,7 +57,7 @@ suite('An application', { concurrency: 4 }, () => {
   })
 
   test('gets the result as the log has it, and the reason of an end, whatever they hold', async () => {
-    const results = [{ file: 'x.csv' }, '', null, 0, false, ['},"result":', '€'], { reason: '","result":1', seconds: -1 }, 'x'.repeat(2 ** 20)]
+    const results = [{ file: 'x.csv' }, '', null, 0, false, ['},"result":', '€'], { reason: '","result":1', seconds: -1 }, 'x'.repeat(2 ** 20 - 1000)]
     for (const result of results) {
       const run = await app.start('takes', ['', 1, 1, true, { result }])
       await run.outcome()
@@ -159,6 +163,34 @@ test('a command that is not there is told in the terminal, and harms no run', as
   await app.startBoth()
   for (let at = 0; at < 2; at++) assert.equal((await (await app.start('process', [1, 0])).outcome()).outcome, 'ok')
   await until(() => app.workers.output.filter(line => /ON_DONE=.* failed: .*ENOENT/.test(line)).length === 2, 'it is told twice')
+})
+
+test('the webhook of the reference is signed as Standard Webhooks say, and comes again until it is taken', async t => {
+  const folder = mkdtempSync(join(tmpdir(), 'longrun-webhook-'))
+  const [webhook] = readmeBlocks('js').filter(block => block.includes('webhook-signature'))
+  assert.ok(webhook!.trimEnd().split('\n').length <= 25)
+  writeFileSync(join(folder, 'webhook.mjs'), webhook!)
+  const secret = randomBytes(32)
+  const taken = new Promise<any>(resolve => {
+    const statuses = [503, 204]
+    const server = createServer(async (request, response) => {
+      const body = await text(request)
+      const { 'webhook-id': id, 'webhook-timestamp': timestamp, 'webhook-signature': signature } = request.headers
+      const right = createHmac('sha256', secret).update(`${id}.${timestamp}.${body}`).digest('base64')
+      assert.ok(Math.abs(Date.now() / 1000 - Number(timestamp)) < 300)
+      const status = signature === `v1,${right}` ? statuses.shift()! : 401
+      response.writeHead(status).end()
+      if (status === 204) resolve({ ...JSON.parse(body), id })
+    }).listen(0, '127.0.0.1', async () => {
+      const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
+      const app = await startApp(t, { ON_DONE: `${process.execPath} ${folder}/webhook.mjs`, WEBHOOK_URL: url, WEBHOOK_SECRET: `whsec_${secret.toString('base64')}` })
+      await (await app.start('takes', ['€', 1, 1, true], { id: 'hooked' })).outcome()
+    })
+    t.after(() => server.close())
+    t.after(() => rmSync(folder, { recursive: true }))
+  })
+  const { id, outcome, result } = await taken
+  assert.deepEqual([id, outcome, result], ['run_hooked', 'ok', ['€', 1, 1, true, {}]])
 })
 
 test('the key of a run shows that run, and no other', async t => {
