@@ -38,7 +38,7 @@ export function admit(asked: Asked, hosts: Set<string>): Pass | HttpError {
   const { path, query, headers } = asked
   const stranger = checkHost(headers, hosts)
   if (stranger) return stranger
-  if (path === FOLLOW_JS) return {}
+  if (MODULES.includes(path)) return {}
   const run = runOf(asked)
   const isForeign = headers.origin !== undefined && !isOwn(headers.origin, hosts)
   if (isForeign && !isShared(asked)) return foreignPage(headers.origin!)
@@ -49,8 +49,8 @@ export function admit(asked: Asked, hosts: Set<string>): Pass | HttpError {
   // Trap, the cookie of the same site: a browser sends it from pages on all ports and subdomains of ours, too, whatever
   // SameSite says. So a page of another origin gets in by a key alone.
   if (run !== undefined && (key !== null || isForeign)) {
-    const isRight = key !== null && isSame(key, keyOf(run))
-    return isRight ? { run } : unauthorized('this is not the key of that run')
+    if (key === null) return unauthorized('the key of that run is needed: ?key=KEY')
+    return isSame(key, keyOf(run)) ? { run } : unauthorized('this is not the key of that run')
   }
   return hasToken(headers) ? {} : unauthorized('a token is needed: Authorization: Bearer TOKEN, or open /?token=TOKEN')
 }
@@ -141,8 +141,8 @@ export function tokenForm({ path, query }: Asked, form: string): string {
 
 // ---- The key of a run
 
-/** The file that pages of all origins may have: it follows runs. */
-const FOLLOW_JS = '/follow.js'
+/** The files that pages of all origins may have: they follow runs. */
+const MODULES = ['/follow.js', '/longrun-run.js']
 
 /** The key of a run, which lets its holder see that run alone. Nothing is stored: whoever has the token can make it. */
 export function keyOf(id: string): string {
@@ -179,13 +179,17 @@ export const HEADERS = {
 const EXPOSED = 'Stream-Next-Offset, Stream-Up-To-Date, Stream-Closed, Stream-Cursor, ETag, Content-Range, '
   + 'Content-Disposition, Retry-After'
 
-/** Headers that let a page of another origin read an answer, if it may. */
-export function corsHeaders(asked: Asked): Record<string, string> {
-  if (asked.path === FOLLOW_JS) {
+/** Headers that let a page of another origin read an answer, if it may. `pass`: what `admit` has said. */
+export function corsHeaders(asked: Asked, pass: Pass | HttpError): Record<string, string> {
+  if (MODULES.includes(asked.path)) {
     return { 'Access-Control-Allow-Origin': '*', 'Cross-Origin-Resource-Policy': 'cross-origin' }
   }
-  if (!isShared(asked)) return {}
-  return { 'Access-Control-Allow-Origin': asked.headers.origin!, 'Access-Control-Expose-Headers': EXPOSED }
+  if (isShared(asked)) {
+    return { 'Access-Control-Allow-Origin': asked.headers.origin!, 'Access-Control-Expose-Headers': EXPOSED }
+  }
+  // Trap: a page cannot tell a refusal that it may not read from a server that is not there, and would try for ever.
+  const isRefused = pass instanceof HttpError && runOf(asked) !== undefined
+  return isRefused ? { 'Access-Control-Allow-Origin': '*' } : {}
 }
 
 /** For a browser that asks beforehand what a page of another origin may send; undefined when it may nothing. */

@@ -276,7 +276,11 @@ export function limit(most: number) {
   return async <T>(act: () => Promise<T>): Promise<T> => {
     if (active < most) active++
     else await new Promise<void>(resolve => queue.push(resolve))
-    return act().finally(next)
+    try {
+      return await act()
+    } finally {
+      next()
+    }
   }
 }
 

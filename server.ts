@@ -37,6 +37,7 @@ const MAX_STAT = 10_000 // ids in one question for sizes: what fits into the arg
 const BODY_TIME = 10_000 // ms for the body of a call
 const STALLED = 45_000 // ms without a byte after which a request or a response is given up: longer than a read waits
 const LINGER = 3000 // ms in which the rest of a refused request is still read
+const FOREIGN = 4403 // with which a WebSocket is closed whose page's origin is not allowed: as the status 403
 const KEY_TIME = 10_000 // ms in which the public key of the workers server must be there
 const MAX_BODY = MAX_ARGS + 4096
 const TYPES: Record<string, string> = {
@@ -236,11 +237,11 @@ async function respondInTurn(request: IncomingMessage, response: ServerResponse)
 async function respond(request: IncomingMessage, response: ServerResponse) {
   const asked = unpackAsked(request)
   const { path, query } = asked
-  response.setHeaders(new Map(Object.entries({ ...HEADERS, ...corsHeaders(asked) })))
+  const pass = admit(asked, hosts())
+  response.setHeaders(new Map(Object.entries({ ...HEADERS, ...corsHeaders(asked, pass) })))
   const preflight = request.method === 'OPTIONS' && preflightHeaders(asked)
   if (preflight) return void response.writeHead(204, preflight).end()
   const method = request.method === 'HEAD' ? 'GET' : request.method
-  const pass = admit(asked, hosts())
   if (pass instanceof HttpError && path === '/health' && method === 'GET') return probeHealth(response)
   if (pass instanceof HttpError) throw pass
   if (pass.cookie) {
@@ -503,8 +504,11 @@ function openWebSocket(request: IncomingMessage, socket: Duplex, head: Buffer) {
     const asked = unpackAsked(request)
     if (asked.path !== '/log') throw new HttpError(404, 'the WebSocket is at /log')
     const pass = admit(asked, hosts())
-    if (pass instanceof HttpError) throw pass
-    sockets.handleUpgrade(request, socket, head, webSocket => serveSocket(webSocket, pass))
+    if (!(pass instanceof HttpError)) {
+      return sockets.handleUpgrade(request, socket, head, webSocket => serveSocket(webSocket, pass))
+    }
+    if (pass.status !== 403 || asked.headers.origin === undefined) throw pass
+    sockets.handleUpgrade(request, socket, head, refuseSocket)
   } catch (error) {
     refuseConnection(socket, toHttpError(error))
   }
@@ -522,6 +526,13 @@ function ignoreUpgrade({ method, url, httpVersion, rawHeaders }: IncomingMessage
   for (const event of ['error', 'resume', 'pause']) socket.removeAllListeners(event) // they are set up anew
   socket.unshift(Buffer.concat([Buffer.from(text, 'latin1'), head]))
   server.emit('connection', socket)
+}
+
+/** Trap: a browser shows a page no status of an upgrade that was refused, only a code with which a socket was closed. */
+function refuseSocket(socket: WebSocket) {
+  socket.on('error', () => {}) // as in serveSocket
+  socket.close(FOREIGN, 'pages of this origin are refused: see ALLOWED_ORIGINS and ALLOWED_HOSTS')
+  setTimeout(() => socket.terminate(), LINGER)
 }
 
 /** Requests that are no HTTP, or never end. Node would answer them, too, but without our headers. */

@@ -54,10 +54,14 @@ test('a page of another origin can neither read, nor post, nor open the WebSocke
     const answers = await Promise.all([
       ask(app, 'GET', '/', { Origin }), ask(app, 'GET', '/tasks', { Origin }), ask(app, 'GET', '/tasks/a/log', { Origin }),
       ask(app, 'POST', '/tasks', { Origin, ...JSON_TYPE }, CALL), ask(app, 'OPTIONS', '/tasks', { Origin }),
-      ask(app, 'POST', '/files', { Origin }, 'x'), ask(app, 'DELETE', '/tasks/a', { Origin }), ask(app, 'GET', '/log', { Origin, ...UPGRADE }),
+      ask(app, 'POST', '/files', { Origin }, 'x'), ask(app, 'DELETE', '/tasks/a', { Origin }),
     ])
-    assert.deepEqual(answers.map(({ status }) => status), Array(8).fill(403), Origin)
-    for (const { headers } of answers) assert.ok(!Object.keys(headers).some(name => name.startsWith('access-control')))
+    assert.deepEqual(answers.map(({ status }) => status), Array(7).fill(403), Origin)
+    for (const { about, headers } of answers) {
+      const isOfRun = about.includes('/tasks/a') // which keys open: such a refusal may be read, there is nothing else in it
+      const cors = Object.entries(headers).filter(([name]) => name.startsWith('access-control'))
+      assert.deepEqual(cors, isOfRun ? [['access-control-allow-origin', '*']] : [], about)
+    }
   }
   const twice = await exchange(app, `GET /tasks HTTP/1.1\r\n${hostLine(app)}Origin: http://127.0.0.1:${own}\r\nOrigin: http://evil.example\r\nConnection: close\r\n\r\n`)
   assert.deepEqual(statuses(twice), [403])
@@ -106,6 +110,25 @@ test('what a form or a script without leave can post starts nothing: it must be 
   }
   assert.equal((await ask(app, 'POST', '/files', { 'Content-Type': 'multipart/form-data; boundary=x' }, 'x')).status, 415)
   assert.deepEqual(await runsOf(app), [], 'nothing was started')
+})
+
+test('a page of another origin is told that it is refused: its WebSocket is closed with 4403, and nothing is read', async () => {
+  const run = await app.start('process', [2, 0])
+  await run.outcome()
+  const own = port(app)
+  for (const [Origin, Host] of [['http://evil.example'], ['null'], [`http://127.0.0.1:${own + 1}`], [`http://127.0.0.1:${own}`, 'evil.example']]) {
+    for (const query of ['', `?run=${run.id}`, `?run=${run.id}&key=x`]) {
+      const socket = new WebSocket(`ws://127.0.0.1:${own}/log${query}`, { headers: { Origin, ...Host && { Host } } })
+      let messages = 0
+      socket.on('message', () => { messages++ }).on('open', () => {
+        for (const text of [`{"start":"${run.id}"}`, 'x'.repeat(10), Buffer.alloc(2 ** 17)]) socket.send(text)
+        rawOf(socket).write(frame(3, Buffer.from('no such opcode'), 0xf0))
+      })
+      const [code, reason] = await once(socket.on('error', () => {}), 'close')
+      assert.deepEqual([code, String(reason), messages], [4403, 'pages of this origin are refused: see ALLOWED_ORIGINS and ALLOWED_HOSTS', 0])
+    }
+  }
+  await honest()
 })
 
 // ---- Other machines, other users
@@ -178,7 +201,8 @@ test('a browser shows the token once, in a form, and gets a cookie that no scrip
   assert.equal((await ask(guarded, 'GET', '/', { Cookie })).status, 200)
   assert.equal((await ask(guarded, 'GET', '/log', { Cookie, ...UPGRADE })).status, 101)
   assert.equal((await ask(guarded, 'POST', '/tasks', { Cookie, ...JSON_TYPE, Origin: 'http://evil.example' }, CALL)).status, 403)
-  assert.equal((await ask(guarded, 'GET', '/log', { Cookie, ...UPGRADE, Origin: `http://127.0.0.1:${port(guarded) + 1}` })).status, 403)
+  const foreign = await guarded.connect({ Cookie, Origin: `http://127.0.0.1:${port(guarded) + 1}` })
+  assert.equal((await once(foreign, 'close'))[0], 4403)
 })
 
 test('two servers on one host do not log each other out: a browser keeps the cookies of both, and sends both to both', async t => {
@@ -413,12 +437,12 @@ test('every answer forbids what could make a page of it, and tells nobody where 
     ask(app, 'GET', '/'), ask(app, 'HEAD', '/'), ask(app, 'GET', '/app.js'), ask(app, 'GET', '/methods'), ask(app, 'GET', '/tasks'),
     ask(app, 'GET', '/health'), ask(app, 'GET', `/tasks/${run.id}/log.ndjson`), ask(app, 'GET', `/files/${run.id}.txt`),
     ...['', '?offset=-1&live=long-poll', '?offset=-1&live=sse', '?offset=7'].map(query => ask(app, 'GET', `/tasks/${run.id}/log${query}`)),
-    ask(guarded, 'GET', '/health'), ask(guarded, 'GET', '/follow.js'), ask(app, 'GET', `/files/${run.id}.txt`, { Range: 'bytes=9-' }),
+    ask(guarded, 'GET', '/health'), ask(guarded, 'GET', '/follow.js'), ask(guarded, 'GET', '/longrun-run.js'), ask(app, 'GET', `/files/${run.id}.txt`, { Range: 'bytes=9-' }),
     ask(app, 'GET', '/nothing'), ask(app, 'PUT', '/tasks'), ask(app, 'POST', '/tasks', {}, CALL), ask(app, 'POST', '/tasks', JSON_TYPE, '{'),
     ask(app, 'POST', '/tasks', JSON_TYPE, large), ask(app, 'POST', '/files', {}, large), ask(app, 'DELETE', `/tasks/${run.id}`), ask(app, 'GET', '/tasks/x/log'),
     ask(app, 'POST', '/tasks', JSON_TYPE, JSON.stringify({ method: 'process', id: run.id })), ask(app, 'GET', '/', { Host: 'evil.example' }),
     ask(guarded, 'GET', '/'), ask(guarded, 'GET', '/', { Accept: 'text/html' }), ask(guarded, 'GET', `/?token=${encodeURIComponent(TOKEN)}`),
-    ask(app, 'GET', '/elsewhere', UPGRADE), ask(app, 'GET', '/log', { ...UPGRADE, Origin: 'http://evil.example' }), ask(guarded, 'GET', '/log', UPGRADE),
+    ask(app, 'GET', '/elsewhere', UPGRADE), ask(app, 'GET', '/tasks', { Origin: 'http://evil.example' }), ask(guarded, 'GET', '/log', UPGRADE),
     ask(app, 'GET', '/log', { ...UPGRADE, 'Sec-WebSocket-Key': 'x' }), ask(app, 'GET', '/log', { ...UPGRADE, 'Sec-WebSocket-Version': '1' }),
     ask(app, 'POST', '/log', UPGRADE), ask(app, 'GET', '/log', { ...UPGRADE, Upgrade: 'h2c' }), ask(app, 'GET', '/', { 'X-Long': 'x'.repeat(20_000) }),
   ])
@@ -431,7 +455,7 @@ test('every answer forbids what could make a page of it, and tells nobody where 
     assert.equal(headers['x-content-type-options'], 'nosniff', about)
     assert.equal(headers['x-frame-options'], 'DENY', about)
     assert.equal(headers['referrer-policy'], 'no-referrer', about)
-    assert.equal(headers['cross-origin-resource-policy'], about.includes('/follow.js') ? 'cross-origin' : 'same-origin', about)
+    assert.equal(headers['cross-origin-resource-policy'], /\/(follow|longrun-run)\.js$/.test(about) ? 'cross-origin' : 'same-origin', about)
     assert.match(String(headers['cache-control']), /^(private, )?no-(store|cache)$/, about)
     assert.equal(headers.vary, 'Origin', about)
     assert.equal(headers.server ?? headers['x-powered-by'], undefined, about)

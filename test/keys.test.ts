@@ -59,6 +59,12 @@ const doors = (id: string, key: string, headers: OutgoingHttpHeaders = {}): Prom
 const OPENED = [200, 200, 200, 200, 200, 409, 101] // it has ended: there is nothing to cancel
 const SHUT = Array(7).fill(401)
 const statuses = (answers: RawAnswer[]) => answers.map(({ status }) => status)
+/** The code with which a WebSocket is closed. */
+async function closing(path: string, headers: Record<string, string>): Promise<number> {
+  const socket = new WebSocket(app.url.replace('http', 'ws') + path, { headers })
+  socket.on('open', () => socket.send('{"start":"own"}')).on('message', text => assert.fail(`told ${text}`))
+  return (await once(socket, 'close'))[0]
+}
 const corsOf = ({ headers }: RawAnswer) => Object.keys(headers).filter(name => name.startsWith('access-control'))
 
 suite('The key of a run', () => {
@@ -180,27 +186,35 @@ suite('A page of another web application', () => {
       assert.equal((await get('/log?run=own', { ...headers, ...UPGRADE })).status, 401)
       const closed = await Promise.all([
         ...['/', '/app.js', '/tasks', '/methods', ENTER, `/tasks?key=${key}`].map(path => get(path, headers)),
-        get('/log', { ...headers, ...UPGRADE }),
         ask(app, 'POST', '/tasks', { ...headers, ...JSON_TYPE }, '{"method":"process"}'),
         ask(app, 'POST', '/files', headers, 'x'),
       ])
       for (const answer of closed) assert.deepEqual([answer.status, corsOf(answer)], [403, []], answer.about)
+      assert.equal(await closing('/log', headers), 4403)
     }
   })
 
-  test('that was not allowed gets nothing, even with a key', async () => {
+  test('that was not allowed gets nothing, even with a key, but can read that it is refused', async () => {
     const foreign = [
       'http://app.example.org', `${THEIRS}:444`, `${THEIRS}.evil.example`, EVIL, 'null', '', '*', '__proto__',
       'https://APP.example.org', `${THEIRS}/`, `${THEIRS}, ${SAME_SITE}`, 'http://127.0.0.1',
       `http://user@${new URL(app.url).host}`,
     ]
     for (const Origin of foreign) {
-      const answers = await doors('own', key, { Origin })
-      assert.deepEqual(statuses(answers), Array(7).fill(403), Origin)
-      assert.deepEqual(answers.flatMap(corsOf), [], Origin)
+      for (const headers of [{ Origin }, { Origin, Host: 'evil.example' }]) {
+        const [mine, nobodys] = await Promise.all([doors('own', key, headers), doors('nobody', keyOf('nobody'), headers)])
+        assert.deepEqual(statuses(mine), [...Array(6).fill(403), 101], Origin)
+        assert.deepEqual(mine.map(({ body }) => body), nobodys.map(({ body }) => body), 'whether the run exists or not')
+        for (const answer of mine.slice(0, -1)) {
+          assert.deepEqual(corsOf(answer), ['access-control-allow-origin'], Origin)
+          assert.equal(answer.headers['access-control-allow-origin'], '*')
+          if (!answer.about.startsWith('HEAD')) assert.deepEqual(Object.keys(JSON.parse(answer.body)), ['errors'])
+        }
+      }
+      assert.equal(await closing(`/log?run=own&key=${key}`, { Origin }), 4403, Origin)
     }
     const twice = await get(`/tasks/own/log?key=${key}`, { Origin: [THEIRS, EVIL] as never })
-    assert.deepEqual([twice.status, corsOf(twice)], [403, []])
+    assert.deepEqual([twice.status, twice.headers['access-control-allow-origin']], [403, '*'])
   })
 
   test('may ask beforehand without a key, for these addresses alone', async () => {
@@ -213,7 +227,7 @@ suite('A page of another web application', () => {
       assert.equal(headers['access-control-allow-methods'], 'GET, HEAD, DELETE')
       assert.match(String(headers['access-control-allow-headers']), /If-None-Match/)
       const refused = await asks(path, EVIL)
-      assert.deepEqual([refused.status, corsOf(refused)], [403, []], path)
+      assert.deepEqual([refused.status, corsOf(refused)], [403, ['access-control-allow-origin']], path)
     }
     for (const path of ['/tasks', '/files', '/methods', '/', '*']) {
       const refused = await asks(path, THEIRS)
@@ -221,15 +235,32 @@ suite('A page of another web application', () => {
     }
   })
 
-  test('gets the module that follows runs, as anybody does, and no other file', async () => {
+  test('gets the modules that follow runs, as anybody does, and no other file', async () => {
     for (const headers of [{}, { Origin: THEIRS }, { Origin: EVIL }, { Origin: 'null' }]) {
-      const answer = await get('/follow.js', headers)
-      assert.deepEqual([answer.status, answer.headers['access-control-allow-origin']], [200, '*'])
-      assert.equal(answer.headers['content-type'], 'text/javascript; charset=utf-8')
-      assert.doesNotMatch(answer.body, /^\s*import\b/m, 'it stands alone')
+      const [follow, element] = await Promise.all([get('/follow.js', headers), get('/longrun-run.js', headers)])
+      for (const answer of [follow, element]) {
+        assert.deepEqual([answer.status, answer.headers['access-control-allow-origin']], [200, '*'])
+        assert.equal(answer.headers['content-type'], 'text/javascript; charset=utf-8')
+      }
+      assert.doesNotMatch(follow.body, /^\s*import\b/m, 'it stands alone')
+      assert.deepEqual(element.body.match(/^\s*import\b.*$/mg), ["import { follow } from './follow.js'"])
     }
-    assert.equal((await get('/follow.js', { Host: 'evil.example' })).status, 403)
+    for (const path of ['/follow.js', '/longrun-run.js']) assert.equal((await get(path, { Host: 'evil.example' })).status, 403)
     assert.equal((await get('/app.js', { Origin: THEIRS })).status, 403)
+  })
+
+  test('is told whether its key is wrong, or missing', async () => {
+    const because = async (query: string, headers = {}) => {
+      const { status, body } = await get(`/tasks/own/log${query}`, headers)
+      return [status, JSON.parse(body).errors[0]]
+    }
+    assert.deepEqual(await because('', { Origin: THEIRS }), [401, 'the key of that run is needed: ?key=KEY'])
+    for (const wrong of ['', 'x', keyOf('other')]) {
+      for (const headers of [{ Origin: THEIRS }, {}]) {
+        assert.deepEqual(await because(`?key=${wrong}`, headers), [401, 'this is not the key of that run'])
+      }
+    }
+    assert.match((await because(''))[1], /^a token is needed/)
   })
 })
 

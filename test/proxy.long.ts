@@ -89,7 +89,9 @@ for (const { form, name, path } of FORMS) {
       assert.match(String(page.headers['content-security-policy']), /default-src 'none'/)
       const foreign = { ...own, Origin: 'https://evil.example' }
       assert.equal((await through('POST', 'tasks', { ...foreign, ...JSON_TYPE }, '{"method":"process"}')).status, 403)
-      assert.equal((await through('GET', 'log', { ...foreign, ...UPGRADE })).status, 403)
+      const createConnection = () => connectTls(tls(name))
+      const socket = new WebSocket(`wss://${name}${path}log`, { headers: foreign, createConnection })
+      assert.equal((await once(socket, 'close'))[0], 4403)
     })
 
     test('carries uploads that are larger than it allows by itself', async () => {

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { LF } from '../log.ts'
-import { RemoteError, TimeoutError, type Chunk } from '../protocol.ts'
+import { limit, RemoteError, TimeoutError, type Chunk } from '../protocol.ts'
 import { endOf, Reader, Readers, type Sink, type Size, type Source } from '../readers.ts'
 import { randomFrom, until } from './app.ts'
 
@@ -597,3 +597,18 @@ class Model implements Source {
     return new Map(sizes)
   }
 }
+
+test('a limit holds, and gets each place back, also from what throws at once', async () => {
+  const limited = limit(2)
+  let [active, most] = [0, 0]
+  const act = async () => {
+    most = Math.max(most, ++active)
+    await nextTurn()
+    active--
+    return 'done'
+  }
+  const fails = [() => { throw new Error('at once') }, async () => { throw new Error('later') }]
+  const all = await Promise.allSettled([...fails, ...fails, act, act, act, act].map(act => limited<unknown>(act)))
+  assert.deepEqual(all.map(({ status }) => status), [...Array(4).fill('rejected'), ...Array(4).fill('fulfilled')])
+  assert.equal(most, 2)
+})

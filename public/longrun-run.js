@@ -1,0 +1,2 @@
+import { follow } from './follow.js'
+export { follow }
