@@ -1,14 +1,19 @@
-// What may be called: a module exports what remote() gives, a function with what a caller must know of it. Look for:
-// remote; Task, the handle that a function reports through; loadFunctions. To import this ends no process and opens
-// nothing, so that a function can be tested like any other.
+// What may be called: a module exports what remote() gives, a function with what a caller must know of it, or what
+// command() gives, a program in any language. Look for: remote; Task, the handle that a function reports through;
+// runCommand; loadFunctions. To import this ends no process and opens nothing, so that a function can be tested like
+// any other.
 
+import { spawn, type ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'
+import { once } from 'node:events'
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { dirname, extname, join, resolve } from 'node:path'
+import { StringDecoder } from 'node:string_decoder'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
-import { describeError, given, isId, packEntry, type Entry, type Note } from './log.ts'
+import { describeError, given, isId, MAX_ENTRY, packEntry, type Entry, type Note } from './log.ts'
 import { RemoteError } from './protocol.ts'
-import { MAX_LOG, TASKS, UPLOADS, VERSION } from './settings.ts'
+import { FILES, lowerPriority, MAX_LOG, RUN_MARK, RUNS, TASKS, UPLOADS, VERSION } from './settings.ts'
 
 // ---- What may be called
 
@@ -22,7 +27,9 @@ export type Parameter = {
   name: string; type: keyof Types; description: string; default?: unknown; min?: number; max?: number
   choices?: readonly (string | number)[]
 }
-type Values<P extends readonly Parameter[]> = { -readonly [K in keyof P]: Types[P[K]['type']] }
+type Value<Q extends Parameter> = Q extends { choices: readonly (infer Choice)[] } ? Choice : Types[Q['type']]
+type Values<P extends readonly Parameter[]> = { -readonly [K in keyof P]: Value<P[K]> }
+type Named<P extends readonly Parameter[]> = { [Q in P[number] as Q['name']]: Value<Q> }
 
 /** A function that may be called from outside, with what a caller must know. */
 export type Remote = {
@@ -72,6 +79,13 @@ export function withDefaults({ parameters }: Remote, args: unknown[]): unknown[]
   return parameters.map((parameter, index) => args[index] ?? parameter.default)
 }
 
+/** The arguments by name, with the path of each upload. */
+export function argsByName(called: Remote, args: unknown[]): Record<string, unknown> {
+  const values = withDefaults(called, args)
+  return Object.fromEntries(called.parameters.map(({ name, type }, index) =>
+    [name, type === 'file' ? join(UPLOADS, String(values[index])) : values[index]]))
+}
+
 /** What is wrong with a value of each type; false: nothing. */
 const WRONG: Record<keyof Types, (value: unknown, parameter: Parameter) => string | false> = {
   string: value => typeof value !== 'string' && 'not a string',
@@ -116,7 +130,11 @@ export class Task {
   #bytes = 0 // of what is gathered
   #since = 0
   #size: number
+  #printed = 0 // bytes of what was printed
+  #dropped = 0 // lines that were printed, and found no room
   #isOver = false
+  /** The arguments by name, as a program gets them: an upload by its path. */
+  args: Record<string, unknown> = {}
   /** How many of them were reported, for `done`. */
   readonly counts = { error: 0, warning: 0 }
 
@@ -148,8 +166,24 @@ export class Task {
     return bytes
   }
 
-  #report(type: Entry['type'], data: unknown) {
+  /**
+   * What was printed, as an entry: by the function, or by a program in words of its own. Prints have half of the log,
+   * so that they never fail a run, nor take the room of what it reports: what is more is dropped, and counted.
+   */
+  print(type: 'log' | 'progress', data: unknown) {
     const line = packEntry(type, data)
+    const bytes = Buffer.byteLength(line)
+    const hasRoom = this.#printed + bytes <= MAX_LOG / 2 && this.#size + bytes <= MAX_LOG
+    if (!hasRoom) this.#dropped++
+    if (!hasRoom || this.#isOver) return
+    this.#printed += bytes
+    this.add(type, line)
+  }
+
+  #report(type: Entry['type'], data: unknown) { this.add(type, packEntry(type, data)) }
+
+  /** Adds a packed entry. */
+  add(type: Entry['type'], line: string) {
     const bytes = this.reserve(line)
     if (this.#isOver) return // nothing follows `done`, not even what an exit handler reports
     if (type === 'error' || type === 'warning') this.counts[type]++
@@ -174,6 +208,13 @@ export class Task {
 
   /** Writes what was gathered, and takes no more. False when that has been done before. */
   close(): boolean {
+    if (this.#dropped && !this.#isOver) {
+      const msg = `${this.#dropped} printed lines were dropped: prints have half of a log, ${MAX_LOG / 2} bytes`
+      const line = packEntry('log', { msg }) // on top of MAX_LOG, as what follows it
+      this.#gathered += line
+      this.#bytes += line.length
+    }
+    this.#dropped = 0
     this.flush()
     const isFirst = !this.#isOver
     this.#isOver = true
@@ -183,6 +224,208 @@ export class Task {
 
 function note(msg: unknown, details?: Details): Note {
   return typeof msg === 'string' ? { msg, ...details && given(details) } : { ...describeError(msg), ...details }
+}
+
+// ---- Programs
+
+/**
+ * `progress`: how a line tells it in the program's own words, by groups named `current`, `total` and `unit`. `cwd`: the
+ * folder in which it runs. `env`: what is added to its environment.
+ */
+export type CommandOptions = { progress?: RegExp; cwd?: string; env?: Record<string, string> }
+type Program = readonly (string | number)[]
+
+/**
+ * Marks a program in any language as a function, see `remote` and `runCommand`. `program`: its name and its arguments,
+ * or what makes these of the call's by name. No shell reads them, so nothing that a caller says is ever a command.
+ */
+export function command<const P extends readonly Parameter[]>(
+  description: string, parameters: P, program: Program | ((args: Named<P>) => Program), options?: CommandOptions,
+): Remote {
+  return remote(description, parameters, (task, ..._: unknown[]) =>
+    runCommand(task, typeof program === 'function' ? program(task.args as Named<P>) : program, options))
+}
+
+const LAST_WORDS = 2000 // characters of what it said on stderr, which its error quotes
+const TERMINATED = 143 // the exit code with which a shell says that SIGTERM has ended what it ran
+
+// Trap: SIGTERM to a shell does not reach what that has started, and waits for. So a program has a group of its own, and
+// that gets the signals; but not below a launcher (where a task has no IPC): its engine may know one group only.
+const hasOwnGroup = process.send !== undefined
+
+const running = new Set<ChildProcess>()
+process.on('exit', () => running.forEach(child => sendSignal(child, 'SIGKILL')))
+
+/**
+ * Runs a program within a function, and returns the result that it has printed. On stdin it gets the arguments by name,
+ * as a line of JSON. Lines of JSON that it prints are entries, see `readEntry`; all others become `log` entries. What
+ * it has started ends with it. Throws an Error when it cannot be started or fails, and when it has ended because of
+ * `task.signal`, the reason of that.
+ */
+export async function runCommand(task: Task, program: Program, options: CommandOptions = {}): Promise<unknown> {
+  task.signal.throwIfAborted()
+  const child = await startProgram(task, program, options)
+  let result: unknown
+  let lastWords = ''
+  const takeStdout = cutLines(print, line => {
+    const said = readEntry(line)
+    if (said?.type === 'result') result = said.data
+    else if (said) task.add(said.type, said.entry)
+    return said !== undefined
+  })
+  const takeStderr = cutLines(line => {
+    lastWords = `${lastWords}${line}\n`.slice(-LAST_WORDS)
+    print(line)
+  })
+  const stop = () => sendSignal(child, 'SIGTERM')
+  task.signal.addEventListener('abort', stop)
+  child.stdout.on('data', takeStdout)
+  child.stderr.on('data', takeStderr)
+  child.stdin.end(`${JSON.stringify(task.args)}\n`)
+  const [code, signal] = await once(child, 'exit')
+  task.signal.removeEventListener('abort', stop)
+  // Its last lines are there to be read by now; but their end may never come: a daemon that it has left can hold the pipe.
+  for (let turn = 0; turn < 3; turn++) await nextTurn()
+  for (const output of [child.stdout, child.stderr]) output.destroy()
+  for (const take of [takeStdout, takeStderr]) take()
+  if (code === 0) return result
+  if (task.signal.aborted && (signal === 'SIGTERM' || code === TERMINATED)) throw task.signal.reason
+  const said = lastWords && `; the last that it said:\n${lastWords.trimEnd()}`
+  throw new Error(`${program[0]} ended ${signal ? `by ${signal}` : `with exit code ${code}`}${said}`)
+
+  function print(line: string) {
+    const found = options.progress && readProgress(line, options.progress)
+    task.print(found ? 'progress' : 'log', found ?? { msg: line })
+  }
+}
+
+async function startProgram(task: Task, program: Program, { cwd, env }: CommandOptions) {
+  const [name = '', ...args] = program.map(String)
+  // Without PYTHONUNBUFFERED, Python keeps 8 KiB to itself, and nothing is live. The last two: see endProcesses.
+  const own = { TASK_ID: task.id, TASK_FILES: FILES, RUNS, [RUN_MARK]: process.env[RUN_MARK] }
+  const environment = { ...process.env, PYTHONUNBUFFERED: '1', ...env, ...own }
+  try {
+    const child = spawn(name, args, { cwd, env: environment, detached: hasOwnGroup })
+    if (child.pid && hasOwnGroup) lowerPriority(child.pid)
+    await once(child, 'spawn')
+    running.add(child)
+    child.once('exit', () => {
+      running.delete(child)
+      if (hasOwnGroup) sendSignal(child, 'SIGKILL') // to what it has left; the id cannot be another group's yet
+    })
+    for (const pipe of child.stdio) pipe!.on('error', () => {}) // it reads nothing, or has gone
+    return child
+  } catch (error) {
+    const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT'
+    const why = isMissing ? `: there is no such program${cwd ? `, or no folder ${cwd}` : ''}` : ''
+    throw new Error(`cannot start ${name}${why}`, { cause: error })
+  }
+}
+
+function sendSignal({ pid }: ChildProcess, signal: NodeJS.Signals) {
+  try {
+    process.kill(hasOwnGroup ? -pid! : pid!, signal)
+  } catch {} // it has ended
+}
+
+const isNote = (data: any) => typeof data.msg === 'string'
+const isNumber = Number.isFinite
+
+/** What a program can say as `{"type", "data"}`, and the shape of its data. */
+const SAYINGS = new Map<unknown, (data: any) => boolean>([
+  ['msg', () => true], ['result', () => true], ['log', isNote], ['warning', isNote], ['error', isNote],
+  ['step', ({ name }) => typeof name === 'string'],
+  ['progress', ({ current, total = 0, unit = '' }) => isNumber(current) && isNumber(total) && typeof unit === 'string'],
+])
+
+/** An entry, packed, or the result; undefined for any other line. */
+function readEntry(line: string) {
+  try {
+    const { type, data } = JSON.parse(line)
+    if (data !== undefined && SAYINGS.get(type)?.(data)) return { type, data, entry: packEntry(type, data) }
+  } catch {} // not JSON; or nested too deeply to be written again
+  return undefined
+}
+
+function readProgress(line: string, pattern: RegExp) {
+  pattern.lastIndex = 0 // of one with the flag `g`
+  const { current, total, unit } = pattern.exec(line)?.groups ?? {}
+  const found = given({ current: Number(current), total: total && Number(total), unit })
+  return SAYINGS.get('progress')!(found) ? found : undefined
+}
+
+// ---- What is printed
+
+const LONGEST = 64 * 2 ** 10 // bytes of a printed line
+const PARTS = /[^]{1,16384}/gu // in which a longer one comes; a character has at most four bytes
+const BAR_PAUSE = 100 // milliseconds from one state of a terminal's progress bar to the next
+
+/**
+ * Makes a function that takes printed bytes, as they come, and prints them in lines, each of which `\n`, `\r\n` or `\r`
+ * ends. Without bytes, it takes the end, which ends a last line, too. A terminal writes lines that end by `\r` one over
+ * the other: of them, one in 100 ms is printed, and the last. A line that begins as JSON does may be of MAX_ENTRY
+ * characters, and is given to `takeEntry` before it is printed.
+ */
+export function cutLines(print: (line: string) => void, takeEntry = (_: string) => false): (bytes?: Buffer) => void {
+  const decoder = new StringDecoder() // a chunk may end within a character; what is no UTF-8 becomes U+FFFD
+  let line = '' // that has not ended
+  let mayBeEntry = false // whether it can be one
+  let bar = '' // that was not printed yet
+  let barTimer: NodeJS.Timeout | undefined
+  let isAfterReturn = false // a chunk may end within `\r\n`, too
+
+  return bytes => {
+    let text = bytes ? decoder.write(bytes) : decoder.end()
+    if (isAfterReturn && text.startsWith('\n')) {
+      printBar()
+      text = text.slice(1)
+      isAfterReturn = false
+    }
+    if (text) isAfterReturn = text.endsWith('\r')
+    const pieces = text.split(/(\r\n?|\n)/) // lines and their ends in turns
+    for (let index = 1; index < pieces.length; index += 2) {
+      add(pieces[index - 1]!)
+      endLine(pieces[index] === '\r')
+    }
+    add(pieces.at(-1)!)
+    if (!bytes && line) endLine(false)
+    if (!bytes) printBar()
+  }
+
+  function add(part: string) {
+    if (!line) mayBeEntry = /^\s*\{/.test(part)
+    line += part
+    if (line.length <= (mayBeEntry ? MAX_ENTRY : LONGEST)) return
+    printBar()
+    const parts = line.match(PARTS)!
+    line = parts.pop()! // so that what follows is not taken for the beginning of a line
+    mayBeEntry = false
+    parts.forEach(part => print(part))
+  }
+
+  function endLine(isBar: boolean) {
+    const ended = line
+    line = ''
+    if (isBar && !mayBeEntry) {
+      bar = ended
+      barTimer ??= setTimeout(printBar, BAR_PAUSE)
+      return
+    }
+    printBar()
+    if (!mayBeEntry || !takeEntry(ended)) printLine(ended)
+  }
+
+  function printBar() {
+    clearTimeout(barTimer)
+    barTimer = undefined
+    if (bar) printLine(bar)
+    bar = ''
+  }
+
+  function printLine(line: string) {
+    const parts = Buffer.byteLength(line) > LONGEST ? line.match(PARTS)! : [line]
+    parts.forEach(part => print(part))
+  }
 }
 
 // ---- Loading the functions

@@ -2,12 +2,13 @@
 // `done`. Nobody imports it. Below the call of main() stand functions only: a `const` there would not be defined yet
 // when they run. Look for: main, how a process gets its run; run, what it does then.
 
+import { setMaxListeners } from 'node:events'
 import { statSync } from 'node:fs'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { Publisher } from 'zeromq'
 import { describeError, logPath, packDone, readReason, RunLog, type Done, type Note, type Outcome } from './log.ts'
 import { connectOptions, createSocket, MAX_CHUNK, packChunk } from './protocol.ts'
-import { loadFunctions, Task, withDefaults, type Remote } from './remote.ts'
+import { argsByName, cutLines, loadFunctions, Task, withDefaults, type Remote } from './remote.ts'
 import { printWithoutWaiting, RUN_MARK, XSUB_ADDR } from './settings.ts'
 
 const PATIENCE = 60_000 // ms until a launched process gives up waiting for its log to show on a shared file system
@@ -37,11 +38,28 @@ async function main(id: string | undefined) {
 // What a task process says on stderr goes to a file, from which it is quoted if the process dies; and here to the
 // terminal, too, where the author of a function looks for it.
 function copyErrorsToTerminal() {
+  const show = process.stdout.write.bind(process.stdout) // as it is now: logPrints would log the copy, too
   const write = process.stderr.write.bind(process.stderr)
   process.stderr.write = (text: string | Uint8Array, ...others: any[]) => {
-    process.stdout.write(text)
+    show(text)
     return write(text, ...others)
   }
+}
+
+/** From now on, what this process prints is logged, a line each; returns what logs a last line without an end. */
+function logPrints(task: Task): () => void {
+  const outputs = [process.stdout, process.stderr].map(output => {
+    const take = cutLines(msg => task.print('log', { msg }))
+    const write = output.write.bind(output)
+    output.write = (text: string | Uint8Array, ...others: any[]) => {
+      const encoding = typeof others[0] === 'string' ? others[0] as BufferEncoding : 'utf8'
+      const isWritten = write(text, ...others)
+      take(typeof text === 'string' ? Buffer.from(text, encoding) : Buffer.from(text))
+      return isWritten
+    }
+    return take
+  })
+  return () => outputs.forEach(take => take())
 }
 
 /** Waits until this spare gets a run, whose id it returns. The process ends when its server does before that. */
@@ -75,16 +93,22 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
   const began = performance.now()
   const waited = Math.max(0, Date.now() - start.time) // since its call, for this process to be ready
   const abort = new AbortController()
+  setMaxListeners(0, abort.signal) // else Node warns of the eleventh thing that a function waits for at once
   const task = new Task(log.id, abort.signal, log.size, write)
+  const logLastPrints = logPrints(task)
   process.title = `longrun ${method}`
   process.on('SIGTERM', () => abort.abort())
   process.on('uncaughtException', fail) // unhandled rejections too
-  process.on('exit', () => task.flush()) // a function that calls process.exit() loses nothing that it reported
+  process.on('exit', () => { // a function that calls process.exit() loses nothing that it reported
+    logLastPrints()
+    task.flush()
+  })
   setInterval(() => {}, 2 ** 30) // a function may wait for nothing but task.signal, which keeps no process alive
 
   try {
     if (functions instanceof Error) throw functions
     const called = functions.get(method)!
+    task.args = argsByName(called, args)
     const result = await called.run(task, ...withDefaults(called, args))
     const done = ended(abort.signal.aborted ? 'cancelled' : 'ok', result)
     task.reserve(packDone(done)) // throws when it cannot be written as JSON, or does not fit any more
@@ -125,6 +149,7 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
   }
 
   function end(done: Done, error?: Note) {
+    logLastPrints()
     if (!task.close()) process.exit(1) // an exit handler threw
     publish(log.finish(done, error))
     process.send?.('done', undefined, undefined, () => {})
