@@ -229,7 +229,7 @@ export function endProcesses(isToEnd: (id: string) => boolean) {
     const pids = readdirSync('/proc').filter(name => /^\d+$/.test(name)).map(Number)
     const left = pids.filter(pid => pid !== process.pid && isMarked(pid))
     if (!left.length) return
-    for (const pid of left) sendSignal(pid, 'SIGKILL')
+    for (const pid of left.flatMap(pid => [-pid, pid])) sendSignal(pid, 'SIGKILL') // with its group, if it leads one
   }
 
   function isMarked(pid: number): boolean {

@@ -249,8 +249,8 @@ export function command<const P extends readonly Parameter[]>(
 const LAST_WORDS = 2000 // characters of what it said on stderr, which its error quotes
 const TERMINATED = 143 // the exit code with which a shell says that SIGTERM has ended what it ran
 
-// Trap: SIGTERM to a shell does not reach what that has started, and waits for. So a program has a group of its own, and
-// that gets the signals; but not below a launcher (where a task has no IPC): its engine may know one group only.
+// Trap: SIGTERM to a shell does not reach what that has started, and waits for. So a program has a group of its own,
+// which gets the signals; but not below a launcher (where a task has no IPC): its engine may know one group only.
 const hasOwnGroup = process.send !== undefined
 
 const running = new Set<ChildProcess>()
@@ -284,7 +284,7 @@ export async function runCommand(task: Task, program: Program, options: CommandO
   child.stdin.end(`${JSON.stringify(task.args)}\n`)
   const [code, signal] = await once(child, 'exit')
   task.signal.removeEventListener('abort', stop)
-  // Its last lines are there to be read by now; but their end may never come: a daemon that it has left can hold the pipe.
+  // Its last lines are there to be read by now. Their end may never come: a daemon that it has left can hold the pipe.
   for (let turn = 0; turn < 3; turn++) await nextTurn()
   for (const output of [child.stdout, child.stderr]) output.destroy()
   for (const take of [takeStdout, takeStderr]) take()

@@ -231,7 +231,7 @@ while True: time.sleep(1)`
   })
 
   test('that ignores SIGTERM is killed after the grace, with all that it has started', async () => {
-    const run = await app.start('sh', [`trap '' TERM; sleep 1000 & echo $!; setsid sleep 1001 & echo ready; while :; do sleep 1; done`])
+    const run = await app.start('sh', [`trap '' TERM; env -i sleep 1000 & echo $!; setsid sleep 1001 & echo ready; while :; do sleep 1; done`])
     await hears(run, 'ready')
     const [pid] = await run.reader.until(() => true).then(({ entries }) => entries.slice(1).map(({ data }) => Number((data as { msg: string }).msg)).filter(Boolean))
     await run.cancel()
