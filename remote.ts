@@ -229,8 +229,8 @@ function note(msg: unknown, details?: Details): Note {
 // ---- Programs
 
 /**
- * `progress`: how a line tells it in the program's own words, by groups named `current`, `total` and `unit`. `cwd`: the
- * folder in which it runs. `env`: what is added to its environment.
+ * `progress`: how a line tells it in the program's own words, by groups named `current`, `total` and `unit` (`%` is of
+ * 100). `cwd`: the folder in which it runs. `env`: what is added to its environment.
  */
 export type CommandOptions = { progress?: RegExp; cwd?: string; env?: Record<string, string> }
 type Program = readonly (string | number)[]
@@ -350,7 +350,7 @@ function readEntry(line: string) {
 function readProgress(line: string, pattern: RegExp) {
   pattern.lastIndex = 0 // of one with the flag `g`
   const { current, total, unit } = pattern.exec(line)?.groups ?? {}
-  const found = given({ current: Number(current), total: total && Number(total), unit })
+  const found = given({ current: Number(current), total: Number(total ?? (unit === '%' ? 100 : 0)) || undefined, unit })
   return SAYINGS.get('progress')!(found) ? found : undefined
 }
 

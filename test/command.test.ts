@@ -2,10 +2,11 @@
 // that they should not.
 
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import type { Entry } from '../log.ts'
-import { App, gone, processesOf, startApp, until, type Run } from './app.ts'
+import { App, gone, processesOf, ROOT, startApp, until, type Run } from './app.ts'
 
 const TASKS = join(import.meta.dirname, 'programs.ts')
 const KIB = 2 ** 10
@@ -104,6 +105,33 @@ print("\\n".join(lines)); print("and to stderr", file=sys.stderr)`.replaceAll('n
     assert.deepEqual((await killed.outcome()).reason, 'sh ended by SIGKILL')
     const terminated = await app.start('sh', ['kill -15 $$'])
     assert.deepEqual((await terminated.outcome()).reason, 'sh ended by SIGTERM', 'which was not ours')
+  })
+
+  test('is taken at its word as REFERENCE has it: what it can print, and what may surprise', async () => {
+    const reference = readFileSync(join(ROOT, 'REFERENCE.md'), 'utf8')
+    const rows = [...reference.split('| it prints |')[1]!.split('\n\n')[0]!.matchAll(/^\| `(\{"type".*?\})` \|/gm)].map(([, json]) => json!)
+    assert.equal(rows.length, 5)
+    const run = await app.start('python', [`print(${JSON.stringify(rows.join('\n'))})`])
+    const [progress, step, warning, msg, result] = rows.map(row => JSON.parse(row))
+    assert.deepEqual((await run.entries()).slice(1, -1).map(({ type, data }) => ({ type, data })), [progress, step, warning, msg])
+    assert.deepEqual((await run.outcome()).result, result.data)
+    assert.equal((await (await app.start('sh', ['echo lost > /dev/stderr'])).outcome()).outcome, 'error')
+    const surprises = await app.start('js', [`
+      await runCommand(task, ['sh', '-c', 'echo to stderr >&2'])
+      await runCommand(task, ['script', '-qec', 'test -t 1 && echo a terminal', '/dev/null'])
+      await runCommand(task, ['grep', '--', '-v', '/proc/self/cmdline']).catch(() => {})
+      const late = runCommand(task, ['sh', '-c', '(echo at once; sleep 1000) | stdbuf -oL grep at'])
+      await new Promise(resolve => task.signal.addEventListener('abort', resolve))
+      await late`])
+    await hears(surprises, 'at once')
+    await surprises.cancel()
+    assert.deepEqual((await lines(surprises)).slice(0, 2), ['to stderr', 'a terminal'])
+    assert.equal((await surprises.outcome()).outcome, 'cancelled')
+  })
+
+  test('may tell per cent', async () => {
+    const run = await app.start('trains', ['echo epoch 40 %; echo epoch 45/0'])
+    assert.deepEqual(await said(run), [['progress', { current: 40, total: 100, unit: '%' }], ['progress', { current: 45 }]])
   })
 
   test('returns the last result that it prints', async () => {

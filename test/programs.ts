@@ -20,7 +20,7 @@ print(json.dumps({"type": "result", "data": [given, line.count("\\n"), sys.stdin
 ])
 
 export const trains = command('tells its progress in its own words', [code], ({ code }) => ['sh', '-c', code], {
-  progress: /epoch (?<current>[\d.]+)(?:\/(?<total>\d+))?(?: (?<unit>\w+))?/g, cwd: '/', env: { COLOUR: 'blue', RUNS: '/x', LONGRUN_RUN: 'x' },
+  progress: /epoch (?<current>[\d.]+)(?:\/(?<total>\d+))?(?: ?(?<unit>[a-z]+|%))?/g, cwd: '/', env: { COLOUR: 'blue', RUNS: '/x', LONGRUN_RUN: 'x' },
 })
 
 export const missing = command('is not there', [], ['/no/such/program'])

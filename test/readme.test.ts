@@ -176,11 +176,15 @@ suite('What the pages show, as it stands there,', () => {
   test('a task of one\'s own can be started, followed, and cancelled', async t => {
     const source = readmeBlocks('ts').find(block => block.startsWith('// greetings.ts'))!
     const TASKS = join(folder, 'greetings.ts')
-    writeFileSync(TASKS, source.replace('./remote.ts', join(ROOT, 'remote.ts')))
+    writeFileSync(TASKS, source.replace('./remote.ts', join(ROOT, 'remote.ts')).replace('greet.py', join(folder, 'greet.py')))
+    writeFileSync(join(folder, 'greet.py'), readmeBlocks('python').find(block => block.startsWith('# greet.py'))!)
     const own = await startApp(t, { TASKS })
-    const greeting = await own.start('greet', ['Al'])
-    assert.deepEqual((await greeting.entries()).map(({ data }) => (data as { letter?: string }).letter).filter(Boolean), ['A', 'l'])
-    assert.equal((await greeting.outcome()).result, 'Hello, Al!')
+    const [greeting, inPython] = await Promise.all([own.start('greet', ['Al']), own.start('greetInPython', ['Al'])])
+    for (const run of [greeting, inPython]) {
+      const said = (await run.entries()).slice(1, -1).map(({ data }) => JSON.stringify(data))
+      assert.deepEqual(said, ['{"msg":"A"}', '{"current":1,"total":2,"unit":"letters"}', '{"msg":"Al"}', '{"current":2,"total":2,"unit":"letters"}'])
+      assert.equal((await run.outcome()).result, 'Hello, Al!')
+    }
     const long = await own.start('greet', ['x'.repeat(100)])
     await long.cancel()
     assert.equal((await long.outcome()).outcome, 'cancelled')
