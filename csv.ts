@@ -20,6 +20,8 @@ export type Header = {
   position: number
   line: number
   format: Format
+  /** Whether a carriage return alone ends a line. */
+  isMac: boolean
   /** What the header would be as a row. */
   asRow: Buffer
 }
@@ -28,12 +30,12 @@ export type Part = { position: number; rows: number; json: Buffer }
 /** Is told why a row was left out, and in which line it begins, from 1. */
 export type Complain = (msg: string, line: number) => void
 
-/** How to read a row and to write it: the byte between fields; the JSON before, between and after them. */
-type Format = { delimiter: number; around: Buffer[] }
+/** The byte between fields; whether blanks may stand around quotes; the JSON before, between and after the fields. */
+type Format = { delimiter: number; mayHaveBlanks: boolean; around: Buffer[] }
 
 // In the order of preference. A comma is the last: it also stands in texts and numbers (`Saldo, EUR` above `5,50`).
 const DELIMITERS = new Map([['\t', 'tabs'], [';', 'semicolons'], ['|', 'bars'], [',', 'commas']])
-const [LF, CR, QUOTE] = [10, 13, 34]
+const [LF, CR, QUOTE, BLANK] = [10, 13, 34, 32]
 const MARK = Buffer.from('\ufeff') // the byte order mark
 const ROW_LIMIT = 2 ** 20 // a forgotten quote must not swallow the file, nor an endless line the memory
 const JSON_ROOM = 24 * ROW_LIMIT // half for one row: up to six bytes for each of its own (\u0000) and of its header's
@@ -55,25 +57,53 @@ export async function readHeader(file: FileHandle, given?: unknown): Promise<Hea
   if (given !== undefined && !known) throw new Error('the delimiter must be a comma, a semicolon, a tab or a bar')
   const { size } = await file.stat()
   const [buffer, json] = [Buffer.allocUnsafe(ROW_LIMIT + 1), Buffer.allocUnsafe(JSON_ROOM)]
-  const csv = await readLines(file, buffer, 0, size)
+  let csv = await readLines(file, buffer, 0, size, false)
+  const isMac = /^[^\n]*\r(?!\n)[^\n]*\n?$/.test(buffer.toString('latin1', 0, Math.min(size, ROW_LIMIT)))
+  if (isMac) csv = await readLines(file, buffer, 0, size, isMac)
   const other = whatElse(buffer.subarray(0, Math.min(size, SAMPLE)))
   if (other) throw new Error(`this is not CSV in UTF-8, but seems to be ${other}`)
   if (!csv.length) throw new Error('the header is longer than 1 MiB')
   const { start, line, named } = findHeader(csv)
-  const fixed = known ?? named
-  const { delimiter, rival } = fixed ? { delimiter: fixed } : chooseDelimiter(csv, start, json)
+  const { delimiter, filled, rival } = chooseDelimiter(csv, start, json, known ?? named)
+  const around = new RegExp(`(^|[\\n${delimiter}]) +"|" +[\\r\\n${delimiter}]`)
+  const mayHaveBlanks = around.test(csv.toString('latin1', start))
   const row = convertRow(csv, start, json, 0, bareFormat(delimiter))
   const problem = row.problem ?? whatIsInvalid(csv.subarray(start, row.end))
   if (problem) throw new Error(`the header: ${problem}`)
-  const columns = namesOf(JSON.parse(`[${json.toString('utf8', 2, row.jsonEnd - 2)}]`)) // from ","first","last","
+  const fields: string[] = JSON.parse(`[${json.toString('utf8', 2, row.jsonEnd - 2)}]`) // from ","first","last","
+  // Nameless ones at the end, with nothing below them, are none: spreadsheets write as many as their widest row has.
+  const names = fields.slice(0, Math.max(filled, fields.findLastIndex(name => name !== '') + 1))
+  const columns = uniqueNames(names)
   const many = `${columns.length} columns, separated by ${DELIMITERS.get(delimiter)}`
   const summary = (columns.length === 1 ? '1 column' : many) + (named && !known ? ', as the first line says' : '')
-  const doubts = doubtsOf(csv, columns, rival)
-  return { columns, summary, doubts, size, position: row.end, line: line + row.lines, ...formatOf(columns, delimiter) }
+  const doubts = doubtsOf(csv, names, columns, rival)
+  if (mayHaveBlanks) doubts.push('blanks before and after the quotes of a field are taken as no part of it')
+  if (isMac) doubts.push('carriage returns alone end its lines: they are taken as line feeds, within fields, too')
+  const format = formatOf(names, columns, { ...bareFormat(delimiter), mayHaveBlanks })
+  return { columns, summary, doubts, size, position: row.end, line: line + row.lines, isMac, ...format }
 }
 
-function doubtsOf(csv: Buffer, columns: string[], rival?: string): string[] {
+/** A name for each column: those that have none, or that of another, are numbered. */
+function uniqueNames(names: string[]): string[] {
+  if (names.every(name => name === '')) throw new Error('the header: column 1 has no name, nor has any other')
+  const wanted = names.map((name, at) => name || `column ${at + 1}`)
+  const taken = new Set(wanted)
+  const counts = new Map<string, number>()
+  return wanted.map(name => {
+    let count = (counts.get(name) ?? 0) + 1
+    let own = count === 1 ? name : `${name} ${count}`
+    while (count > 1 && taken.has(own)) own = `${name} ${++count}`
+    counts.set(name, count)
+    taken.add(own)
+    return own
+  })
+}
+
+function doubtsOf(csv: Buffer, names: string[], columns: string[], rival?: string): string[] {
   const doubts = []
+  const renamed = columns.filter((column, at) => column !== names[at]).map(column => `'${column}'`)
+  const some = renamed.length > 20 ? `${renamed.slice(0, 20).join(', ')} …` : renamed.join(', ')
+  if (some) doubts.push(`columns without a name, or with that of another, are called ${some}`)
   if (columns.length === 1) doubts.push('there is only one column: are the delimiter and the first line right?')
   if (rival) doubts.push(`${DELIMITERS.get(rival)} would fit as well: if the columns are wrong, name the delimiter`)
   if (columns.every(isNumber)) doubts.push('the first line, which names the columns, has only numbers')
@@ -124,55 +154,51 @@ function findHeader(csv: Buffer) {
 
 const startsWithMark = (csv: Buffer, at: number) => MARK.every((byte, i) => csv[at + i] === byte)
 
-/** How a delimiter does: the columns that it makes of the header, and how many of the first rows fit them. */
-type Trial = { delimiter: string; columns: number; rows: number; fitting: number }
+/** How a delimiter does: the columns that it makes of the header; how many of the first rows fit, and fill how many. */
+type Trial = { delimiter: string; columns: number; rows: number; fitting: number; filled: number; rival?: string }
 
 /**
  * Tabs, semicolons or bars that fit each of the first rows are hardly there by chance; commas that do may be decimal
  * ones. Else it is the delimiter that accounts for the most fields; or, when no row fits, for the most columns.
  */
-function chooseDelimiter(csv: Buffer, start: number, json: Buffer) {
+function chooseDelimiter(csv: Buffer, start: number, json: Buffer, fixed?: string): Trial {
+  if (fixed) return tryDelimiter(csv, start, json, fixed)
   const trials = [...DELIMITERS.keys()].map(delimiter => tryDelimiter(csv, start, json, delimiter))
   const fitsAll = ({ columns, rows, fitting }: Trial) => columns > 1 && rows > 0 && fitting === rows
   const isSure = (trial: Trial) => Number(fitsAll(trial) && trial.delimiter !== ',')
   trials.sort((a, b) => isSure(b) - isSure(a) || b.fitting * b.columns - a.fitting * a.columns || b.columns - a.columns)
   const [best, ...others] = trials as [Trial, ...Trial[]]
   const rival = others.find(fitsAll)?.delimiter
-  return best.columns > 1 ? { delimiter: best.delimiter, rival } : { delimiter: ',' }
+  return best.columns > 1 ? { ...best, rival } : trials.find(({ delimiter }) => delimiter === ',')!
 }
 
 function tryDelimiter(csv: Buffer, start: number, json: Buffer, delimiter: string): Trial {
   const format = bareFormat(delimiter)
   const header = convertRow(csv, start, json, 0, format)
   const sample = csv.subarray(0, csv.lastIndexOf(LF, header.end + SAMPLE) + 1) // whole lines
-  const trial = { delimiter, columns: header.fields, rows: 0, fitting: 0 }
+  const trial = { delimiter, columns: header.fields, rows: 0, fitting: 0, filled: 0 }
   for (let at = header.end; at < sample.length && trial.rows < SAMPLE_ROWS;) {
     const row = convertRow(sample, at, json, 0, format)
     at = row.end
     if (row.fields || row.problem) trial.rows++
-    if (row.fields && row.fields === trial.columns) trial.fitting++
+    if (!row.fields || row.fields !== trial.columns) continue
+    trial.fitting++
+    trial.filled = Math.max(trial.filled, row.fields - emptyAtEnd(sample, row.end, format.delimiter))
   }
   return trial
 }
 
-/** The columns that a header names. Nameless ones at its end, as spreadsheets write them, are none. */
-function namesOf(header: string[]): string[] {
-  const columns = header.slice(0, Math.max(1, header.findLastIndex(name => name !== '') + 1))
-  if (columns.includes('')) throw new Error(`the header: column ${columns.indexOf('') + 1} has no name`)
-  const names = new Set<string>()
-  const twice = columns.find(name => names.size === names.add(name).size)
-  if (twice !== undefined) throw new Error(`the header: two columns are named '${twice}'`)
-  return columns
+/** A row as the inside of a JSON array, for what is read before the columns have names. */
+function bareFormat(delimiter: string): Format {
+  return { delimiter: delimiter.charCodeAt(0), mayHaveBlanks: true, around: [] }
 }
 
-/** A row as the inside of a JSON array, for what is read before the columns have names. */
-const bareFormat = (delimiter: string): Format => ({ delimiter: delimiter.charCodeAt(0), around: [] })
-
-function formatOf(columns: string[], delimiter: string) {
+function formatOf(names: string[], columns: string[], bare: Format) {
   const before = columns.map((name, i) => `${i ? '",' : '{'}${JSON.stringify(name)}:"`)
   const around = [...before, '"}\n'].map(text => Buffer.from(text))
-  const asRow = columns.map((name, i) => before[i] + JSON.stringify(name).slice(1, -1)).join('') + '"}\n'
-  return { format: { delimiter: delimiter.charCodeAt(0), around }, asRow: Buffer.from(asRow) }
+  if (Buffer.concat(around).length > JSON_ROOM / 4) throw new Error('the header: too many columns without a name')
+  const asRow = names.map((name, i) => before[i] + JSON.stringify(name).slice(1, -1)).join('') + '"}\n'
+  return { format: { ...bare, around }, asRow: Buffer.from(asRow) }
 }
 
 // ---- The rows
@@ -183,16 +209,16 @@ function formatOf(columns: string[], delimiter: string) {
  */
 export async function* readRows(file: FileHandle, header: Header, complain: Complain): AsyncGenerator<Part> {
   const [buffer, json] = [Buffer.allocUnsafe(ROW_LIMIT + 1), Buffer.allocUnsafe(JSON_ROOM)]
-  const { size } = header
+  const { size, isMac } = header
   let { position, line } = header
   while (position < size) {
-    let lines = await readLines(file, buffer, position, size)
+    let lines = await readLines(file, buffer, position, size, isMac)
     const { rows, jsonEnd, ...round } = convertRows(lines, json, header, line, complain)
     yield { position, rows, json: json.subarray(0, jsonEnd) }
     line = round.line
     if (!round.end) { // not even one row is whole: this costs it its first line
       complain(lines.length ? UNCLOSED : 'a line of more than 1 MiB', line++)
-      for (; !lines.length; lines = await readLines(file, buffer, position, size)) position += ROW_LIMIT
+      for (; !lines.length; lines = await readLines(file, buffer, position, size, isMac)) position += ROW_LIMIT
       round.end = lines.indexOf(LF) + 1
     }
     position += round.end
@@ -200,8 +226,9 @@ export async function* readRows(file: FileHandle, header: Header, complain: Comp
 }
 
 /** Whole lines only: none from within a line that goes on for a MiB. */
-async function readLines(file: FileHandle, buffer: Buffer, position: number, size: number): Promise<Buffer> {
+async function readLines(file: FileHandle, buffer: Buffer, position: number, size: number, isMac: boolean) {
   let { bytesRead } = await file.read(buffer, 0, ROW_LIMIT, position)
+  if (isMac) for (let at = 0; (at = buffer.indexOf(CR, at)) >= 0;) buffer[at] = LF
   if (position + bytesRead >= size) buffer[bytesRead++] = LF // the last line may lack its own
   return buffer.subarray(0, buffer.subarray(0, bytesRead).lastIndexOf(LF) + 1)
 }
@@ -217,7 +244,7 @@ function convertRows(csv: Buffer, json: Buffer, { format, columns, asRow }: Head
     const start = round.end
     const extra = row.fields - columns.length
     let problem = row.problem
-    if (extra > 0 && endsEmpty(csv, row.end, extra, format.delimiter)) row.jsonEnd -= extra * BETWEEN.length
+    if (extra > 0 && emptyAtEnd(csv, row.end, format.delimiter) >= extra) row.jsonEnd -= extra * BETWEEN.length
     else if (extra && row.fields) problem = `${row.fields} instead of ${columns.length} fields`
     const isLikeHeader = row.jsonEnd - round.jsonEnd === asRow.length && columns.length > 1 // one word may be a row
     if (isLikeHeader && asRow.equals(json.subarray(round.jsonEnd, row.jsonEnd))) problem ??= HEADER_AGAIN
@@ -236,11 +263,12 @@ function convertRows(csv: Buffer, json: Buffer, { format, columns, asRow }: Head
   return round
 }
 
-/** Whether the last fields of a row are empty: spreadsheets write as many delimiters as their widest row needs. */
-function endsEmpty(csv: Buffer, end: number, fields: number, delimiter: number): boolean {
+/** How many of the last fields of a row are empty, and without quotes. */
+function emptyAtEnd(csv: Buffer, end: number, delimiter: number): number {
   const last = end - (csv[end - 2] === CR ? 3 : 2)
-  for (let at = last; at > last - fields; at--) if (csv[at] !== delimiter) return false
-  return true
+  let at = last
+  while (csv[at] === delimiter) at--
+  return last - at
 }
 
 // What JSON writes for the bytes that may not stand for themselves, and for those that may end a field.
@@ -254,13 +282,16 @@ const BETWEEN = Buffer.from('","')
  * Copies one row into json, with the JSON around its fields. CSV and JSON are the same UTF-8 but for quotes and
  * escapes, so this takes a fraction of the time of decoding, splitting, joining and encoding.
  */
-function convertRow(csv: Buffer, start: number, json: Buffer, jsonEnd: number, { delimiter, around }: Format) {
+function convertRow(csv: Buffer, start: number, json: Buffer, jsonEnd: number, format: Format) {
+  const { delimiter, mayHaveBlanks, around } = format
   let at = start
   let lines = 1
   for (let fields = 1; ; fields++) {
     jsonEnd = put(around[fields - 1] ?? BETWEEN, json, jsonEnd)
-    const quoted = csv[at] === QUOTE
-    if (quoted) at++
+    let first = at
+    while (mayHaveBlanks && csv[first] === BLANK) first++
+    const quoted = csv[first] === QUOTE
+    if (quoted) at = first + 1
     for (; at < csv.length; at++) {
       let special
       for (; !(special = SPECIAL[csv[at]!]); at++) json[jsonEnd++] = csv[at]!
@@ -271,6 +302,7 @@ function convertRow(csv: Buffer, start: number, json: Buffer, jsonEnd: number, {
       } else if (byte === delimiter || byte === LF || byte === CR || byte === QUOTE) break
       jsonEnd = put(special, json, jsonEnd)
     }
+    while (quoted && mayHaveBlanks && csv[at] === BLANK) at++
     const end = csv[at++]
     if (end === delimiter) continue
     if (end === LF || (end === CR && csv[at++] === LF)) {

@@ -27,6 +27,34 @@ suite('a row', () => {
     assert.deepEqual(await fields('a,b\r\n1,"x\r\ny"\r\n2,z\n'), [['1', 'x\r\ny'], ['2', 'z']])
   })
 
+  test('ends with a carriage return alone in a file that has no other line ends, as old Macs write it, and that is told', async () => {
+    for (const content of ['a,b\r1,2\r3,"x\ry"\r', 'a,b\r1,2\r3,"x\ry"', 'a,b\r1,2\r\r3,"x\ry"\n', '\ufeff\ra,b\r1,2\r3,"x\ry"']) {
+      const { rows, doubts, complaints } = await read(content)
+      assert.deepEqual([rows, complaints], [[{ a: '1', b: '2' }, { a: '3', b: 'x\ny' }], []], JSON.stringify(content))
+      assert.deepEqual(doubts, ['carriage returns alone end its lines: they are taken as line feeds, within fields, too'])
+    }
+    const long = await read(`a,b\r${`${'x'.repeat(999)},1\r`.repeat(3000)}wrong\r2,3`)
+    assert.deepEqual([long.rows.length, long.rows.at(-1), long.complaints], [3001, { a: '2', b: '3' }, [[3002, '1 instead of 2 fields']]])
+    for (const content of ['a,b\r\n', 'a,b\r\n1,2\r\n', 'a,b\n1,2\r\n']) assert.deepEqual((await read(content)).doubts, [])
+    assert.equal((await read('a,b\n1,x\ry\n')).complaints.length, 1, 'among others it ends none')
+  })
+
+  test('may have blanks before and after the quotes of a field, if the file has them from the first, and that is told', async () => {
+    for (const content of [
+      'a, "b"\n1, "x, y"\n', '"a" ,b\n1,  "x, y"  \n', 'a,b\n1,"x, y" \r\n', ' "a","b"\n "1" , "x, y"', 'a,b\n1, "x, y"',
+    ]) {
+      const { rows, doubts, complaints } = await read(content)
+      assert.deepEqual([rows, complaints], [[{ a: '1', b: 'x, y' }], []], content)
+      assert.deepEqual(doubts, ['blanks before and after the quotes of a field are taken as no part of it'])
+    }
+    assert.deepEqual((await read('a;b\n1; "x; ""y"""\n')).rows, [{ a: '1', b: 'x; "y"' }])
+    assert.deepEqual(await fields('a,b\n  1 , x \n'), [['  1 ', ' x ']], 'without quotes they are a part of it')
+    const late = await read(`a,b\n${'1,2\n'.repeat(300_000)}3, "4"\n`)
+    assert.deepEqual(late.complaints, [[300_002, 'a quote inside field 2']], 'what could not be told beforehand is not guessed')
+    const wrong = await read('a, "b"\n1, "x" y\n2, "z"\n')
+    assert.deepEqual([wrong.rows.length, wrong.complaints], [1, [[2, 'text after the quotes of field 2']]])
+  })
+
   test('is not made of a blank line', async () => {
     assert.deepEqual(await fields('\n\r\na,b\n\n1,2\r\n\r\n3,4\n\n'), [['1', '2'], ['3', '4']])
   })
@@ -138,10 +166,48 @@ suite('the delimiter', () => {
 })
 
 suite('the header', () => {
-  test('has to name each column, once', async () => {
+  test('need not name each column: those that have no name are numbered, and that is told', async () => {
+    const index = await read('"","mpg","cyl"\n"Mazda","21","6"\n"Fiat","32","4"\n') // as R writes its index; pandas: ,mpg,cyl
+    assert.deepEqual(index.rows, [{ 'column 1': 'Mazda', mpg: '21', cyl: '6' }, { 'column 1': 'Fiat', mpg: '32', cyl: '4' }])
+    assert.deepEqual(index.doubts, ["columns without a name, or with that of another, are called 'column 1'"])
+    for (const [header, columns] of [
+      [',a,b', ['column 1', 'a', 'b']], ['a,,c', ['a', 'column 2', 'c']], [',,c', ['column 1', 'column 2', 'c']],
+      [',column 1,b', ['column 1', 'column 1 2', 'b']],
+    ] as const) {
+      const { columns: found, doubts, complaints, rows } = await read(`${header}\n1,2,3\n`)
+      assert.deepEqual(found, columns, header)
+      assert.match(doubts[0]!, /'column \d'|'column 1 2'/)
+      assert.deepEqual([complaints, Object.values(rows[0])], [[], ['1', '2', '3']])
+    }
+    const last = await read('a,b,\n1,2,\n3,4,5\n')
+    assert.deepEqual([last.columns, last.rows[1]], [['a', 'b', 'column 3'], { a: '3', b: '4', 'column 3': '5' }])
+    assert.match(last.doubts[0]!, /'column 3'/)
+    const empty = await read('a,b,\n1,2,\n3,4,\n')
+    assert.deepEqual([empty.columns, empty.doubts], [['a', 'b'], []], 'but one with nothing in it is none')
+  })
+
+  test('may have a name again: the later ones are numbered, and that is told', async () => {
+    for (const [header, columns, told] of [
+      ['Male,Female,Male', ['Male', 'Female', 'Male 2'], "'Male 2'"], ['a,a,a', ['a', 'a 2', 'a 3'], "'a 2', 'a 3'"],
+      ['a,a,a 2', ['a', 'a 3', 'a 2'], "'a 3'"], ['a 2,a,a', ['a 2', 'a', 'a 3'], "'a 3'"], ['a,,a', ['a', 'column 2', 'a 2'], "'column 2', 'a 2'"],
+      ['constructor,__proto__,__proto__', ['constructor', '__proto__', '__proto__ 2'], "'__proto__ 2'"],
+    ] as const) {
+      const { columns: found, doubts, json } = await read(`${header}\n1,2,3\n${header}\n`)
+      assert.deepEqual(found, columns, header)
+      assert.equal(json, `{${columns.map((name, at) => `"${name}":"${at + 1}"`).join()}}\n`, 'the header again is no row')
+      assert.deepEqual(doubts, [`columns without a name, or with that of another, are called ${told}`])
+    }
+    const many = await read(`${'a,'.repeat(300_000)}b\n`)
+    assert.equal(new Set(many.columns).size, 300_001)
+    assert.ok(many.doubts[0]!.length < 1000)
+    await assert.rejects(read(`${','.repeat(1_000_000)}b\n`), /too many columns without a name/) // a row of them has no room
+    assert.deepEqual((await read('a,A, a\n1,2,3\n')).columns, ['a', 'A', ' a'], 'another spelling is another name')
+  })
+
+  test('has to name a column, and to be whole', async () => {
     for (const [content, why] of [
       ['', /the file is empty/], ['\ufeff\n\r\n', /the file is empty/], ['sep=;\n', /the file is empty/],
-      ['a,a\n1,2', /two columns are named 'a'/], ['a,,c\n', /column 2 has no name/], [',,\n', /column 1 has no name/],
+      [',,\n', /column 1 has no name/],
       ['a,"b\n', /not closed/], ['a,b"c\n', /a quote inside field 2/],
       ['x'.repeat(2 ** 20 + 1), /the header is longer than 1 MiB/],
     ] as const) await assert.rejects(read(content), why)
