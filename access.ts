@@ -130,13 +130,22 @@ function cookieFor({ path, query, headers }: Asked): string | undefined {
   return `${COOKIE}=${TOKEN}; HttpOnly; SameSite=Strict${secure}`
 }
 
-/** A page that asks a person for the token, made of a form, and takes the run of the address along. */
-export function tokenForm({ path, query }: Asked, form: string): string {
+/**
+ * A page that asks a person for the token, made of a form and its style, and takes the run of the address along. A wrong
+ * token does not stay in the address, and so in the history: the page is loaded anew without it.
+ */
+export function tokenForm({ path, query }: Asked, form: string, style: string) {
   const run = query.get('run')
   const field = isId(run) ? `<input type="hidden" name="run" value="${run}">` : ''
-  const wrong = path === '/' && query.has('token') ? '<p role="alert">This is not the token of this server.</p>' : ''
+  const isWrong = path === '/' && query.has('token')
+  const wrong = isWrong ? '<p role="alert">This is not the token of this server.</p>' : ''
   const up = '../'.repeat(path.split('/').length - 2) || './' // from this path to the page
-  return form.replace('action="./"', `action="${up}"`).replace('</form>', `${field}${wrong}</form>`)
+  const body = form.replace('action="./"', `action="${up}"`).replace('</form>', `${field}${wrong}</form>`)
+    .replace('<link rel="stylesheet" href="token.css">', `<style>${style}</style>`) // which is not given by itself
+  const hash = sha256(style).toString('base64')
+  const policy = HEADERS['Content-Security-Policy'].replace("style-src 'self'", `style-src 'sha256-${hash}'`)
+  const again = isWrong && query.get('token') ? { Refresh: `0; url=./?token${field && `&run=${run}`}` } : {}
+  return { body, headers: { 'Content-Security-Policy': policy, ...again } }
 }
 
 // ---- The key of a run

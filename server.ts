@@ -419,8 +419,9 @@ function respondError(response: ServerResponse, error: unknown) {
   if (!isForPerson) return respondJson(response, status, { errors: [message] }, headers)
   // A click on a link in another site carries no strict cookie; loaded again, it is a request of our own page.
   if (request.headers['sec-fetch-site'] === 'cross-site') headers.Refresh = '0'
-  response.writeHead(status, { 'Content-Type': 'text/html; charset=utf-8', ...headers })
-  response.end(tokenForm(unpackAsked(request), String(files.get('token.html')?.body)))
+  const page = tokenForm(unpackAsked(request), String(files.get('token.html')?.body), String(files.get('token.css')?.body))
+  response.writeHead(status, { 'Content-Type': 'text/html; charset=utf-8', ...page.headers, ...headers })
+  response.end(page.body)
 }
 
 const STATUS = { unknown: 404, conflict: 409, failed: 500, invalid: 400 }

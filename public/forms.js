@@ -41,7 +41,7 @@ export const canRepeat = (/** @type {Run} */ { method }) => offered.has(method)
 export function repeatRun(run) {
   const args = run.call?.args ?? run.args
   const parameters = offered.get(run.method)?.parameters ?? []
-  if (parameters.some(({ type }, at) => type === 'file' && !(args[at] instanceof File))) return fillForm(run)
+  if (parameters.some(({ type }, at) => type === 'file' && args[at] && !(args[at] instanceof File))) return fillForm(run)
   startRun({ method: run.method, args, callId: run.call?.callId ?? run.start?.callId ?? '' })
 }
 

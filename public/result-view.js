@@ -29,8 +29,8 @@ const findingList = new VirtualList(element('findings-list', HTMLElement), {
 let lines = []
 /** of which the result is shown @type {typeof run.done} */
 let written
-/** the name of a produced file, and its size in words */
-let [sizedFile, fileSize] = ['', '']
+/** of produced files, in words @type {Map<string, string>} */
+const sizes = new Map()
 
 export function showResult() {
   for (const list of [sourceList, findingList]) Object.assign(list, { selected: -1, top: 0, stale: true })
@@ -47,18 +47,16 @@ calmPicture(() => {
 function drawFile() {
   const name = toText(run.result?.['file'])
   const isProduced = name.startsWith(`${run.id}.`) // any other that it may have named cannot be had
-  if (isProduced && sizedFile !== name) askForSize(name)
-  const size = isProduced && sizedFile === name ? fileSize : ''
-  setText(file, (run.known?.download ?? 'Download the file') + size)
+  if (isProduced && !sizes.has(name)) askForSize(name)
+  setText(file, (run.known?.download ?? 'Download the file') + (sizes.get(name) ?? ''))
   set(file, 'hidden', !isProduced && !run.known?.download) // from the beginning, so that nothing moves
   setLink(file, isProduced ? `files/${encodeURIComponent(name)}` : undefined)
 }
 
 async function askForSize(/** @type {string} */ name) {
-  sizedFile = name
-  fileSize = ''
+  sizes.set(name, '')
   const answer = await fetch(`files/${encodeURIComponent(name)}`, { method: 'HEAD' }).catch(() => undefined)
-  if (answer?.ok && sizedFile === name) fileSize = ` (${bytes(Number(answer.headers.get('content-length')))})`
+  if (answer?.ok) sizes.set(name, ` (${bytes(Number(answer.headers.get('content-length')))})`)
 }
 
 // What went wrong stands where the result would, with its causes and the place.
@@ -77,32 +75,39 @@ function drawFailure() {
 }
 
 function drawResult() {
-  const { done, ended, result } = run
-  const summary = run.known?.summary
-  const none = done?.outcome === 'ok' ? 'It returned nothing.' : `No result: ${done?.reason || 'see the log'}.`
-  const waiting = ended ? 'Its log is still being read.' : summary?.waiting ?? 'What it returns is shown here.'
+  const { done, ended, result, known } = run
+  const summary = known?.summary
   if (summary) drawTiles(summary.figures(result, run))
-  else if (done !== written || !done) writeResult(failure.hidden ? done?.result : undefined)
+  else if (done !== written || !done) writeResult(failure.hidden ? done?.result : undefined) // once: it may be large
   written = done
   set(text, 'hidden', !!summary || !text.textContent)
   set(table, 'hidden', !!summary || !table.firstChild)
-  const isShown = !failure.hidden || (!summary && (tiles.firstChild || !text.hidden || !table.hidden))
+  const isShown = !failure.hidden || (!summary && (tiles.firstChild || !text.hidden || !table.hidden || file.href))
+  const none = done?.outcome === 'ok' ? `It returned ${nothing(done.result)}.` : `No result: ${done?.reason || 'see the log'}.`
+  const waiting = ended ? 'Its log is still being read.' : summary?.waiting ?? 'What it returns is shown here.'
   setText(note, !done ? waiting : isShown ? '' : summary && result ? summary.note(result) : none)
+}
+
+/** How a result without anything in it reads; empty for any other. @param {unknown} result */
+function nothing(result) {
+  if (result === undefined || result === null) return 'nothing'
+  if (result === '') return 'an empty text'
+  if (typeof result !== 'object' || Object.keys(result).length) return ''
+  return Array.isArray(result) ? 'an empty list' : 'an empty object'
 }
 
 /** What is flat as figures, or as a table; all else as it was written down. @param {unknown} result */
 function writeResult(result) {
   const fields = Object.entries(isFlat(result) ? result : {}).filter(([name]) => name !== 'file' || !file.href)
   drawTiles(fields.map(([name, value]) => [name, Number.isInteger(value) ? count(Number(value)) : toText(value)]))
-  const rows = Array.isArray(result) && result.length > 0 && result.every(isFlat) ? result : []
-  const names = [...new Set(rows.slice(0, MOST_ROWS).flatMap(row => Object.keys(row)))]
-  const lines = rows.slice(0, MOST_ROWS).map(row => make('tr', '', ...names.map(name => make('td', '', toText(row[name])))))
+  const rows = Array.isArray(result) && result.every(isFlat) ? result.slice(0, MOST_ROWS) : []
+  const names = [...new Set(rows.flatMap(row => Object.keys(row)))]
+  const lines = rows.map(row => make('tr', '', ...names.map(name => make('td', '', toText(row[name])))))
   const head = make('tr', '', ...names.map(name => make('th', '', name)))
-  const more = rows.length > MOST_ROWS ? [make('caption', '', `The first ${MOST_ROWS} of ${count(rows.length)}.`)] : []
-  table.replaceChildren(...(rows.length ? [make('table', '', ...more, head, ...lines)] : []))
-  const isPlain = result === undefined || fields.length > 0 || rows.length > 0
-  const json = typeof result === 'string' ? result || 'An empty text.' : JSON.stringify(result, null, 2)
-  setText(text, isPlain ? '' : cut(json, LONGEST_RESULT, MORE_IN_LOG))
+  const caption = make('caption', '', Array.isArray(result) ? `${count(rows.length)} of ${count(result.length)}` : '')
+  table.replaceChildren(...(names.length ? [make('table', '', caption, head, ...lines)] : []))
+  const json = typeof result === 'string' ? result : JSON.stringify(result, null, 2)
+  setText(text, nothing(result) || names.length || isFlat(result) ? '' : cut(json, LONGEST_RESULT, MORE_IN_LOG))
 }
 
 /** @param {unknown} value @returns {value is Fields} */

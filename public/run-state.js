@@ -28,48 +28,30 @@ const MOST_STEPS = 100 // the last ones; a function may begin one for each of a 
 
 /** @type {Record<string, string>} */
 const STATES = {
-  uploading: 'Uploading',
-  asking: 'Starting',
-  full: 'No place is free',
-  queued: 'Waiting to start',
-  refused: 'Not started',
-  unsure: 'No answer yet',
-  unknown: 'Cannot be shown',
-  joining: 'Waiting for its log',
-  running: 'Running',
-  cancelling: 'Cancelling',
-  ...OUTCOMES,
+  uploading: 'Uploading', asking: 'Starting', full: 'No place is free', queued: 'Waiting to start', refused: 'Not started',
+  unsure: 'No answer yet', unknown: 'Cannot be shown', joining: 'Waiting for its log', running: 'Running',
+  cancelling: 'Cancelling', ...OUTCOMES,
 }
 
 export class Run {
   /** How far it is on its way to a log, or to its end by a cancel; what else is known of it tells more: see `state`.
    * @type {Phase | 'cancelling'} */
   phase = 'joining'
-  /** @type {Problem | undefined} */
-  problem
-  wantsNotice = false
-  /** @type {{ time: number, pid: unknown, callId: string } | undefined} */
-  start
-  /** @type {{ outcome: Outcome, result: unknown, reason: string, seconds: number } | undefined} */
-  done
+  /** @type {Problem | undefined} */ problem
+  /** @type {{ time: number, pid: unknown, callId: string } | undefined} */ start
+  /** @type {{ outcome: Outcome, result: unknown, reason: string, seconds: number } | undefined} */ done
   /** what the server's list says of it; null: nothing; undefined: it has not answered yet
    * @type {import('./requests.js').Listed | null | undefined} */
   listed
-  /** the last thing that went wrong @type {Fields | undefined} */
-  error
-  /** @type {Step[]} */
-  steps = []
-  /** warnings and errors that say where they were found @type {Finding[]} */
-  findings = []
-  /** what the log says about the connection */
-  note = ''
-  /** to start it */
-  attempt = new AbortController()
-  /** stops following it @type {(() => void) | undefined} */
-  unfollow
+  /** the last thing that went wrong @type {Fields | undefined} */ error
+  /** @type {Step[]} */ steps = []
+  /** warnings and errors that say where they were found @type {Finding[]} */ findings = []
   entryPace = new Pace()
-  /** of its last entry, in milliseconds since 1970, by the server's clock */
-  lastTime = 0
+  lastTime = 0 // of its last entry, in milliseconds since 1970, by the server's clock
+  note = '' // what the log says about the connection
+  wantsNotice = false
+  attempt = new AbortController() // to start it
+  /** stops following it @type {(() => void) | undefined} */ unfollow
 
   /** @param {string} id @param {Call} [call] given where the run is started, else its log tells */
   constructor(id, call) {
@@ -120,6 +102,7 @@ export class Run {
     if (unit !== progress.unit || progress.current < current) step.pace = new Pace()
     step.progress = progress
     step.pace.add(time, progress.current)
+    this.lastTime = time
   }
 
   /** The web server will not carry this run. @param {string} message */
@@ -201,7 +184,8 @@ export class Run {
 
   get seconds() {
     if (this.ended) return this.ended.seconds
-    return this.start && Math.max(0, (Date.now() - clockAhead - this.start.time) / 1000)
+    const since = this.start?.time ?? this.step?.began // or its upload
+    return since && Math.max(0, (Date.now() - clockAhead - since) / 1000)
   }
 
   /** Seconds, of what it is at. */

@@ -7,8 +7,7 @@ const shortFigures = new Intl.NumberFormat('en', { notation: 'compact', maximumS
 const dates = options => new Intl.DateTimeFormat('en-GB', options)
 const clocks = dates({ hour: '2-digit', minute: '2-digit', second: '2-digit', fractionalSecondDigits: 3 })
 const days = dates({ day: 'numeric', month: 'short' })
-const weekdays = dates({ weekday: 'long', day: 'numeric', month: 'long' })
-const years = dates({ day: 'numeric', month: 'long', year: 'numeric' })
+const weekdays = dates({ weekday: 'long', day: 'numeric', month: 'long', year: 'numeric' })
 const zones = dates({ timeZoneName: 'shortOffset' })
 
 export const count = (/** @type {number} */ n) => figures.format(n)
@@ -74,16 +73,13 @@ export function clock(time, since = time) {
 }
 
 /** As clock(), in whole seconds. @param {number} time @param {number} since */
-export const seconds = (time, since) => clock(time, since).replace(/\.\d+/, '')
+export const wholeSeconds = (time, since) => clock(time, since).replace(/\.\d+/, '')
 
 /** With its day, where that is not today. @param {number} time */
 export const minutes = time => clock(time, Date.now()).replace(/:\d\d\.\d+.*/, '')
 
 /** The heading for all that happened on that day. @param {number} time */
 export function dayOf(time) {
-  const day = new Date(time).toDateString()
-  const now = new Date()
-  if (day === now.toDateString()) return 'Today'
-  if (day === new Date(now.getFullYear(), now.getMonth(), now.getDate() - 1).toDateString()) return 'Yesterday'
-  return (Date.now() - time < 300 * 86_400_000 ? weekdays : years).format(time)
+  const away = [0, 1].find(days => new Date(Date.now() - days * 86_400_000).toDateString() === new Date(time).toDateString())
+  return away === undefined ? weekdays.format(time) : away ? 'Yesterday' : 'Today'
 }
