@@ -34,9 +34,8 @@ export const connection = new Connection('./', {
 
 /** @param {string} id @param {import('./run-state.js').Call} [call] */
 export function openRun(id, call) {
-  const known = runs.get(id)
-  if (known) return known
-  const run = new Run(id, call)
+  const run = runs.get(id) ?? new Run(id, call)
+  if (runs.has(id)) return run
   runs.set(id, run)
   if (listed) run.compare(listedRun(id))
   followRun(run)
@@ -45,13 +44,8 @@ export function openRun(id, call) {
 
 /** Also a run that the server would not carry before: it may have asked for its token. @param {Run} run */
 export function followRun(run) {
-  run.unfollow ??= connection.follow(run.id, (entries, next) => receive(run, entries, next), {
-    next: run.store.end,
-    refuse(message) {
-      run.refuse(message)
-      redraw()
-    },
-  })
+  const refuse = (/** @type {string} */ why) => { run.refuse(why); redraw() }
+  run.unfollow ??= connection.follow(run.id, (entries, next) => receive(run, entries, next), { next: run.store.end, refuse })
 }
 
 /** What is not drawn yet is acknowledged only up to a bound: a page that cannot keep up is not drowned.
@@ -70,7 +64,6 @@ export function setInView(run = nothing) {
 }
 
 export const listedRun = (/** @type {string} */ id) => listed?.find(run => run.id === id)
-
 export const runningCall = (/** @type {string} */ callId) => listed?.find(run => run.callId === callId && !run.outcome)
 
 /** What runs of one function have taken, in the middle; undefined when none has ended well. @param {string} method */

@@ -20,28 +20,22 @@ const demo = element('demo', HTMLButtonElement)
 const [forms, problem, dropping] = elements(HTMLElement, 'forms', 'start-problem', 'dropping')
 /** what is offered, by the names of the functions. Trap: a form has its fields as properties, in place of its own, so a
  * parameter may be called `elements` or `dataset`: nothing is asked of a form itself.
- * @type {Map<string, { form: HTMLFormElement, parameters: Parameter[], controls: Map<string, Control> }>} */
+ * @type {Map<string, { parameters: Parameter[], controls: Map<string, Control> }>} */
 const offered = new Map()
 
 export function offerMethods(/** @type {Method[]} */ methods) {
-  offered.clear()
-  for (const method of methods.toSorted((one, other) => rankOf(one.name) - rankOf(other.name))) {
-    /** @type {Map<string, Control>} */
-    const controls = new Map()
-    offered.set(method.name, { form: makeForm(method, controls), parameters: method.parameters, controls })
-  }
-  forms.replaceChildren(...Array.from(offered.values(), ({ form }) => form))
+  forms.replaceChildren(...methods.toSorted((one, other) => rankOf(one.name) - rankOf(other.name)).map(makeForm))
   set(demo, 'hidden', !offered.has(DEMO.method))
 }
 
 export const canRepeat = (/** @type {Run} */ { method }) => offered.has(method)
 
-/** Runs it again at once; where a file is missing, as a page keeps none over a reload, goes to the form, which names it.
- * @param {Run} run */
+/** At once; where a file is missing, as a page keeps none over a reload, by the form, which names it. @param {Run} run */
 export function repeatRun(run) {
   const args = run.call?.args ?? run.args
   const parameters = offered.get(run.method)?.parameters ?? []
-  if (parameters.some(({ type }, at) => type === 'file' && args[at] && !(args[at] instanceof File))) return fillForm(run)
+  const isMissing = parameters.some(({ type }, at) => type === 'file' && args[at] && !(args[at] instanceof File))
+  if (isMissing) return fillForm(run)
   startRun({ method: run.method, args, callId: run.call?.callId ?? run.start?.callId ?? '' })
 }
 
@@ -56,9 +50,11 @@ export function fillForm({ method, args, call, title }) {
   controls?.values().next().value?.focus() // which scrolls there
 }
 
-/** @param {Method} method @param {Map<string, Control>} controls of the form, which are added */
-function makeForm({ name, description, parameters }, controls) {
+function makeForm(/** @type {Method} */ { name, description, parameters }) {
   const known = knownFunction(name)
+  /** @type {Map<string, Control>} */
+  const controls = new Map()
+  offered.set(name, { parameters, controls })
   const labels = parameters.filter(parameter => !known?.filled?.includes(parameter.name))
     .map(parameter => makeControl(parameter, known?.fields[parameter.name] ?? {}, controls))
   const buttons = make('div', 'buttons', make('button', 'primary', known?.button ?? 'Start'))
@@ -73,10 +69,9 @@ function makeForm({ name, description, parameters }, controls) {
 /** @param {Parameter} parameter @param {Field} field @param {Map<string, Control>} controls */
 function makeControl(parameter, { label, preset, accept = '', choices }, controls) {
   const { name, type, description, default: usual, min = '', max = '' } = parameter
-  const isLong = type === 'text' || type === 'object'
-  const chosen = choices ?? parameter.choices?.map(choice => [String(choice), choice])
-  const options = chosen?.map(([words, value]) => new Option(String(words), JSON.stringify(value)))
-  const control = options ? make('select', '', ...options) : make(isLong ? 'textarea' : 'input')
+  const chosen = choices ?? parameter.choices?.map(choice => /** @type {const} */ ([String(choice), choice]))
+  const options = chosen?.map(([words, value]) => new Option(words, JSON.stringify(value)))
+  const control = options ? make('select', '', ...options) : make(type === 'text' || type === 'object' ? 'textarea' : 'input')
   const required = usual === undefined && !['boolean', 'string', 'text'].includes(type)
   controls.set(name, control)
   Object.assign(control, { name, required, spellcheck: false })
@@ -84,11 +79,15 @@ function makeControl(parameter, { label, preset, accept = '', choices }, control
   if (control instanceof HTMLInputElement) {
     const step = type === 'number' ? 'any' : ''
     Object.assign(control, { type: INPUT_TYPES[type] ?? 'text', step, accept, min: String(min), max: String(max) })
-    if (type === 'file') control.addEventListener('change', () => showChoice(control))
+    if (type === 'file') {
+      const drop = make('label', 'drop', control, make('span', 'drop-words'))
+      control.addEventListener('change', () => showChoice(control))
+      showChoice(control)
+      return drop
+    }
   }
   if (type === 'object') control.addEventListener('input', () => control.setCustomValidity(whyNotJson(control)))
   fillControl(control, parameter, preset ?? usual)
-  if (type === 'file') return make('label', 'drop', control, describeChoice())
   const about = description && !label ? [make('small', '', description)] : []
   return make('label', type === 'text' ? 'grow' : '', label ?? name, control, ...about)
 }
@@ -109,16 +108,12 @@ function fillControl(control, { type }, value, title) {
   }
 }
 
-/** @param {File} [file] @param {string} [missing] what was chosen before the page was loaded anew */
-function describeChoice(file, missing) {
-  const words = missing ? `Choose it again for ${missing}` : 'Choose a file'
-  const more = file ? `${bytes(file.size)}, press the button below` : 'or drop it anywhere on this page'
-  return make('span', 'drop-words', file?.name ?? words, make('small', '', more))
-}
-
-/** @param {HTMLInputElement} input @param {string} [title] of the run for which it was chosen before */
+/** @param {HTMLInputElement} input @param {string} [title] of a run for which it was chosen before a reload */
 function showChoice(input, title) {
-  input.nextElementSibling?.replaceWith(describeChoice(input.files?.[0], title))
+  const [file] = input.files ?? []
+  const more = file ? `${bytes(file.size)}, press the button below` : 'or drop it anywhere on this page'
+  const words = file?.name ?? (title ? `Choose it again for ${title}` : 'Choose a file')
+  input.nextElementSibling?.replaceChildren(words, make('small', '', more))
 }
 
 /** What the browser says at the field, before anything is sent. @param {Control} control */
@@ -177,16 +172,12 @@ forms.addEventListener('submit', submit => {
 })
 demo.addEventListener('click', () => startWith(DEMO.method, ({ name, default: usual }) => DEMO.values[name] ?? usual))
 
-const hasFiles = (/** @type {DragEvent} */ drag) => drag.dataTransfer?.types.includes('Files') ?? false
-addEventListener('dragover', drag => {
-  if (!hasFiles(drag)) return
-  drag.preventDefault() // or the browser would leave the page and open the file
-  dropping.hidden = false
-})
+for (const what of /** @type {const} */ (['dragover', 'drop'])) {
+  addEventListener(what, drag => {
+    if (!drag.dataTransfer?.types.includes('Files')) return
+    drag.preventDefault() // or the browser would leave the page and open the file
+    dropping.hidden = what === 'drop'
+    if (what === 'drop') for (const file of drag.dataTransfer.files) startWithFile(file)
+  })
+}
 addEventListener('dragleave', drag => { dropping.hidden ||= !drag.relatedTarget })
-addEventListener('drop', drag => {
-  if (!hasFiles(drag)) return
-  drag.preventDefault()
-  dropping.hidden = true
-  for (const file of drag.dataTransfer?.files ?? []) startWithFile(file)
-})

@@ -10,11 +10,11 @@ import { count } from './words.js'
 /** One control of a form; `accept`: the files that it takes.
  * @typedef {{ label?: string, preset?: string, accept?: string, choices?: [words: string, value: unknown][] }} Field */
 /** The result in figures, in place of all that was returned; `waiting`: the note before there is one.
- * @typedef {{ figures: (result: Fields | undefined, run: Run) => [name: string, figure: string][],
+ * @typedef {{ figures: (result: Fields, run: Run) => [name: string, figure: string][],
  *   note: (result: Fields) => string, waiting: string }} Summary */
 /**
  * @typedef {object} Known
- * @property {string} heading of its form
+ * @property {string} heading of its form, which is described by `about`
  * @property {string} about
  * @property {string} button
  * @property {Record<string, Field>} fields by the name of the parameter; one that is missing here has the usual control
@@ -31,24 +31,16 @@ import { count } from './words.js'
  */
 
 /** @type {[words: string, value: unknown][]} */
-const DELIMITERS = [
-  ['found from the first line', {}],
-  ['comma', { delimiter: ',' }], ['semicolon', { delimiter: ';' }], ['tab', { delimiter: '\t' }],
-]
+const DELIMITERS = [['found from the first line', {}],
+  ['comma', { delimiter: ',' }], ['semicolon', { delimiter: ';' }], ['tab', { delimiter: '\t' }]]
 
 const SOURCE = `type Runner = { name: string, laps: number }
 
-const runners: Runner[] = [
-  { name: 'Ada', laps: 12 },
-  { name: 'Emil', laps: 'eight' },
-]
+const runners: Runner[] = [{ name: 'Ada', laps: 12 }, { name: 'Emil', laps: 'eight' }]
 
-for (const runner of runners) {
-  runner.lap += 1
-}`
+for (const runner of runners) runner.lap += 1`
 
-/** What a first visitor is offered: it lives long enough to be watched, and cancelled.
- * @type {{ method: string, values: Fields }} */
+/** What a first visitor is offered: it can be watched for a while. @type {{ method: string, values: Fields }} */
 export const DEMO = { method: 'process', values: { steps: 120, delay: 100 } }
 
 /** @type {Record<string, Known>} */
@@ -57,10 +49,7 @@ const known = {
     heading: 'Import a CSV file',
     about: 'Every row is checked. The lines that cannot be imported are named, the rest go in.',
     button: 'Import',
-    fields: {
-      file: { accept: '.csv,.tsv,.txt,text/csv,text/tab-separated-values' },
-      options: { label: 'Delimiter', choices: DELIMITERS },
-    },
+    fields: { file: { accept: '.csv,.tsv,.txt' }, options: { label: 'Delimiter', choices: DELIMITERS } },
     sample: { file: 'sample.csv', words: 'Try the sample file' },
     filled: ['name'],
     // A file that is being imported is not imported a second time meanwhile.
@@ -70,10 +59,9 @@ const known = {
     },
     name: ([, name]) => toText(name) || 'CSV file',
     summary: {
-      figures: (result, run) => [
-        ['Rows imported', figure(result?.['rows'])],
-        ['Rejected lines', figure(result?.['rejected'], run.findings.length)],
-        ['Columns', Array.isArray(result?.['columns']) ? count(result['columns'].length) : '–'],
+      figures: ({ rows, rejected, columns }, run) => [
+        ['Rows imported', figure(rows)], ['Rejected lines', figure(rejected, run.findings.length)],
+        ['Columns', Array.isArray(columns) ? count(columns.length) : '–'],
       ],
       note: ({ columns }) => (Array.isArray(columns) ? columns.map(toText).join(', ') : ''),
       waiting: 'The rows can be downloaded when the import has ended.',
@@ -89,14 +77,6 @@ const known = {
     button: 'Compile',
     fields: { source: { label: 'Source', preset: SOURCE } },
     name: ([source]) => `compile: ${toText(source).trim().split('\n', 1)[0]}`,
-    summary: {
-      figures: (result, run) => [
-        ['Errors', figure(result?.['errors'], run.count('error'))],
-        ['Warnings', figure(result?.['warnings'], run.count('warning'))],
-      ],
-      note: ({ errors }) => (errors ? 'Choose a problem to see its line.' : 'It compiles.'),
-      waiting: 'The compiler is at work.',
-    },
     findings: 'Problems',
     noFindings: 'None.',
     counted: ({ errors, warnings }) => ({ error: errors, warning: warnings }),
@@ -106,10 +86,7 @@ const known = {
     heading: 'Count steps',
     about: 'A task that says at each step that it is still there. Good for watching, and for cancelling.',
     button: 'Start',
-    fields: {
-      steps: { label: 'Steps', preset: '120' },
-      delay: { label: 'Pause between steps, milliseconds', preset: '100' },
-    },
+    fields: { steps: { preset: '120', label: 'Steps' }, delay: { preset: '100', label: 'Milliseconds between them' } },
   },
 }
 
@@ -138,11 +115,10 @@ export const knownFunction = method => (Object.hasOwn(known, method) ? known[met
 /** Those that are known come first, in the order in which they stand here. @param {string} method */
 export const rankOf = method => (knownFunction(method) ? Object.keys(known).indexOf(method) : 99)
 
-const MOST_REPORTS = 1000 // that importCsv and compile make entries of; the others they only count
+const MOST_REPORTS = 1000 // that importCsv makes entries of; the others it only counts
 
 /** @param {unknown} final @param {number} [soFar] */
 function figure(final, soFar) {
   const shown = toNumber(final) ?? soFar
-  if (shown === undefined) return '–'
-  return count(shown) + (final === undefined && shown >= MOST_REPORTS ? ' or more' : '')
+  return shown === undefined ? '–' : count(shown) + (final === undefined && shown >= MOST_REPORTS ? ' or more' : '')
 }

@@ -2,6 +2,8 @@
 // differently: an answer, a refusal with reasons, or no answer at all (status 0). What a proxy says in the place of the
 // server is no answer: the call may have gone through all the same.
 
+import { redraw } from './draw.js'
+
 /** `why` it is not ok; `retryAfter`: seconds; `isUpload`: it is about a file, which `isUnreadable` perhaps.
  * @typedef {{ ok: boolean, status: number, data: any, why: string, retryAfter: number, isUpload?: boolean,
  *   isUnreadable?: boolean }} Answer */
@@ -40,11 +42,11 @@ export function upload(file, signal, progress) {
     const request = new XMLHttpRequest()
     request.open('POST', 'files')
     request.setRequestHeader('content-type', 'application/octet-stream')
-    request.upload.onprogress = ({ loaded, total }) => progress(loaded, total)
+    request.upload.onprogress = ({ loaded, total }) => { progress(loaded, total); redraw() }
     request.onloadend = async () => {
       const answer = readAnswer(request.status, request.responseText || 'the connection broke off')
-      const read = answer.status || signal.aborted || file.slice(0, 1).arrayBuffer() // a folder cannot be read, either
-      resolve({ ...answer, isUnreadable: await Promise.resolve(read).then(() => false, () => true) })
+      const isUnreadable = () => file.slice(0, 1).arrayBuffer().then(() => false, () => true) // nor can a folder be read
+      resolve({ ...answer, isUnreadable: !answer.ok && !signal.aborted && await isUnreadable() })
     }
     signal.addEventListener('abort', () => request.abort(), { once: true })
     request.send(file)

@@ -77,7 +77,7 @@ function drawFailure() {
 function drawResult() {
   const { done, ended, result, known } = run
   const summary = known?.summary
-  if (summary) drawTiles(summary.figures(result, run))
+  if (summary) drawTiles(summary.figures(result ?? {}, run))
   else if (done !== written || !done) writeResult(failure.hidden ? done?.result : undefined) // once: it may be large
   written = done
   set(text, 'hidden', !!summary || !text.textContent)
@@ -99,7 +99,9 @@ function nothing(result) {
 /** What is flat as figures, or as a table; all else as it was written down. @param {unknown} result */
 function writeResult(result) {
   const fields = Object.entries(isFlat(result) ? result : {}).filter(([name]) => name !== 'file' || !file.href)
-  drawTiles(fields.map(([name, value]) => [name, Number.isInteger(value) ? count(Number(value)) : toText(value)]))
+  drawTiles(fields.map(([name, value]) => {
+    return [name.charAt(0).toUpperCase() + name.slice(1), Number.isInteger(value) ? count(Number(value)) : toText(value)]
+  }))
   const rows = Array.isArray(result) && result.every(isFlat) ? result.slice(0, MOST_ROWS) : []
   const names = [...new Set(rows.flatMap(row => Object.keys(row)))]
   const lines = rows.map(row => make('tr', '', ...names.map(name => make('td', '', toText(row[name])))))

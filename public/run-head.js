@@ -14,7 +14,6 @@ import { compact, counted, duration, elapsed, estimate, minutes, reached, wholeS
 const TALKING = 10_000 // milliseconds between two announcements to a screen reader, unless the state changes
 const SILENT = 10 // seconds without an entry after which an estimate of what is left means nothing
 const MOST_STEPS = 12 // in sight
-const FORBIDDEN = 'The browser forbids it: the sign beside the address leads to what this page may do'
 /** of the states in which it is over, in the title, and the colours of the ring beside that
  * @type {Record<string, [mark: string, colour: string]>} */
 const MARKS = {
@@ -72,7 +71,6 @@ function drawButtons() {
   set(change, 'hidden', !isOver() || !canRepeat(run))
   set(notify, 'hidden', isOver() || !canNotify)
   set(notify, 'disabled', isBlocked)
-  set(notify, 'title', isBlocked ? FORBIDDEN : '')
   set(notify, 'ariaPressed', String(wantsNotice))
   setText(notify, isBlocked ? 'Notices blocked' : wantsNotice ? 'Will notify' : 'Notify me')
 }
@@ -154,16 +152,15 @@ function drawSteps() {
 }
 
 function drawProblem() {
-  const { problem: trouble } = run
-  set(problem, 'hidden', !trouble)
-  if (!trouble) return
-  problem.dataset.kind = trouble.kind
-  setText(element('problem-words', HTMLElement), trouble.text)
-  set(wait, 'hidden', !trouble.canWait)
-  set(retry, 'hidden', !trouble.canRetry)
-  set(other, 'hidden', !trouble.other && run.state !== 'unknown')
-  setText(other, trouble.other ? 'Go to that run' : 'To the first page')
-  other.href = trouble.other ? `?run=${trouble.other}` : './'
+  const { kind = '', text = '', canWait, canRetry, other: otherRun } = run.problem ?? {}
+  set(problem, 'hidden', !text)
+  set(problem.dataset, 'kind', kind)
+  setText(element('problem-words', HTMLElement), text)
+  set(wait, 'hidden', !canWait)
+  set(retry, 'hidden', !canRetry)
+  set(other, 'hidden', !otherRun && run.state !== 'unknown')
+  setText(other, otherRun ? 'Go to that run' : 'To the first page')
+  setAttribute(other, 'href', otherRun ? `?run=${otherRun}` : './')
 }
 
 // The log is silent for screen readers; this line speaks at each change of state, else seldom.

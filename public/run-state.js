@@ -12,8 +12,8 @@ import { amount, compact, counted } from './words.js'
 /** @typedef {{ n: number, type: 'warning' | 'error', line: number, fields: Fields }} Finding `n`: its entry's number */
 /** @typedef {{ method: string, args: (unknown | File)[], callId: string }} Call */
 /** @typedef {{ current: number, total: number | undefined, unit: string }} Progress */
-/** A part of the work: the upload (`n` is -1), what followed a step's entry, or, without a name, what was counted in one
- * unit. `n`: its first entry's number; `seconds`: how long it took, when it is over.
+/** A part of the work: the upload, what follows a step's entry, or, without a name, what is counted in one unit. `n`: its
+ * first entry's number, -1 of an upload; `seconds`: how long it took, when it is over.
  * @typedef {{ name: string, n: number, began: number, pace: Pace, progress?: Progress, seconds?: number }} Step */
 /** @typedef {'uploading' | 'asking' | 'full' | 'queued' | 'refused' | 'unsure' | 'unknown' | 'joining'} Phase */
 /** @typedef {'ok' | 'error' | 'cancelled' | 'died'} Outcome */
@@ -80,11 +80,10 @@ export class Run {
     this.store.append(entries, next)
   }
 
-  /** @param {string} name @param {number} time @param {number} [n] */
-  beginStep(name, time, n = -1) {
-    this.endStep(time)
-    this.steps.push({ name, n, began: time, pace: new Pace() })
-    if (this.steps.length > MOST_STEPS) this.steps.shift()
+  /** @param {string} name @param {number} began @param {number} [n] */
+  beginStep(name, began, n = -1) {
+    this.endStep(began)
+    if (this.steps.push({ name, n, began, pace: new Pace() }) > MOST_STEPS) this.steps.shift()
   }
 
   endStep(/** @type {number} */ time) {
@@ -95,7 +94,7 @@ export class Run {
   /** Another unit is another part of the work, and one that begins again has another speed.
    * @param {Progress} progress @param {number} time @param {number} [n] */
   reach(progress, time, n) {
-    const { unit, current } = this.step?.progress ?? progress
+    const { unit, current } = this.progress ?? progress
     if (!this.step) this.beginStep('', this.start?.time ?? time, n)
     else if (unit !== progress.unit && !this.step.name) this.beginStep('', time, n)
     const step = /** @type {Step} */ (this.step)
@@ -130,9 +129,8 @@ export class Run {
   get isSettled() { return this.state === 'unknown' || (this.state === 'refused' && !this.problem?.canRetry) }
 
   get ended() {
-    if (this.done) return this.done
-    if (!this.listed?.outcome) return // the list tells earlier than the log, while that is still being read
-    return { outcome: toOutcome(this.listed.outcome), seconds: this.listed.seconds ?? 0, reason: '', result: undefined }
+    const { outcome, seconds = 0 } = this.listed ?? {} // tells earlier than the log, while that is still being read
+    return this.done ?? (outcome ? { outcome: toOutcome(outcome), seconds, reason: '', result: undefined } : undefined)
   }
 
   /** @returns {State} */
@@ -160,10 +158,7 @@ export class Run {
   }
 
   /** What it returned, if that has fields. @returns {Fields | undefined} */
-  get result() {
-    const result = this.ended?.result
-    return typeof result === 'object' && result ? /** @type {Fields} */ (result) : undefined
-  }
+  get result() { return this.done?.result instanceof Object ? /** @type {Fields} */ (this.done.result) : undefined }
 
   /** What it is at; when it is over, what it was at. */
   get step() {
@@ -174,13 +169,10 @@ export class Run {
   get progress() { return this.step?.progress }
 
   /** 0 to 1, or undefined while it cannot be known. */
-  get part() {
-    if (this.ended?.outcome === 'ok') return 1
-    return this.progress?.total ? Math.max(0, Math.min(1, this.progress.current / this.progress.total)) : undefined
-  }
+  get part() { return this.ended?.outcome === 'ok' ? 1 : partOf(this.progress) }
 
   /** Whether its progress says what cannot be. */
-  get isOdd() { return !this.ended && !!this.progress && !(this.progress.current <= (this.progress.total ?? Infinity)) }
+  get isOdd() { return !this.ended && !!this.progress?.total && this.progress.current > this.progress.total }
 
   get seconds() {
     if (this.ended) return this.ended.seconds
@@ -188,23 +180,18 @@ export class Run {
     return since && Math.max(0, (Date.now() - clockAhead - since) / 1000)
   }
 
+  /** What its pace is that of: the progress, or the entries where there is none. */
+  get pace() { return (this.progress && this.step?.pace) ?? this.entryPace }
+
   /** Seconds, of what it is at. */
   get left() {
-    const { progress, step } = this
-    if (this.ended || this.isOdd || !progress?.total || !step?.pace.speed) return
-    return Math.max(0, progress.total - progress.current) / step.pace.speed
+    const { current, total } = this.progress ?? { current: 0 }
+    return this.ended || this.isOdd || !total || !this.pace.speed ? undefined : (total - current) / this.pace.speed
   }
 
   get speed() {
-    const { progress, step, done } = this
-    const speed = (done ? step?.pace.mean : step?.pace.speed) ?? 0
-    return progress && speed > 0 ? `${amount(speed, progress.unit, compact)}/s` : undefined
-  }
-
-  /** What the plot shows: the progress, or the entries where there is none. */
-  get plotted() {
-    const { progress, step, entryPace } = this
-    return progress && step ? { pace: step.pace, unit: progress.unit } : { pace: entryPace, unit: 'entries' }
+    const speed = this.done ? this.pace.mean : this.pace.speed
+    return this.progress && speed > 0 ? `${amount(speed, this.progress.unit, compact)}/s` : undefined
   }
 
   /** Those in the log, or more, where the list has counted them already, or the function what it did not name.
@@ -214,6 +201,10 @@ export class Run {
     return Math.max(this.store.counts[LEVELS.indexOf(level)] ?? 0, counted ?? 0, this.listed?.[`${level}s`] ?? 0)
   }
 }
+
+/** 0 to 1, whatever was told. @param {{ current: number, total?: number | undefined } | undefined} progress */
+export const partOf = progress =>
+  (progress?.total ? Math.max(0, Math.min(1, progress.current / progress.total)) : undefined)
 
 /** A run that ended well and found errors is told from one without. @param {string} state @param {number} errors */
 export const wordsOf = (state, errors) =>
@@ -235,10 +226,9 @@ const learn = {
   },
   progress(run, entry, n) {
     const { current, total, unit } = fieldsOf(entry)
-    const whole = toNumber(total)
-    const reached = toNumber(current)
+    const [reached, whole = 0] = [toNumber(current), toNumber(total)]
     if (reached === undefined) return // an odd row, and no more
-    run.reach({ current: reached, total: whole && whole > 0 ? whole : undefined, unit: toText(unit) }, entry.time, n)
+    run.reach({ current: reached, total: whole > 0 ? whole : undefined, unit: toText(unit) }, entry.time, n)
   },
   warning: addFinding,
   error(run, entry, n) {

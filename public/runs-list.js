@@ -4,7 +4,7 @@
 import { element, framePicture, make, set, setText } from './draw.js'
 import { inView, listed, runs } from './followed-runs.js'
 import { nameOf } from './functions.js'
-import { Run, wordsOf } from './run-state.js'
+import { partOf, Run, wordsOf } from './run-state.js'
 import { compact, dayOf, duration, elapsed, minutes } from './words.js'
 
 /** @import { Listed } from './requests.js' */
@@ -48,19 +48,17 @@ framePicture(() => {
   nodes.get(inView.id)?.scrollIntoView({ block: 'nearest', inline: 'nearest' })
 })
 
-/** @param {Run | Listed} known @returns {Item} */
-function toItem(known) {
-  const run = known instanceof Run ? known : runs.get(known.id)
-  if (run && (run.start || run === known)) {
+/** @param {Run | Listed} told @returns {Item} */
+function toItem(told) {
+  const run = told instanceof Run ? told : runs.get(told.id)
+  if (run && (run.start || run === told)) {
     const { id, title, state, seconds, part, ended, start } = run
     const [errors, warnings] = [run.count('error'), run.count('warning')]
     return { id, title, time: start?.time ?? Date.now(), state, isOver: !!ended, errors, warnings, seconds, part }
   }
-  const { id, title, method, started, outcome, seconds, errors = 0, warnings = 0, progress } = /** @type {Listed} */ (known)
-  const part = progress?.total ? Math.max(0, Math.min(1, progress.current / progress.total)) : undefined
-  const isOver = outcome !== undefined
-  const name = nameOf(method, title ?? method)
-  return { id, title: name, time: started, state: outcome ?? 'running', isOver, errors, warnings, seconds, part }
+  const { id, title, method, started, outcome, seconds, errors = 0, warnings = 0, progress } = /** @type {Listed} */ (told)
+  const known = { id, title: nameOf(method, title ?? method), time: started, errors, warnings, seconds }
+  return { ...known, state: outcome ?? 'running', isOver: outcome !== undefined, part: partOf(progress) }
 }
 
 function aboutOf(/** @type {Item} */ { state, isOver, errors, warnings, seconds, part, time }) {

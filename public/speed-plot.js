@@ -10,7 +10,7 @@ const FEWEST = 20 // times that something was told: less is no curve
 const [area, curve] = elements(SVGPathElement, 'plot-area', 'plot-curve')
 
 slowPicture(() => {
-  const { pace, unit } = inView.plotted
+  const { pace, progress } = inView
   const { speeds } = pace
   const most = Math.max(...speeds, 0)
   const isCurve = pace.told >= FEWEST && speeds.length > 1 && most > 0
@@ -20,5 +20,5 @@ slowPicture(() => {
   })
   setAttribute(curve, 'd', isCurve ? `M${points.join('L')}` : '')
   setAttribute(area, 'd', isCurve ? `M0 ${HEIGHT}L${points.join('L')}L${WIDTH} ${HEIGHT}z` : '')
-  setText(element('plot-words', HTMLElement), `Speed, up to ${amount(most, unit, compact)}/s`)
+  setText(element('plot-words', HTMLElement), `Speed, up to ${amount(most, progress?.unit ?? 'entries', compact)}/s`)
 })

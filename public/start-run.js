@@ -37,9 +37,8 @@ export async function attempt(run, waits = false) {
     followRun(run) // each time: the server may have asked for its token
     const answer = await uploadAndCall(run, signal)
     if (signal.aborted) return // by a person, meanwhile
-    if (answer.ok) fetchList()
     if (answer.ok && !run.start) run.become('joining')
-    if (answer.ok || run.start) return redraw()
+    if (answer.ok || run.start) return fetchList()
     if (!waits || !(answer.status in PASSING)) return explainRefusal(run, answer)
     const text = `${PASSING[answer.status]} This run starts as soon as it can; keep the page open.`
     run.become('queued', { kind: answer.status === 503 ? 'quiet' : 'busy', text })
@@ -74,10 +73,7 @@ async function uploadFile(run, file, signal) {
   const now = () => Date.now() - clockAhead
   run.become('uploading')
   run.beginStep('upload', now())
-  const answer = await upload(file, signal, (current, total) => {
-    run.reach({ current, total, unit: 'bytes' }, now())
-    redraw()
-  })
+  const answer = await upload(file, signal, (current, total) => run.reach({ current, total, unit: 'bytes' }, now()))
   run.endStep(now())
   if (answer.ok) uploaded.set(file, answer.data.file)
   const why = answer.isUnreadable ? `${file.name} ${UNREADABLE}` : `The file could not be uploaded: ${answer.why}`
@@ -93,8 +89,7 @@ const NO_WORKERS = 'The workers server does not answer, so nothing was started. 
 /** @param {Run} run @param {Answer} answer */
 async function explainRefusal(run, { status, why, isUpload, isUnreadable }) {
   const taken = `All places are taken: ${why}. It can start by itself when one is free.`
-  if (isUnreadable) run.become('refused', { kind: 'error', text: why })
-  else if (isUpload) run.become('refused', { kind: 'error', canRetry: true, text: why })
+  if (isUpload) run.become('refused', { kind: 'error', canRetry: !isUnreadable, text: why })
   else if (status === 0) run.become('unsure', { kind: 'error', canRetry: true, text: NO_ANSWER })
   else if (status === 503) run.become('full', { kind: 'busy', canRetry: true, canWait: true, text: taken })
   else if (status === 504) run.become('refused', { kind: 'error', canRetry: true, text: NO_WORKERS })
