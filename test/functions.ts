@@ -17,7 +17,7 @@ export const crash = remote('throws, after some entries', [{ name: 'msg', type: 
   throw new Error(msg)
 })
 
-export const returns = remote('returns what JSON cannot say', [{ name: 'what', type: 'string', description: 'bigint, cycle, function or undefined' }],
+export const returns = remote('returns what JSON cannot say, or hardly', [{ name: 'what', type: 'string', description: 'bigint, cycle, function or undefined' }],
   async (_, what) => unwritable(what))
 
 export const publishes = remote('publishes what JSON cannot say', [{ name: 'what', type: 'string', description: 'bigint, cycle or function' }],
@@ -26,7 +26,8 @@ export const publishes = remote('publishes what JSON cannot say', [{ name: 'what
 function unwritable(what: string): unknown {
   const cycle: { self?: unknown } = {}
   cycle.self = cycle
-  return { bigint: 1n, cycle, function: () => {}, undefined }[what]
+  const rows = [{ id: 1, name: 'Ada' }, { id: 2, name: 'Emil' }]
+  return { bigint: 1n, cycle, function: () => {}, undefined, empty: '', rows }[what]
 }
 
 export const exit = remote('ends its process by itself', [{ name: 'code', type: 'integer', description: 'exit code' }], async (task, code) => {
@@ -224,6 +225,28 @@ export const chatter = remote('prints so many lines of a kB, and ends', [count],
   for (let line = 0; line < count; line++) console.log('x'.repeat(1000))
   task.log('printed')
 })
+
+export const parts = remote('builds, then tests until it is let go, then deploys by another measure', [name], async (task, name) => {
+  task.step('build')
+  task.progress(30, 30, 'files')
+  await sleep(20)
+  task.step('test')
+  task.progress(12, 30)
+  while (!existsSync(`${FILES}/${name}`)) await sleep(20, undefined, { signal: task.signal })
+  task.step('deploy')
+  for (let sent = 1; sent <= 20; sent++) {
+    task.progress(sent * 1e6, 20e6, 'bytes')
+    await sleep(5)
+  }
+})
+
+/** What a form has of its own. */
+const taken = ['elements', 'action', 'submit', 'dataset', 'method', 'children', 'append', 'id', 'name', '__proto__']
+export const awkward = remote('its parameters have the names of what a form has itself', [
+  ...taken.map(name => ({ name, type: 'string', description: '' }) as const),
+  { name: 'choice', type: 'string', description: '', choices: ['one', 'two'], default: 'two' },
+  { name: 'size', type: 'integer', description: '', choices: [8, 16] },
+], async (_, ...args) => ({ given: args }))
 
 export const reports = remote('reports what it is given', [
   { name: 'entries', type: 'object', description: 'the name of a method of Task, and its arguments, by any name' },

@@ -3,7 +3,7 @@
 // longer, or is met more seldom, is in page.long.ts.)
 
 import assert from 'node:assert/strict'
-import { writeFile } from 'node:fs/promises'
+import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import type { Page } from 'playwright-core'
@@ -129,7 +129,7 @@ test('cancelling says that it is cancelling, then how it ended', { skip }, async
   await state(page, 'cancelled')
   assert.equal(await text(page, '#state-words'), 'Cancelled')
   assert.match(lines(id).at(-1)!, /"outcome":"cancelled"/)
-  await page.click('#change') // fills the form, so that one value can be changed
+  await page.click('#change') // fills the form
   assert.equal(await page.locator('form[data-method=process] [name=delay]').inputValue(), '50')
   await start(page, 'process', { steps: 500 })
   await arrived(page, 1)
@@ -230,11 +230,132 @@ test('a screen reader hears the state, and not the flood', { skip }, async t => 
 test('a server with a token asks for it, then shows the page', { skip }, async t => {
   const guarded = await startApp(t, { TOKEN: 'open-sesame-open', SPARES: '0' })
   const page = await openPage(t, browser, guarded.url)
+  await page.fill('input[name=token]', 'not-the-right-one')
+  await page.keyboard.press('Enter')
+  await sees(page, 'This is not the token')
+  await page.waitForURL(address => !address.href.includes('not-the-right-one')) // nor does it stay in the history
   await page.fill('input[name=token]', 'open-sesame-open')
   await page.keyboard.press('Enter')
   await sees(page, 'Connected')
   assert.equal(new URL(page.url()).search, '')
   await page.locator('form[data-method=process]').waitFor()
+})
+
+test('a run in steps shows each with its time, how far it is, and where its part of the log begins', { skip }, async t => {
+  const page = await open(t)
+  const id = await start(page, 'parts', { name: 'parted' })
+  await page.locator('#steps li', { hasText: /^test 12 of 30$/ }).waitFor()
+  assert.match(await text(page, '#steps'), /^build ✓ \d+ ms\s+test 12 of 30$/)
+  assert.equal(await text(page, '#percent'), '40 %')
+  await page.click('#steps button:text("test")')
+  await has(page, '#log-list [aria-selected=true]', 'test')
+  app.letGo('parted')
+  await state(page, 'ok')
+  await has(page, '#steps', /deploy ✓ [\d.]+ m?s$/)
+  const sent = lines(id).map(line => JSON.parse(line)).filter(({ type, data }) => type === 'progress' && data.unit === 'bytes')
+  const real = 19 / ((sent.at(-1).time - sent[0].time) / 1000) // MB in a second
+  const [, speed] = /^([\d.]+) MB\/s$/.exec(await text(page, '#speed')) ?? []
+  assert.ok(Math.abs(Number(speed) / real - 1) < 0.1, `${speed} of ${real} MB/s: the speed of what it did last, not of all`)
+})
+
+test('a run that ended well and found errors looks neither like a success nor like a failure', { skip }, async t => {
+  const page = await open(t)
+  const id = await start(page, 'compile')
+  await state(page, 'ok')
+  await has(page, '#state-words', 'Finished with 2 errors')
+  assert.match(await page.title(), /^! · /)
+  const listed = page.locator('#runs li', { has: page.locator(`a[href*="${id}"]`) })
+  await listed.locator('.about', { hasText: /^Finished with 2 errors/ }).waitFor()
+  const colours = await Promise.all(['.state', '#errors', 'progress'].map(part => page.locator(`#run ${part}`).evaluate(found => getComputedStyle(found).color)))
+  assert.notEqual(colours[0], colours[1], 'it is not as red as an error')
+})
+
+test('a run has one name, wherever it is named', { skip }, async t => {
+  const file = join(folder, 'with a "quoted" name, and a long one, so that it has to be cut somewhere.csv')
+  await writeFile(file, 'a,b\n1,2\n')
+  const page = await open(t)
+  await page.locator('body').drop({ files: file })
+  await has(page, '#tiles', /Rows imported1R/)
+  await page.locator('#runs [aria-current]').waitFor()
+  const names = async () => [
+    await text(page, '#run-title'), await text(page, '#runs [aria-current] .name'), /· (.*) ·/.exec(await page.title())?.[1],
+  ]
+  const [name] = await names()
+  assert.match(name!, /^with a "quoted" name, and a long/)
+  assert.deepEqual(await names(), [name, name, name])
+  await page.reload()
+  await has(page, '#tiles', /Rows imported1R/)
+  assert.deepEqual(await names(), [name, name, name])
+})
+
+test('a file that cannot be read any more is named, instead of a connection', { skip }, async t => {
+  const file = join(folder, 'removed.csv')
+  await writeFile(file, 'a,b\n1,2\n')
+  const page = await open(t)
+  await page.locator('form[data-method=importCsv] input[type=file]').setInputFiles(file)
+  await sees(page, '8 bytes')
+  await rm(file)
+  await start(page, 'importCsv')
+  await sees(page, 'removed.csv cannot be read')
+  assert.ok(await page.locator('#retry').isHidden(), 'to try it again would not help')
+  await page.click('#change')
+  await page.locator('form[data-method=importCsv]').waitFor()
+})
+
+test('running again is one click; a file that is missing after a reload is named', { skip }, async t => {
+  const page = await open(t)
+  const id = await start(page, 'process', { steps: 7, delay: 1 })
+  await state(page, 'ok')
+  await page.reload()
+  await page.click('#again')
+  await page.waitForURL(address => address.searchParams.get('run') !== id)
+  await state(page, 'ok')
+  assert.deepEqual(await steps(page), upTo(7))
+
+  await page.click('#new')
+  await page.click('#sample')
+  await page.locator('#file[href]').waitFor()
+  await page.reload()
+  await page.click('#again')
+  await has(page, '.drop', 'Choose it again for sample.csv')
+})
+
+test('what a function returns is shown as figures or as a table, where it is flat', { skip }, async t => {
+  const results = [
+    [{ rows: 12345, kind: 'all' }, '#tiles', /^Rows12,345Kindall$/],
+    [{ 0: { id: 1, name: 'Ada' } }, '#result-text', /Ada/],
+  ] as const
+  const page = await open(t)
+  for (const [result, place, words] of results) {
+    const run = await app.start('claim', [result])
+    await run.outcome()
+    await page.goto(`${app.url}/?run=${run.id}`)
+    await has(page, place, words)
+  }
+  const table = await app.start('returns', ['rows'])
+  await table.outcome()
+  await page.goto(`${app.url}/?run=${table.id}`)
+  await has(page, '#result-table tr:nth-of-type(3)', /^2Emil$/)
+  for (const [what, words] of [['undefined', 'It returned nothing.'], ['empty', 'It returned an empty text.']] as const) {
+    const run = await app.start('returns', [what])
+    await run.outcome()
+    await page.goto(`${app.url}/?run=${run.id}`)
+    await has(page, '#result-note', words)
+  }
+})
+
+test('a parameter may be called as anything, and offer what to choose from', { skip }, async t => {
+  const page = await open(t)
+  await page.fill('form[data-method=awkward] [name=elements]', 'some')
+  await page.selectOption('form[data-method=awkward] [name=size]', '16')
+  await start(page, 'awkward')
+  await state(page, 'ok')
+  const args = ['some', ...Array(9).fill(''), 'two', 16]
+  await page.locator('#result-text').waitFor()
+  assert.deepEqual(JSON.parse(await text(page, '#result-text')), { given: args })
+  await page.click('#change')
+  assert.equal(await page.locator('form[data-method=awkward] [name=elements]').inputValue(), 'some')
+  assert.equal(await page.locator('form[data-method=awkward] [name=size]').inputValue(), '16')
 })
 
 // ---- At a glance
