@@ -14,7 +14,7 @@ import { after, before, suite, test } from 'node:test'
 import { promisify } from 'node:util'
 import { App, bareEnvironment, readmeBlocks, ROOT, startApp } from './app.ts'
 import { chromiumMissing, has, openPage, startChromium } from './browser.ts'
-import { withLineCounts } from './readme.ts'
+import { linesOf } from './readme.ts'
 
 const PAGES = ['README.md', 'REFERENCE.md', 'CONTRIBUTING.md'] as const
 const TOKEN = 'a-token-of-this-test-alone'
@@ -51,8 +51,11 @@ suite('The README', () => {
     }
   })
 
-  test('tells the rooms in the order in which they build on each other, with their sizes', () => {
-    assert.equal(readme, withLineCounts(readme), 'npm run readme counts anew')
+  test('tells the rooms in the order in which they build on each other, with their sizes, roughly', () => {
+    for (const [room, lines] of rowsOf(readme, '| file | lines |')) {
+      const [shown, real] = [Number(lines!.replace(',', '')), linesOf(/\((.*)\)/.exec(room!)![1]!)]
+      assert.ok(Math.abs(shown - real) <= Math.max(60, real / 5), `${room}: ${real} lines; npm run readme counts anew`)
+    }
     const rooms = rowsOf(readme, '| file | lines |').map(([file]) => /`(.*)`/.exec(file!)![1]!).filter(room => room.endsWith('.ts'))
     for (const room of rooms) {
       const imported = [...read(room).matchAll(/ from '\.\/(.*\.ts)'/g)].map(([, name]) => name!)

@@ -16,11 +16,13 @@ export const clickOf = (readme: string) => CLICK.exec(readme)![0].trimEnd().spli
 
 export const withClick = (readme: string, rows: string[]) => readme.replace(CLICK, () => `${rows.join('\n')}\n`)
 
-/** With the number of lines of each room; of the page, those of all its scripts. */
-export const withLineCounts = (readme: string) =>
-  readme.replace(ROOM, (_, room: string) => linesOf(join(ROOT, room)).toLocaleString('en'))
+/** With the number of lines of each room, in tens; of the page, those of all its scripts. */
+const withLineCounts = (readme: string) =>
+  readme.replace(ROOM, (_, room: string) => (10 * Math.round(linesOf(room) / 10)).toLocaleString('en'))
 
-function linesOf(path: string): number {
+/** The lines of a room; of a folder, those of all its scripts. */
+export function linesOf(room: string): number {
+  const path = join(ROOT, room)
   const isFile = path.endsWith('.ts')
   const files = isFile ? [path] : readdirSync(path).filter(name => name.endsWith('.js')).map(name => join(path, name))
   return files.reduce((sum, file) => sum + readFileSync(file, 'utf8').split('\n').length - 1, 0)
