@@ -26,9 +26,9 @@ export const XSUB_ADDR = address('XSUB_ADDR')
 export const XPUB_ADDR = address('XPUB_ADDR')
 export const PROCESS_LIMIT = wholeNumber('PROCESS_LIMIT', Math.max(2, availableParallelism()), 1, 10_000)
 /** The command that each task process is started with, and its arguments; empty: none. */
-export const LAUNCH = command('LAUNCH')
+export const LAUNCH = split(process.env.LAUNCH)
 /** The command that is told of each run's end, and its arguments; empty: none. */
-export const ON_DONE = command('ON_DONE')
+export const ON_DONE = split(process.env.ON_DONE)
 // A launched process has no channel over which it could be told later what to run, so it cannot be a spare.
 export const SPARES = LAUNCH.length ? wholeNumber('SPARES', 0, 0, 0) : wholeNumber('SPARES', 1, 0, 100)
 /** The longest time limit, in seconds: 20 days, as a timer of Node holds 24. */
@@ -88,9 +88,9 @@ function origins(): string[] {
   return given
 }
 
-/** Split at blanks, and run without a shell. */
-function command(name: string): string[] {
-  return (process.env[name] ?? '').split(/\s+/).filter(Boolean)
+/** A command and its arguments, as it is run: without a shell. */
+function split(command = ''): string[] {
+  return command.split(/\s+/).filter(Boolean)
 }
 
 function list(name: string): string[] {
