@@ -1,13 +1,21 @@
-// Who gets in. Pure functions of what a request says of itself: its path, its query and its headers; the settings say
-// what is right. Three who want something: a page of ours, a program with the token, and a page of somebody else's
-// web application that may see one run, by its key. Look for: admit.
+// Who gets in, and what is told to who does not. First pure functions of what a request says of itself: its path, its
+// query and its headers; the settings say what is right. Three who want something: a page of ours, a program with the
+// token, and a page of somebody else's web application that may see one run, by its key. Then how many requests of a
+// connection are answered at once, and what becomes of those that are none. Look for: admit; takeTurn.
 
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
-import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
+import {
+  STATUS_CODES, type IncomingHttpHeaders, type IncomingMessage, type Server, type ServerResponse,
+} from 'node:http'
 import { isIP } from 'node:net'
 import { networkInterfaces } from 'node:os'
+import type { Duplex } from 'node:stream'
 import { isId } from './log.ts'
+import { BusyError, RemoteError, TimeoutError } from './protocol.ts'
 import { ALLOWED_HOSTS, ALLOWED_ORIGINS, HOST, TOKEN } from './settings.ts'
+
+/** In ms: for so long the rest of what was refused is still read. */
+export const LINGER = 3000
 
 /** What a request says of itself. The path as it came: never decoded or resolved, so none can lead elsewhere. */
 export type Asked = { path: string; query: URLSearchParams; headers: IncomingHttpHeaders }
@@ -109,8 +117,8 @@ export function sha256(text: string | Buffer): Buffer {
   return createHash('sha256').update(text).digest()
 }
 
-// Trap: cookies know no ports. A second server on this host, with another token, is sent this cookie, too; if its own had
-// the same name, each would log the other's user out.
+// Trap: cookies know no ports. A second server on this host, with another token, is sent this one, too; if its own had
+// the same name, each would log the other's users out.
 const COOKIE = `longrun-${sha256(`cookie ${TOKEN}`).toString('hex', 0, 4)}`
 
 function hasToken({ authorization = '', cookie = '' }: IncomingHttpHeaders): boolean {
@@ -208,4 +216,92 @@ export function preflightHeaders(asked: Asked): Record<string, string> | undefin
     'Access-Control-Allow-Headers': 'If-None-Match, If-Range, Range',
     'Access-Control-Max-Age': '600',
   } : undefined
+}
+
+// ---- Refusals
+
+const STATUS = { unknown: 404, conflict: 409, failed: 500, invalid: 400 }
+
+/** What a caller is told of an error. */
+export function toHttpError(error: unknown): HttpError {
+  if (error instanceof HttpError) return error
+  if (error instanceof RemoteError) return new HttpError(STATUS[error.kind], error.message)
+  if (error instanceof BusyError) return new HttpError(503, error.message, { 'Retry-After': '1' })
+  if (error instanceof TimeoutError) return new HttpError(504, error.message)
+  const { code, message } = error as NodeJS.ErrnoException
+  if (code === 'EMFILE') return new HttpError(503, 'too many connections are open', { 'Retry-After': '1' })
+  if (code === 'ENOSPC') return new HttpError(507, 'there is no space left for the file')
+  if (!/^(ERR_STREAM_PREMATURE_CLOSE|ECONNRESET)$/.test(code ?? '')) console.error(error)
+  return new HttpError(500, message)
+}
+
+// ---- Connections
+
+/** What was asked for on each connection, and is not answered yet: the first is being answered, the others wait. */
+const queues = new WeakMap<Duplex, (ServerResponse | IncomingMessage)[]>()
+
+/**
+ * Makes a new connection one on which requests are answered one after the other. Trap, pipelining: a client may send a
+ * thousand of them at once, and read nothing; all that Node has read it hands over, and all the answers would be in
+ * memory. So each waits for the one before it, see `takeTurn`, and nothing more is read meanwhile.
+ */
+export function openQueue(socket: Duplex) {
+  const queue: (ServerResponse | IncomingMessage)[] = []
+  queues.set(socket, queue)
+  socket.on('resume', () => queue.length > 1 && socket.pause()) // Node reads on whenever it has a whole request
+  socket.on('drain', () => queue[0]?.emit('drain')) // Node does not tell it any more when an upgrade waits
+}
+
+/** Until all that came before on this connection is answered; the turn ends with the answer. */
+export async function takeTurn(socket: Duplex, asking: ServerResponse | IncomingMessage) {
+  const queue = queues.get(socket)!
+  const before = queue.at(-1)
+  queue.push(asking)
+  asking.once('close', () => {
+    queue.shift()
+    if (queue.length === 1) socket.resume()
+  })
+  if (!before) return
+  socket.pause()
+  await new Promise(resolve => before.once('close', resolve))
+}
+
+/**
+ * Who offers to go on with another protocol (HTTP/2: Java, curl) has asked something all the same (RFC 9110, 7.8). Node
+ * has given the connection away: so what it has read of that is put back, without the offer.
+ */
+export function ignoreUpgrade(server: Server, request: IncomingMessage, socket: Duplex, head: Buffer) {
+  const { method, url, httpVersion, rawHeaders } = request
+  const lines = [`${method} ${url} HTTP/${httpVersion}`]
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    if (rawHeaders[at]!.toLowerCase() !== 'upgrade') lines.push(`${rawHeaders[at]}: ${rawHeaders[at + 1]}`)
+  }
+  for (const event of ['error', 'resume', 'pause', 'drain']) socket.removeAllListeners(event) // they are set up anew
+  socket.unshift(Buffer.concat([Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1'), head]))
+  server.emit('connection', socket)
+}
+
+/** Requests that are no HTTP, or never end. Node would answer them, too, but without our headers. */
+export function refuseMalformed({ code = '' }: NodeJS.ErrnoException, socket: Duplex) {
+  if (!socket.writable) return // more of what is refused already
+  const isLate = code === 'ERR_HTTP_REQUEST_TIMEOUT'
+  const open = queues.get(socket)!.length
+  if (isLate && open > 1) return // it is us who do not read on
+  // Nothing may be written among answers that are on their way. Trap, a server that was stopped (SIGSTOP, a laptop
+  // asleep): when it goes on, its timers may come first, and find too slow what it has not read yet. A client would
+  // give up after a 408; when its connection breaks, it comes again.
+  if (isLate || open) return socket.destroy()
+  const status = code === 'HPE_HEADER_OVERFLOW' ? 431 : 400
+  refuseConnection(socket, new HttpError(status, STATUS_CODES[status]!))
+}
+
+/** Answers a request that has no response. */
+export function refuseConnection(socket: Duplex, { status, message, headers }: HttpError) {
+  const body = JSON.stringify({ errors: [message] })
+  const own = { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body), Connection: 'close' }
+  const lines = Object.entries({ ...HEADERS, ...headers, ...own }).map(([name, value]) => `${name}: ${value}\r\n`)
+  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${body}`)
+  // Trap: closing a connection on which something is unread resets it, and the answer is lost. So read on, for a while.
+  socket.resume()
+  setTimeout(() => socket.destroy(), LINGER)
 }

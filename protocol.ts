@@ -14,9 +14,10 @@ import { once } from 'node:events'
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { curveKeyPair, Request, type Socket } from 'zeromq'
 import { isId, LF, MAX_ENTRY } from './log.ts'
-import { MAX_TIME_LIMIT, refuseToStart, REP_ADDR, RUNS } from './settings.ts'
+import { MAX_TIME_LIMIT, refuseToStart, REP_ADDR, RUNS, XPUB_ADDR } from './settings.ts'
 
 // ---- Requests
 
@@ -247,6 +248,22 @@ export function connectOptions(address: string) {
 
 /** The public key of the workers server. Throws ENOENT when it has not made any, or its file was not copied to here. */
 export const serverKey = () => readFileSync(PUBLIC, 'utf8')
+
+const KEY_TIME = 10_000 // ms in which that must be there
+
+/** Beyond this machine all is encrypted; the workers server makes the keys when it starts, perhaps just now. */
+export async function waitForServerKey() {
+  if ([REP_ADDR, XPUB_ADDR].every(isLocal)) return
+  for (const deadline = performance.now() + KEY_TIME; ; await sleep(100)) {
+    try {
+      return serverKey()
+    } catch (error) {
+      if (performance.now() < deadline) continue
+      const mend = 'start it first, or copy that file to here'
+      refuseToStart(`no key of the workers server: ${(error as Error).message}; ${mend}`)
+    }
+  }
+}
 
 /** Makes the keys of the workers server, unless there are some: what was copied elsewhere stays right. */
 export function makeKeys() {

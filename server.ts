@@ -4,30 +4,27 @@
 import { isUtf8 } from 'node:buffer'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { constants, createWriteStream, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
-import { open } from 'node:fs/promises'
-import { createServer, STATUS_CODES, type IncomingMessage, type ServerResponse } from 'node:http'
+import { createWriteStream, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { extname, join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocketServer, type WebSocket } from 'ws'
 import { Subscriber } from 'zeromq'
 import {
-  admit, corsHeaders, HEADERS, HttpError, isLoopback, keyOf, ownHosts, preflightHeaders, sha256, tokenForm, unpackAsked,
-  type Pass,
+  admit, corsHeaders, HEADERS, HttpError, ignoreUpgrade, isLoopback, keyOf, LINGER, openQueue, ownHosts,
+  preflightHeaders, refuseConnection, refuseMalformed, sha256, takeTurn, toHttpError, tokenForm, unpackAsked, type Pass,
 } from './access.ts'
-import { INVALID_ID, isFile, isId } from './log.ts'
+import { INVALID_ID, isId } from './log.ts'
 import {
-  BusyError, callRemote, connectOptions, createSocket, isLocal, MAX_ARGS, parseJson, RemoteError, RESERVED, serverKey,
-  TimeoutError, unpackChunk, type Call,
+  callRemote, connectOptions, createSocket, MAX_ARGS, parseJson, RESERVED, unpackChunk, waitForServerKey, type Call,
 } from './protocol.ts'
 import { endOf, oncePerChunk, Readers, type Reader, type Sink, type Size } from './readers.ts'
 import {
-  FILES, HOST, MAX_UPLOAD, openRuns, PORT, printWithoutWaiting, refuseToStart, REP_ADDR, TOKEN, UPLOADS, XPUB_ADDR,
+  HOST, MAX_UPLOAD, openRuns, PORT, printWithoutWaiting, refuseToStart, TOKEN, UPLOADS, XPUB_ADDR,
 } from './settings.ts'
-import { isKnown, sendLog, type Visit } from './streams.ts'
+import { downloadLog, isKnown, sendFile, sendLog, type Visit } from './streams.ts'
 
 const BEAT = 5000 // ms between two heartbeats
 const WAITING = 4 * 2 ** 20 // bytes that may wait for one WebSocket, of all the runs that it follows
@@ -36,13 +33,10 @@ const MAX_CONNECTIONS = 5000
 const MAX_STAT = 10_000 // ids in one question for sizes: what fits into the arguments of a call
 const BODY_TIME = 10_000 // ms for the body of a call
 const STALLED = 45_000 // ms without a byte after which a request or a response is given up: longer than a read waits
-const LINGER = 3000 // ms in which the rest of a refused request is still read
 const FOREIGN = 4403 // with which a WebSocket is closed whose page's origin is not allowed: as the status 403
-const KEY_TIME = 10_000 // ms in which the public key of the workers server must be there
-const MAX_BODY = MAX_ARGS + 4096
 const TYPES: Record<string, string> = {
   '.html': 'text/html; charset=utf-8', '.css': 'text/css; charset=utf-8', '.js': 'text/javascript; charset=utf-8',
-  '.svg': 'image/svg+xml', '.csv': 'text/csv; charset=utf-8', '.png': 'image/png', '.ico': 'image/x-icon',
+  '.svg': 'image/svg+xml', '.csv': 'text/csv; charset=utf-8',
 }
 
 // ---- The program
@@ -82,12 +76,13 @@ const server = createServer({
   joinDuplicateHeaders: true, // two Hosts are joined, and match no name: a proxy may have checked the other one
 }, (request, response) => {
   response.on('error', () => {}) // the client has gone
-  respondInTurn(request, response).catch(error => respondError(response, error))
+  const answered = takeTurn(request.socket, response).then(() => respond(request, response))
+  answered.catch(error => respondError(response, error))
 })
 server.maxConnections = MAX_CONNECTIONS
 server.timeout = STALLED
 server.on('connection', openQueue)
-server.on('upgrade', upgradeInTurn)
+server.on('upgrade', upgrade)
 server.on('clientError', refuseMalformed)
 sockets.on('wsClientError', (error, socket) => refuseConnection(socket, new HttpError(400, error.message)))
 server.on('error', (error: NodeJS.ErrnoException) => {
@@ -95,20 +90,6 @@ server.on('error', (error: NodeJS.ErrnoException) => {
   refuseToStart(`cannot listen on ${HOST}:${PORT}: ${error.message}; set ${other}`)
 })
 server.listen(PORT, HOST, 4096, () => console.log(`longrun is at http://${[...hosts()][0]}/`))
-
-/** Beyond this machine all is encrypted; the workers server makes the keys when it starts, perhaps just now. */
-async function waitForServerKey() {
-  if ([REP_ADDR, XPUB_ADDR].every(isLocal)) return
-  for (const deadline = performance.now() + KEY_TIME; ; await sleep(100)) {
-    try {
-      return serverKey()
-    } catch (error) {
-      if (performance.now() < deadline) continue
-      const mend = 'start it first, or copy that file to here'
-      refuseToStart(`no key of the workers server: ${(error as Error).message}; ${mend}`)
-    }
-  }
-}
 
 // ---- Chunks, from the workers server to the readers
 
@@ -209,18 +190,40 @@ function keepBeating(socket: WebSocket) {
   socket.once('close', () => clearInterval(timer))
 }
 
+async function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
+  socket.on('error', () => {}) // a reset at this moment would end the process
+  await takeTurn(socket, request)
+  try {
+    if (request.headers.upgrade?.toLowerCase() !== 'websocket') return ignoreUpgrade(server, request, socket, head)
+    const asked = unpackAsked(request)
+    if (asked.path !== '/log') throw new HttpError(404, 'the WebSocket is at /log')
+    const pass = admit(asked, hosts())
+    const isRefused = pass instanceof HttpError
+    if (isRefused && (pass.status !== 403 || asked.headers.origin === undefined)) throw pass
+    const serve = isRefused ? refuseSocket : (webSocket: WebSocket) => serveSocket(webSocket, pass)
+    sockets.handleUpgrade(request, socket, head, serve)
+  } catch (error) {
+    refuseConnection(socket, toHttpError(error))
+  }
+}
+
+/** Trap: of an upgrade that was refused a browser tells a page nothing, but of a socket the code of its end. */
+function refuseSocket(socket: WebSocket) {
+  socket.on('error', () => {}) // as in serveSocket
+  socket.close(FOREIGN, 'pages of this origin are refused: see ALLOWED_ORIGINS and ALLOWED_HOSTS')
+  setTimeout(() => socket.terminate(), LINGER)
+}
+
 // ---- HTTP
 
-type Handler = (visit: Visit) => Promise<void>
-
-const ROUTES: [method: string, path: RegExp, handler: Handler][] = [
-  ['GET', /^\/methods$/, async ({ response }) => respondJson(response, 200, await callRemote({ method: 'methods' }))],
+const ROUTES: [method: string, path: RegExp, handler: (visit: Visit) => Promise<void>][] = [
+  ['GET', /^\/methods$/, visit => sendResult(visit, 'methods')],
   ['GET', /^\/tasks$/, listTasks],
   ['POST', /^\/tasks$/, startTask],
-  ['GET', /^\/tasks\/([\w-]{1,64})$/, showTask],
+  ['GET', /^\/tasks\/([\w-]{1,64})$/, visit => sendResult(visit, 'show', visit.name)],
   ['DELETE', /^\/tasks\/([\w-]{1,64})$/, cancelTask],
   ['GET', /^\/tasks\/([\w-]{1,64})\/log$/, visit => sendLog(readers, visit)],
-  ['GET', /^\/tasks\/([\w-]{1,64})\/log\.ndjson$/, downloadLog],
+  ['GET', /^\/tasks\/([\w-]{1,64})\/log\.ndjson$/, visit => downloadLog(readers, visit)],
   ['POST', /^\/files$/, receiveFile],
   ['GET', /^\/files\/([\w.-]{1,75})$/, sendFile],
   ['GET', /^\/health$/, sendHealth],
@@ -229,12 +232,8 @@ const ROUTES: [method: string, path: RegExp, handler: Handler][] = [
 
 const hosts = () => ownHosts((server.address() as AddressInfo).port)
 
-async function respondInTurn(request: IncomingMessage, response: ServerResponse) {
-  await takeTurn(request.socket, response)
-  if (!request.socket.destroyed) await respond(request, response)
-}
-
 async function respond(request: IncomingMessage, response: ServerResponse) {
+  if (request.socket.destroyed) return // the client has gone while this waited for its turn
   const asked = unpackAsked(request)
   const { path, query } = asked
   const pass = admit(asked, hosts())
@@ -249,8 +248,8 @@ async function respond(request: IncomingMessage, response: ServerResponse) {
     const Location = `./${query.size ? `?${query}` : ''}` // relative: a proxy may show us below a path of its own
     return void response.writeHead(303, { 'Set-Cookie': pass.cookie, Location }).end()
   }
-  const isThere = (handler: Handler) => handler !== sendPage || files.has(path.slice(1))
-  const routes = ROUTES.filter(([, pattern, handler]) => pattern.test(path) && isThere(handler))
+  const routes = ROUTES.filter(([, pattern, handler]) =>
+    pattern.test(path) && (handler !== sendPage || files.has(path.slice(1))))
   const route = routes.find(([verb]) => verb === method)
   if (route) {
     const [, pattern, handler] = route
@@ -261,15 +260,15 @@ async function respond(request: IncomingMessage, response: ServerResponse) {
   throw new HttpError(405, `${request.method} is not allowed here, only ${allowed}`, { Allow: allowed })
 }
 
-async function listTasks({ response, query }: Visit) {
-  const [callId, limit] = [query.get('callId'), query.get('limit')]
-  if (limit !== null && !/^\d{1,9}$/.test(limit)) throw new HttpError(400, 'limit must be a whole number')
-  const filter = { callId: callId ?? undefined, limit: limit === null ? undefined : Number(limit) }
-  respondJson(response, 200, await callRemote({ method: 'list', args: [filter] }))
+/** What the workers server answers, as it comes. */
+async function sendResult({ response }: Visit, method: string, ...args: unknown[]) {
+  respondJson(response, 200, await callRemote({ method, args }))
 }
 
-async function showTask({ response, name: id }: Visit) {
-  respondJson(response, 200, await callRemote({ method: 'show', args: [id] }))
+async function listTasks(visit: Visit) {
+  const [callId, limit] = ['callId', 'limit'].map(name => visit.query.get(name) ?? undefined)
+  if (limit !== undefined && !/^\d{1,9}$/.test(limit)) throw new HttpError(400, 'limit must be a whole number')
+  await sendResult(visit, 'list', { callId, limit: limit && Number(limit) })
 }
 
 async function startTask({ request, response }: Visit) {
@@ -288,7 +287,7 @@ async function readCall(request: IncomingMessage): Promise<Call> {
   const timer = setTimeout(() => request.destroy(), BODY_TIME) // addAbortSignal takes 0.2 ms more
   request.once('close', () => clearTimeout(timer))
   const parts: Buffer[] = [] // not by `buffer` of node:stream/consumers: that makes a Blob first, which takes 0.3 ms
-  for await (const part of bodyOf(request, MAX_BODY)) parts.push(part)
+  for await (const part of bodyOf(request, MAX_ARGS + 4096)) parts.push(part)
   const body = Buffer.concat(parts)
   if (!isUtf8(body)) throw new HttpError(400, 'the body is not UTF-8')
   const given = (parseJson('body', String(body)) ?? {}) as Record<string, unknown>
@@ -321,17 +320,6 @@ async function cancelTask({ response, name: id }: Visit) {
   respondJson(response, 202, { id })
 }
 
-async function downloadLog({ request, response, name: id }: Visit) {
-  const read = (position: number) => readers.read(id, position, () => !response.destroyed)
-  let chunk = await read(0)
-  response.setHeader('Content-Type', 'application/x-ndjson')
-  response.setHeader('Content-Disposition', `attachment; filename="${id}.ndjson"`)
-  if (request.method === 'HEAD') return void response.end()
-  await pipeline(async function* () {
-    for (; chunk.lines.length; chunk = await read(endOf(chunk))) yield chunk.lines
-  }, response)
-}
-
 async function receiveFile({ request, response }: Visit) {
   const type = request.headers['content-type'] ?? ''
   if (/^(multipart|application\/x-www-form-urlencoded)/i.test(type)) {
@@ -351,48 +339,11 @@ async function receiveFile({ request, response }: Visit) {
   respondJson(response, 201, { file: name })
 }
 
-/** Always as an attachment: what a run produced must not be shown as a page of this server. */
-async function sendFile({ request, response, name }: Visit) {
-  const missing = new HttpError(404, `there is no file ${name}`)
-  if (!isFile(name)) throw missing
-  const file = await open(join(FILES, name), constants.O_RDONLY | constants.O_NOFOLLOW).catch(error => {
-    throw error.code === 'EMFILE' ? error : missing // too many are open: later it may be there
-  })
-  try {
-    const { size, mtimeMs } = await file.stat()
-    const tag = `"${size}-${Math.trunc(mtimeMs)}"`
-    const isSame = (request.headers['if-range'] ?? tag) === tag // else what was begun cannot be gone on with
-    const part = request.method === 'GET' && isSame ? unpackRange(request.headers.range, size) : undefined
-    const { start, end } = part ?? { start: 0, end: size - 1 }
-    if (part) response.setHeader('Content-Range', `bytes ${start}-${end}/${size}`)
-    response.writeHead(part ? 206 : 200, {
-      'Content-Type': 'application/octet-stream', 'Content-Disposition': `attachment; filename="${name}"`,
-      'Content-Length': end - start + 1, 'Accept-Ranges': 'bytes', ETag: tag,
-    })
-    if (request.method === 'HEAD' || !size) return void response.end()
-    await pipeline(file.createReadStream({ start, end, autoClose: false }), response)
-  } finally {
-    await file.close()
-  }
-}
-
-/** The bytes that are asked for; undefined: all, also for several ranges. Throws when the file has none of them. */
-function unpackRange(header = '', size: number): { start: number; end: number } | undefined {
-  const [, first, last] = /^bytes=(\d*)-(\d*)$/.exec(header) ?? []
-  if (!first && !last || first && last && Number(last) < Number(first)) return undefined
-  const start = first ? Number(first) : Math.max(0, size - Number(last))
-  const end = first && last ? Math.min(Number(last), size - 1) : size - 1
-  if (start > end) throw new HttpError(416, `the file has ${size} bytes`, { 'Content-Range': `bytes */${size}` })
-  return { start, end }
-}
-
 async function sendHealth({ response }: Visit) {
-  try {
-    const { running, limit } = JSON.parse(String(await callRemote({ method: 'ping' }, 3000)))
-    respondJson(response, 200, { server: true, workers: true, running, limit, readers: readers.count })
-  } catch {
-    respondJson(response, 503, { server: true, workers: false, readers: readers.count })
-  }
+  const answer = await callRemote({ method: 'ping' }, 3000).catch(() => undefined)
+  const { running, limit } = JSON.parse(String(answer ?? '{}'))
+  const health = { server: true, workers: answer !== undefined, running, limit, readers: readers.count }
+  respondJson(response, answer ? 200 : 503, health)
 }
 
 /** For anybody, such as a load balancer: so it tells little, and costs no request to the workers server. */
@@ -424,20 +375,6 @@ function respondError(response: ServerResponse, error: unknown) {
   response.end(page.body)
 }
 
-const STATUS = { unknown: 404, conflict: 409, failed: 500, invalid: 400 }
-
-function toHttpError(error: unknown): HttpError {
-  if (error instanceof HttpError) return error
-  if (error instanceof RemoteError) return new HttpError(STATUS[error.kind], error.message)
-  if (error instanceof BusyError) return new HttpError(503, error.message, { 'Retry-After': '1' })
-  if (error instanceof TimeoutError) return new HttpError(504, error.message)
-  const { code, message } = error as NodeJS.ErrnoException
-  if (code === 'EMFILE') return new HttpError(503, 'too many connections are open', { 'Retry-After': '1' })
-  if (code === 'ENOSPC') return new HttpError(507, 'there is no space left for the file')
-  if (!/^(ERR_STREAM_PREMATURE_CLOSE|ECONNRESET)$/.test(code ?? '')) console.error(error)
-  return new HttpError(500, message)
-}
-
 // ---- The page
 
 type File = { type: string; body: Buffer; tag: string }
@@ -459,103 +396,4 @@ async function sendPage({ request, response, name }: Visit) {
   const isCurrent = isKnown(request, tag)
   response.writeHead(isCurrent ? 304 : 200, { 'Content-Type': type, 'Cache-Control': 'no-cache', ETag: tag })
   response.end(isCurrent ? undefined : body)
-}
-
-// ---- Connections
-
-/** What was asked for on a connection, and is not answered yet: the first is being answered, the others wait. */
-const queues = new WeakMap<Duplex, (ServerResponse | IncomingMessage)[]>()
-
-// Trap, pipelining: a client may send a thousand requests at once, and read nothing. Node parses all that it has read,
-// and all their answers would be in memory. So each waits for the one before it, and nothing more is read meanwhile.
-// Node itself goes on reading whenever a request is complete: hence the listener.
-function openQueue(socket: Duplex) {
-  const queue: (ServerResponse | IncomingMessage)[] = []
-  queues.set(socket, queue)
-  socket.on('resume', () => queue.length > 1 && socket.pause())
-}
-
-/** Until all that came before on this connection is answered; the turn ends with the answer. */
-async function takeTurn(socket: Duplex, asking: ServerResponse | IncomingMessage) {
-  const queue = queues.get(socket)!
-  const before = queue.at(-1)
-  queue.push(asking)
-  asking.once('close', () => {
-    queue.shift()
-    if (queue.length === 1) socket.resume()
-  })
-  if (!before) return
-  socket.pause()
-  await new Promise(resolve => before.once('close', resolve))
-}
-
-async function upgradeInTurn(request: IncomingMessage, socket: Duplex, head: Buffer) {
-  socket.on('error', () => {}) // a reset at this moment would end the process
-  // From here on, Node does not tell the answers before this one when they may write on.
-  const tellAnswer = () => queues.get(socket)![0]?.emit('drain')
-  socket.on('drain', tellAnswer)
-  await takeTurn(socket, request)
-  socket.off('drain', tellAnswer)
-  if (request.headers.upgrade?.toLowerCase() === 'websocket') openWebSocket(request, socket, head)
-  else ignoreUpgrade(request, socket, head)
-}
-
-function openWebSocket(request: IncomingMessage, socket: Duplex, head: Buffer) {
-  try {
-    const asked = unpackAsked(request)
-    if (asked.path !== '/log') throw new HttpError(404, 'the WebSocket is at /log')
-    const pass = admit(asked, hosts())
-    if (!(pass instanceof HttpError)) {
-      return sockets.handleUpgrade(request, socket, head, webSocket => serveSocket(webSocket, pass))
-    }
-    if (pass.status !== 403 || asked.headers.origin === undefined) throw pass
-    sockets.handleUpgrade(request, socket, head, refuseSocket)
-  } catch (error) {
-    refuseConnection(socket, toHttpError(error))
-  }
-}
-
-/**
- * Who offers to go on with another protocol (HTTP/2: Java, curl) has asked a question all the same (RFC 9110, 7.8). Node
- * has given the connection away, so what it has read of that is put back, without the offer.
- */
-function ignoreUpgrade({ method, url, httpVersion, rawHeaders }: IncomingMessage, socket: Duplex, head: Buffer) {
-  const values = rawHeaders.filter((_, at) => at % 2)
-  const headers = values.map((value, at) => [rawHeaders[2 * at]!, value] as const)
-  const kept = headers.filter(([name]) => name.toLowerCase() !== 'upgrade').map(([name, value]) => `${name}: ${value}\r\n`)
-  const text = `${method} ${url} HTTP/${httpVersion}\r\n${kept.join('')}\r\n`
-  for (const event of ['error', 'resume', 'pause']) socket.removeAllListeners(event) // they are set up anew
-  socket.unshift(Buffer.concat([Buffer.from(text, 'latin1'), head]))
-  server.emit('connection', socket)
-}
-
-/** Trap: a browser shows a page no status of an upgrade that was refused, only a code with which a socket was closed. */
-function refuseSocket(socket: WebSocket) {
-  socket.on('error', () => {}) // as in serveSocket
-  socket.close(FOREIGN, 'pages of this origin are refused: see ALLOWED_ORIGINS and ALLOWED_HOSTS')
-  setTimeout(() => socket.terminate(), LINGER)
-}
-
-/** Requests that are no HTTP, or never end. Node would answer them, too, but without our headers. */
-function refuseMalformed({ code = '' }: NodeJS.ErrnoException, socket: Duplex) {
-  if (!socket.writable) return // more of what is refused already
-  const isLate = code === 'ERR_HTTP_REQUEST_TIMEOUT'
-  const open = queues.get(socket)!.length
-  if (isLate && open > 1) return // it is us who do not read on
-  // Nothing may be written among answers that are on their way. Trap, a server that was stopped (SIGSTOP, a laptop
-  // asleep): when it goes on, its timers may come first, and find too slow what it has not read yet. A client would give
-  // up after a 408; when its connection breaks, it comes again.
-  if (isLate || open) return socket.destroy()
-  const status = code === 'HPE_HEADER_OVERFLOW' ? 431 : 400
-  refuseConnection(socket, new HttpError(status, STATUS_CODES[status]!))
-}
-
-function refuseConnection(socket: Duplex, { status, message, headers }: HttpError) {
-  const body = JSON.stringify({ errors: [message] })
-  const own = { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body), Connection: 'close' }
-  const lines = Object.entries({ ...HEADERS, ...headers, ...own }).map(([name, value]) => `${name}: ${value}\r\n`)
-  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${body}`)
-  // Trap: closing a connection on which something is unread resets it, and the answer is lost. So read on, for a while.
-  socket.resume()
-  setTimeout(() => socket.destroy(), LINGER)
 }

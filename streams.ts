@@ -1,11 +1,18 @@
 // A run's log as outside programs read it: the read half of the Durable Streams protocol (PROTOCOL.md, version 1.0, in
 // durable-streams/durable-streams), in which a position is an offset, and a log whose run has ended is a closed stream.
-// Its words are those of this file alone. Look for: sendLog; streamLog, for who wants Server-Sent Events.
+// Its words are those of this file alone. At the end stand downloads, of the log and of what the run has produced. Look
+// for: sendLog; streamLog, for who wants Server-Sent Events.
 
+import { constants } from 'node:fs'
+import { open } from 'node:fs/promises'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { join } from 'node:path'
+import { pipeline } from 'node:stream/promises'
 import { HttpError } from './access.ts'
+import { isFile } from './log.ts'
 import type { Chunk } from './protocol.ts'
 import { endOf, oncePerChunk, type Reader, type Readers, type Size } from './readers.ts'
+import { FILES } from './settings.ts'
 
 const POLL_TIME = 20_000 // ms that a long-poll waits
 const QUIET = 10_000 // ms after which a heartbeat goes out, or a client that takes nothing is given up
@@ -151,4 +158,53 @@ const CLOSED = { upToDate: true, streamClosed: true }
 /** Follows the entries of each part: where to go on, and whether that is the end. */
 function controlEvent(position: number, state: object): string {
   return `event: control\ndata:${JSON.stringify({ streamNextOffset: offsetOf(position), ...state })}\n\n`
+}
+
+// ---- Downloads
+
+/** The whole log as it stands, as a file. */
+export async function downloadLog(readers: Readers, { request, response, name: id }: Visit) {
+  const read = (position: number) => readers.read(id, position, () => !response.destroyed)
+  let chunk = await read(0)
+  response.setHeader('Content-Type', 'application/x-ndjson')
+  response.setHeader('Content-Disposition', `attachment; filename="${id}.ndjson"`)
+  if (request.method === 'HEAD') return void response.end()
+  await pipeline(async function* () {
+    for (; chunk.lines.length; chunk = await read(endOf(chunk))) yield chunk.lines
+  }, response)
+}
+
+/** Always as an attachment: what a run produced must not be shown as a page of this server. */
+export async function sendFile({ request, response, name }: Visit) {
+  const missing = new HttpError(404, `there is no file ${name}`)
+  if (!isFile(name)) throw missing
+  const file = await open(join(FILES, name), constants.O_RDONLY | constants.O_NOFOLLOW).catch(error => {
+    throw error.code === 'EMFILE' ? error : missing // too many are open: later it may be there
+  })
+  try {
+    const { size, mtimeMs } = await file.stat()
+    const tag = `"${size}-${Math.trunc(mtimeMs)}"`
+    const isSame = (request.headers['if-range'] ?? tag) === tag // else what was begun cannot be gone on with
+    const part = request.method === 'GET' && isSame ? unpackRange(request.headers.range, size) : undefined
+    const { start, end } = part ?? { start: 0, end: size - 1 }
+    if (part) response.setHeader('Content-Range', `bytes ${start}-${end}/${size}`)
+    response.writeHead(part ? 206 : 200, {
+      'Content-Type': 'application/octet-stream', 'Content-Disposition': `attachment; filename="${name}"`,
+      'Content-Length': end - start + 1, 'Accept-Ranges': 'bytes', ETag: tag,
+    })
+    if (request.method === 'HEAD' || !size) return void response.end()
+    await pipeline(file.createReadStream({ start, end, autoClose: false }), response)
+  } finally {
+    await file.close()
+  }
+}
+
+/** The bytes that are asked for; undefined: all, also for several ranges. Throws when the file has none of them. */
+function unpackRange(header = '', size: number): { start: number; end: number } | undefined {
+  const [, first, last] = /^bytes=(\d*)-(\d*)$/.exec(header) ?? []
+  if (!first && !last || first && last && Number(last) < Number(first)) return undefined
+  const start = first ? Number(first) : Math.max(0, size - Number(last))
+  const end = first && last ? Math.min(Number(last), size - 1) : size - 1
+  if (start > end) throw new HttpError(416, `the file has ${size} bytes`, { 'Content-Range': `bytes */${size}` })
+  return { start, end }
 }
