@@ -26,9 +26,11 @@ suite('A run', () => {
   })
 
   test('is the same for a reader that comes in the middle, after the end, or from a position on', async () => {
-    const run = await app.start('process', [10, 20])
+    const run = await app.start('tick', ['middle'])
     await run.reader.until(({ entries }) => entries.length > 4)
     const middle = await app.follow(run.id)
+    await middle.until(({ entries }) => entries.length > 4)
+    app.letGo('middle')
     const { entries } = run.reader
     await run.outcome()
     assert.deepEqual(await middle.done(), entries)
@@ -208,26 +210,41 @@ suite('A run', () => {
     assert.ok(JSON.parse(await call('methods')).length > 3)
     assert.equal(JSON.parse(await call('ping')).limit, 4)
   })
-})
 
-test('the process limit and one more: the last is refused as busy, each of the others delivers all its messages', async t => {
-  const app = await startApp(t, { PROCESS_LIMIT: '3' })
-  const runs = await Promise.all([1, 2, 3].map(() => app.start('tick', ['go'])))
-  const refused = await app.request('POST', '/tasks', { method: 'process', args: [1, 1] })
-  assert.equal(refused.status, 503)
-  assert.ok(refused.headers.get('retry-after'))
-  assert.deepEqual(await app.call('process', '', randomUUID(), '[1, 1]'), ['__BUSY__', 'the process limit of 3 is reached'])
-  app.letGo('go')
-  for (const run of runs) assert.equal((await run.outcome()).outcome, 'ok')
-  await app.untilRunning() // a place is a process: it is free when that has gone
-  assert.equal((await (await app.start('process', [1, 1])).outcome()).outcome, 'ok', 'there is a place again')
-})
+  test('the process limit and one more: the last is refused as busy, each of the others delivers all its messages', async () => {
+    await app.untilRunning()
+    const runs = await Promise.all([1, 2, 3, 4].map(() => app.start('tick', ['limit'])))
+    const refused = await app.request('POST', '/tasks', { method: 'process', args: [1, 1] })
+    assert.equal(refused.status, 503)
+    assert.ok(refused.headers.get('retry-after'))
+    assert.deepEqual(await app.call('process', '', randomUUID(), '[1, 1]'), ['__BUSY__', 'the process limit of 4 is reached'])
+    app.letGo('limit')
+    for (const run of runs) assert.equal((await run.outcome()).outcome, 'ok')
+    await app.untilRunning() // a place is a process: it is free when that has gone
+    assert.equal((await (await app.start('process', [1, 1])).outcome()).outcome, 'ok', 'there is a place again')
+  })
 
-test('the same call id twenty times at once: one runs, nineteen are refused', async t => {
-  const app = await startApp(t, { PROCESS_LIMIT: '30' })
-  const answers = await Promise.all(Array.from({ length: 20 }, () => app.call('process', 'only once', randomUUID(), '[100000, 100]')))
-  assert.equal(answers.filter(([tag]) => tag === '').length, 1)
-  assert.equal(answers.filter(([tag, message]) => tag === '__ERROR__' && /already running/.test(message)).length, 19)
+  test('the same call id twenty times at once: one runs, nineteen are refused', async () => {
+    await app.untilRunning()
+    const answers = await Promise.all(Array.from({ length: 20 }, () => app.call('tick', 'only once', randomUUID(), '["twenty"]')))
+    assert.equal(answers.filter(([tag]) => tag === '').length, 1)
+    assert.equal(answers.filter(([tag, message]) => tag === '__ERROR__' && /already running/.test(message)).length, 19)
+    app.letGo('twenty')
+  })
+
+  test('an upload stays as long as somebody waits for a place with it', async () => {
+    await app.untilRunning()
+    const file = await app.upload('a,b\n1,2\n')
+    const path = join(app.runs, 'uploads', file)
+    const runs = await Promise.all([1, 2, 3, 4].map(() => app.start('tick', ['upload'])))
+    utimesSync(path, 0, 0) // long ago
+    assert.equal((await app.request('POST', '/tasks', { method: 'importCsv', args: [file] })).status, 503)
+    assert.ok(Date.now() - statSync(path).mtimeMs < 60_000, 'asking for it again makes it new')
+    app.letGo('upload')
+    for (const run of runs) await run.outcome()
+    await app.untilRunning()
+    assert.equal((await (await app.start('importCsv', [file])).outcome()).outcome, 'ok')
+  })
 })
 
 test('the time limit of a call, or of all calls, ends a run with the reason', async t => {
@@ -255,18 +272,4 @@ test('of finished runs, the oldest go first, with what they produced', async t =
   await until(() => left() <= 4) // a log, and a file, of two runs: readers have had the time to fetch the end
   const statuses = await Promise.all(produced.map(async name => (await app.request('GET', `/files/${name}`)).status))
   assert.deepEqual(statuses, [404, 404, 200, 200])
-})
-
-test('an upload stays as long as somebody waits for a place with it', async t => {
-  const app = await startApp(t, { PROCESS_LIMIT: '1' })
-  const file = await app.upload('a,b\n1,2\n')
-  const path = join(app.runs, 'uploads', file)
-  const run = await app.start('tick', ['go'])
-  utimesSync(path, 0, 0) // long ago
-  assert.equal((await app.request('POST', '/tasks', { method: 'importCsv', args: [file] })).status, 503)
-  assert.ok(Date.now() - statSync(path).mtimeMs < 60_000, 'asking for it again makes it new')
-  app.letGo('go')
-  await run.outcome()
-  await app.untilRunning()
-  assert.equal((await (await app.start('importCsv', [file])).outcome()).outcome, 'ok')
 })
