@@ -18,12 +18,15 @@ import './under-the-hood.js'
 
 const [startSection, startProblem, runSection] = elements(HTMLElement, 'start', 'start-problem', 'run')
 const [connectionBox, words, wait] = elements(HTMLElement, 'connection', 'connection-words', 'connection-wait')
+const reconnect = element('reconnect', HTMLButtonElement)
 
 framePicture(() => {
-  const { live, lost, retryAt, workers, over } = connection
-  const seconds = Math.ceil((retryAt - Date.now()) / 1000)
-  set(connectionBox.dataset, 'state', live ? (workers ? 'live' : 'workers') : lost ? 'lost' : 'connecting')
-  if (!live) setText(words, lost ? 'Connection lost, trying again' : 'Connecting')
+  const { live, lost, retryAt, workers, over, stranger } = connection
+  const seconds = stranger ? 0 : Math.ceil((retryAt - Date.now()) / 1000)
+  set(connectionBox.dataset, 'state', live ? (workers ? 'live' : 'workers') : lost || stranger ? 'lost' : 'connecting')
+  setText(reconnect, stranger ? 'Load the page anew' : 'Try now')
+  if (!live && stranger) setText(words, 'Something else answers here. Has a login run out?')
+  else if (!live) setText(words, lost ? 'Connection lost, trying again' : 'Connecting')
   else if (!workers) setText(words, 'Workers server does not answer')
   else setText(words, over === 'WebSocket' ? 'Connected' : 'Connected, without WebSocket')
   setText(wait, !live && lost && seconds > 1 ? ` in ${seconds} s` : '') // apart: it would be read aloud every second
@@ -51,7 +54,7 @@ async function fetchMethods() {
 }
 
 addEventListener('popstate', showAddress)
-element('reconnect', HTMLButtonElement).addEventListener('click', () => connection.connect())
+reconnect.addEventListener('click', () => (connection.stranger ? location.reload() : connection.connect()))
 document.addEventListener('visibilitychange', () => { if (!document.hidden && !connection.live) connection.connect() })
 document.addEventListener('click', click => {
   const link = click.target instanceof Element && click.target.closest('a[data-go]')

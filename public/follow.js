@@ -8,42 +8,47 @@
 // one socket has no gap that could be looked for here: readers.ts sees to that.) Read follow() for what it promises,
 // then Connection: first over a WebSocket, then without.
 
-/** One entry of a log is `{ type, time, data }`; a run's last one has the type `done`.
- * @typedef {(entries: any[], next: number) => unknown} Receive */
+/** A run's last one has the type `done`. @typedef {import('../log.ts').Entry} Entry */
+/** @typedef {(entries: Entry[], next: number) => unknown} Receive */
+/** Why a run is not followed any more. `refused`: nothing can be read from there; `key`: it is not the right one, or the
+ * server asks for its token; `origin`: the server does not let this page in; `threw`: `receive` did, or this module.
+ * @typedef {'refused' | 'key' | 'origin' | 'threw'} Code */
 /**
  * @typedef {object} Options
  * @property {number} [next] the position to begin at; what an earlier `receive` was told as `next` goes on from there
  * @property {string} [key] lets this page see this one run, where the server has a token
- * @property {(message: string) => void} [refuse] called when the server will not carry this run, or `receive` threw
+ * @property {(message: string, code: Code) => void} [refuse] called when that is the end of it
  * @property {((connection: Connection) => void) | undefined} [tell] called when the state of the connection has changed
  */
 /** Whole lines of a run's log; `next` is where they end.
- * @typedef {{ id: string, next: number, entries: any[] }} Chunk */
+ * @typedef {{ id: string, next: number, entries: Entry[] }} Chunk */
 /** `next`: the position that it wants next; `waiting`: what has come and was not handed on yet.
- * @typedef {{ id: string, next: number, receive: Receive, refuse: (message: string) => void, tell: Options['tell'],
- *   waiting: any[][], handing: Promise<void> | undefined }} Reader */
+ * @typedef {Options & { id: string, next: number, receive: Receive, waiting: Entry[][], reading?: AbortController,
+ *   handing?: Promise<void> | undefined }} Reader */
+/** `isOurs`: it is the server's own, and not of what stands before it.
+ * @typedef {{ status: number, headers: Headers, data: any, isOurs: boolean }} Answer */
 /** @typedef {(way: 'in' | 'out', text: string, chunk?: Chunk & { position: number }) => void} Tap */
 
 const SHORTEST_PAUSE = 250 // milliseconds before the first new attempt
 const LONGEST_PAUSE = 10_000
 const BEAT = 5000 // milliseconds between two heartbeats, until the server says how often
-const MOST_READS = 4 // at a time over HTTP: a browser has six connections to a server, and the page needs some
-const READ_TIME = 30_000 // milliseconds; the server answers after 20 s at the latest
 const SOCKET_PAUSE = 60_000 // milliseconds until the WebSocket is tried again, where HTTP does instead
+const READ_TIME = 30_000 // milliseconds; the server answers after 20 s at the latest
+const RECHECK = 2000 // milliseconds between two reads of who has no place to wait
+const PLACES = 3 // to wait in for entries over HTTP, for all pages of a browser
+const MOST_RUNS = 1000 // that one WebSocket carries
+const FOREIGN = 4403 // closes the WebSocket of a page whose origin is not allowed
 
 /** Those that follow() has made. @type {Set<Connection>} */
 const connections = new Set()
-let reads = 0
-/** Those who wait to read. @type {(() => void)[]} */
-const queue = []
 
 /**
  * Follows a run: calls `receive` with its entries, in order, each once, from the first to `done`, then stops by itself.
  * It may be called before the run begins, while it goes on, or after its end. `receive` may return a promise: what
  * arrives meanwhile waits for it, and only then is acknowledged, so a page that cannot keep up is never drowned.
- * Connections are made again whenever they break, and shared: any number of runs of one server take one WebSocket.
- * Where no WebSocket gets through, the log is read over HTTP.
- * @param {string | URL} url where the server is, with a slash at its end; relative to the page's own address
+ * Connections are made again whenever they break, and shared: a thousand runs of one server take one WebSocket. Where
+ * none gets through, the log is read over HTTP.
+ * @param {string | URL} url where the server is, relative to the page's own address
  * @param {string} id
  * @param {Receive} receive
  * @param {Options} [options]
@@ -52,15 +57,15 @@ const queue = []
 export function follow(url, id, receive, options = {}) {
   const { key } = options
   const server = serverAt(url)
-  let connection = [...connections].find(known => known.server === server && !known.key && !key && !known.follows(id))
+  let connection = [...connections].find(known => known.server === server && !known.key && !key && known.hasPlace(id))
   if (!connection) connections.add(connection = new Connection(server, key ? { run: id, key } : {}))
   const stop = connection.follow(id, receive, options)
   connection.connect()
   return stop
 }
 
-/** @param {string | URL} url */
-const serverAt = url => new URL('./', new URL(url, globalThis.location?.href)).href
+/** With a slash at its end, without which the last part of a path would be lost. @param {string | URL} url */
+const serverAt = url => new URL(url, globalThis.location?.href).href.replace(/\/?$/, '/')
 
 /** One server's runs, over one WebSocket, or over HTTP. A page that shows how it is connected holds one of its own. */
 export class Connection {
@@ -69,6 +74,9 @@ export class Connection {
   over = 'WebSocket'
   /** whether the workers server answers the web server */
   workers = true
+  /** whether somebody else answers in the server's place, such as a proxy whose login has run out: loaded anew, the page
+   * would show what that says */
+  stranger = false
   /** since when it has not been live, 0 while it is; and when the next attempt is due. In milliseconds since 1970 */
   lost = 0
   retryAt = 0
@@ -81,11 +89,12 @@ export class Connection {
   /** @type {WebSocket | undefined} */
   #socket
   #isOpen = false // from connect() to close()
-  #failures = 0 // of WebSockets that did not open, one after the other
+  #isHeard = false // on this socket: the server speaks first
+  #failures = 0 // of WebSockets on which nothing was heard, one after the other
   #pauses = 0 // before new attempts, since it was live
   #beat = BEAT
   #heard = 0 // when the server was heard last, in milliseconds since 1970
-  /** while HTTP does instead of the WebSocket @type {AbortController | undefined} */
+  /** while HTTP does instead of the WebSocket @type {ReturnType<typeof setInterval> | undefined} */
   #http
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #retry
@@ -101,20 +110,23 @@ export class Connection {
     this.tell = tell
   }
 
-  /** @param {string} id */
-  follows(id) {
-    return this.#readers.has(id)
+  /** Whether it can carry this run, too. @param {string} id */
+  hasPlace(id) {
+    return !this.#readers.has(id) && this.#readers.size < MOST_RUNS
   }
 
   /** As the function follow(). @param {string} id @param {Receive} receive @param {Options} [options] */
-  follow(id, receive, { next = 0, refuse = console.error, tell } = {}) {
-    const reader = { id, next, receive, refuse, tell, waiting: [], handing: undefined }
+  follow(id, receive, { next = 0, refuse = message => console.error(`run ${id}: ${message}`), tell } = {}) {
+    /** @type {Reader} */
+    const reader = { id, next, receive, refuse, tell, waiting: [] }
     this.#readers.set(id, reader)
+    const canBe = typeof id === 'string' && /^[\w-]{1,64}$/.test(id) && Number.isSafeInteger(next) && next >= 0
+    if (!canBe) queueMicrotask(() => this.#refuse(reader, 'no run has such an id, or such a position', 'refused'))
     // Trap: chunks for the reader before this one may be under way, and would be taken for the beginning. So this one
     // gets a fresh socket; to all others that is one more lost connection, from which they go on at their `next`.
     if (this.#left.has(id)) this.#openSocket()
     else this.#send({ start: id, next })
-    if (this.#http) void this.#readOverHttp(reader, this.#http.signal)
+    if (this.#http) this.#readOverHttp(reader)
     return () => this.#stop(reader)
   }
 
@@ -135,8 +147,8 @@ export class Connection {
     clearInterval(this.#watch)
     clearTimeout(this.#retry)
     globalThis.removeEventListener?.('online', this.#wake)
+    this.#endHttp()
     this.#readers.clear()
-    this.#http?.abort()
     this.#dropSocket()
   }
 
@@ -150,8 +162,15 @@ export class Connection {
   #wake = () => (this.live ? this.#checkBeat(1.2) : this.connect())
 
   #tellState() {
-    this.tell?.(this)
-    for (const reader of this.#readers.values()) reader.tell?.(this)
+    attempt(() => this.tell?.(this))
+    for (const { tell } of this.#readers.values()) attempt(() => tell?.(this))
+  }
+
+  /** @param {'workers' | 'stranger'} what @param {boolean} is */
+  #note(what, is) {
+    if (this[what] === is) return
+    this[what] = is
+    this.#tellState()
   }
 
   /** @param {'WebSocket' | 'HTTP'} over */
@@ -178,16 +197,19 @@ export class Connection {
     } catch {
       return this.#loseConnection(Date.now()) // the page's policy forbids it
     }
-    this.#socket.onopen = () => this.#welcome()
     this.#socket.onmessage = ({ data }) => this.#hearMessage(data)
-    this.#socket.onclose = () => this.#loseConnection(Date.now())
+    this.#socket.onclose = closing => {
+      if (closing?.code === FOREIGN) this.#refuseAll(closing.reason, 'origin')
+      this.#loseConnection(Date.now())
+    }
   }
 
+  // The server speaks first: a socket that is only open may be somebody else's, or be closed with a refusal.
   #welcome() {
+    this.#isHeard = true
     this.#failures = 0
-    this.#heard = Date.now()
-    this.#http?.abort()
-    this.#http = undefined
+    this.stranger = false
+    this.#endHttp()
     for (const { id, next } of this.#readers.values()) this.#send({ start: id, next })
     this.#setLive('WebSocket')
   }
@@ -195,51 +217,47 @@ export class Connection {
   /** @param {string} text */
   #hearMessage(text) {
     this.#heard = Date.now()
+    if (!this.#isHeard) this.#welcome()
     const message = JSON.parse(text)
     if ('beat' in message) this.#beat = message.beat
-    else if ('workers' in message) this.#setWorkers(message.workers)
+    else if ('workers' in message) this.#note('workers', message.workers)
     else this.#hearOfRun(this.#readers.get(message.id), message, text)
   }
 
   /** @param {Reader | undefined} reader @param {Chunk & { error?: string }} message @param {string} text */
   #hearOfRun(reader, message, text) {
     if (!reader) return
-    if (message.error !== undefined) return this.#refuse(reader, message.error)
+    if (message.error !== undefined) return this.#refuse(reader, message.error, 'refused')
     this.tap?.('in', text, { ...message, position: reader.next })
     void this.#takeEntries(reader, message.entries, message.next)
   }
 
-  /** @param {boolean} workers */
-  #setWorkers(workers) {
-    if (this.workers === workers) return
-    this.workers = workers
-    this.#tellState()
-  }
-
   /** @param {{ start: string, next: number } | { ack: string, next: number } | { stop: string }} message */
   #send(message) {
-    if (this.#socket?.readyState !== 1) return // not open: #welcome() says what still holds
+    if (!this.#isHeard) return // #welcome() says what still holds
     const text = JSON.stringify(message)
     this.tap?.('out', text)
-    this.#socket.send(text)
+    this.#socket?.send(text)
   }
 
   #dropSocket() {
+    this.#isHeard = false
     if (!this.#socket) return
-    this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null // close() may take half a minute to tell
+    this.#socket.onmessage = this.#socket.onclose = null // close() may take half a minute to tell
     this.#socket.close()
     this.#socket = undefined
   }
 
   /** @param {number} since when it was heard last */
   #loseConnection(since) {
-    if (!this.live || this.#http) this.#failures++
+    if (!this.#isOpen) return
+    if (!this.#isHeard) this.#failures++
     this.#dropSocket()
     if (this.#http) return this.#retryIn(SOCKET_PAUSE)
     if (this.live) this.lost = since
     this.live = false
     // Jittered, so that a restarted server does not get all its pages in one moment.
-    this.#retryIn(Math.min(LONGEST_PAUSE, SHORTEST_PAUSE * 1.7 ** this.#pauses++) * (0.5 + Math.random()))
+    this.#retryIn(jittered(Math.min(LONGEST_PAUSE, SHORTEST_PAUSE * 1.7 ** this.#pauses++)))
     this.#tellState()
     if (this.#failures >= 2) void this.#tryHttp()
   }
@@ -253,7 +271,7 @@ export class Connection {
 
   // ---- A reader's entries, however they came
 
-  /** @param {Reader} reader @param {any[]} entries @param {number} next */
+  /** @param {Reader} reader @param {Entry[]} entries @param {number} next */
   #takeEntries(reader, entries, next) {
     reader.next = next
     if (!entries.length) return
@@ -269,114 +287,185 @@ export class Connection {
         const entries = reader.waiting.length === 1 ? reader.waiting[0] ?? [] : reader.waiting.flat()
         reader.waiting = []
         await reader.receive(entries, next)
+        if (this.#readers.get(reader.id) !== reader) return // it was stopped by that, and may be followed anew
         this.#send({ ack: reader.id, next })
         if (entries.at(-1)?.type === 'done') this.#leaveRun(reader)
       }
     } catch (error) {
-      this.#refuse(reader, `an entry could not be taken: ${error}`)
+      this.#break(reader, error)
     }
     reader.handing = undefined
   }
 
   /** @param {Reader} reader */
-  #leaveRun({ id }) {
+  #leaveRun({ id, reading }) {
+    reading?.abort()
     this.#readers.delete(id)
     this.#send({ stop: id })
     if (this.#readers.size === 0 && connections.delete(this)) this.close()
   }
 
-  /** @param {Reader} reader */
+  /** Whether it was followed until now. @param {Reader} reader */
   #stop(reader) {
     reader.waiting = []
-    if (this.#readers.get(reader.id) !== reader) return
+    if (this.#readers.get(reader.id) !== reader) return false
     this.#left.add(reader.id)
     this.#leaveRun(reader)
+    return true
   }
 
-  /** @param {Reader} reader @param {string} message */
-  #refuse(reader, message) {
-    this.#stop(reader)
-    reader.refuse(message)
+  /** @param {Reader} reader @param {string} message @param {Code} code */
+  #refuse(reader, message, code) {
+    if (this.#stop(reader)) attempt(() => reader.refuse?.(message, code))
+  }
+
+  /** @param {string} message @param {Code} code */
+  #refuseAll(message, code) {
+    for (const reader of [...this.#readers.values()]) this.#refuse(reader, message, code)
+  }
+
+  /** A mistake, somebody else's or ours: who can mend it has to see it. @param {Reader} reader @param {unknown} error */
+  #break(reader, error) {
+    console.error(error)
+    this.#refuse(reader, `not followed any more: ${error}`, 'threw')
   }
 
   // ---- Without a WebSocket: a proxy, or a program that guards the network, may let none through
 
   async #tryHttp() {
     if (!(await this.#isAnswered()) || this.live || this.#http || !this.#isOpen) return
-    const { signal } = (this.#http = new AbortController())
+    this.#http = setInterval(async () => {
+      if ((await this.#isAnswered()) || !this.#http) return
+      this.#endHttp()
+      this.#loseConnection(Date.now())
+    }, BEAT)
     this.#retryIn(SOCKET_PAUSE)
     this.#setLive('HTTP')
-    for (const reader of this.#readers.values()) void this.#readOverHttp(reader, signal)
-    do await pause(BEAT)
-    while (!signal.aborted && (await this.#isAnswered()))
-    if (signal.aborted) return // a WebSocket has opened
-    this.#http?.abort()
+    for (const reader of this.#readers.values()) this.#readOverHttp(reader)
+  }
+
+  #endHttp() {
+    clearInterval(this.#http)
     this.#http = undefined
-    this.#loseConnection(Date.now())
+    for (const { reading } of this.#readers.values()) reading?.abort()
   }
 
-  /** Whether HTTP gets through, to our server and not only to a proxy before it. */
+  /** Whether HTTP gets through, to our server and not only to what stands before it. */
   async #isAnswered() {
-    const path = this.key ? `tasks/${this.run}/log` : 'health'
-    const answer = this.#fetch(path, { method: 'HEAD', signal: AbortSignal.timeout(2 * BEAT) })
-    const status = await answer.then(({ status }) => status, () => 0)
-    if (status === 0 || status === 502) return false
-    this.#setWorkers(status !== 503 && status !== 504)
-    return true
+    const answer = await this.#ask(this.key ? `tasks/${this.run}/log?offset=now` : 'health', 2 * BEAT)
+    const code = refusalIn(answer, 0)
+    if (code) this.#refuseAll(wordsOf(answer), code)
+    this.#note('stranger', answer?.isOurs === false && answer.status < 500) // 502: a proxy, before a server that is down
+    if (answer?.isOurs) this.#note('workers', answer.status !== 503 && answer.status !== 504)
+    return answer?.isOurs
   }
 
-  /** @param {string} path @param {RequestInit} init */
-  #fetch(path, init) {
-    const url = new URL(path, this.server)
-    if (this.key) url.searchParams.set('key', this.key)
-    return fetch(url, init)
+  #readOverHttp(/** @type {Reader} */ reader) {
+    reader.reading = new AbortController()
+    this.#readLog(reader, reader.reading.signal).catch(error => this.#break(reader, error))
   }
 
   /** Reads to the end of the log, waits there for more, and so on.
    * @param {Reader} reader @param {AbortSignal} signal */
-  async #readOverHttp(reader, signal) {
-    let live = ''
-    for (let failures = 0; this.#readers.get(reader.id) === reader && !signal.aborted; ) {
-      const path = `tasks/${encodeURIComponent(reader.id)}/log?offset=${reader.next}${live}`
-      const { status, next, isUpToDate, entries } = await inTurn(() => this.#read(path, signal))
-      if (signal.aborted || this.#readers.get(reader.id) !== reader) return
-      if (status === 401) return this.#refuse(reader, 'the server asks for a token')
-      if (entries) {
+  async #readLog(reader, signal) {
+    const read = (live = '') => this.#ask(`tasks/${reader.id}/log?offset=${reader.next}${live}`, READ_TIME, signal)
+    let isAtEnd = false
+    for (let failures = 0; !signal.aborted; ) {
+      /** @type {Answer | undefined} */
+      const answer = await (isAtEnd ? waitInPlace(read) : inTurn(read))
+      if (signal.aborted) return
+      const code = refusalIn(answer, reader.next)
+      if (code) return this.#refuse(reader, wordsOf(answer), code)
+      if (answer?.isOurs && (answer.status === 204 || Array.isArray(answer.data))) {
         failures = 0
-        live = isUpToDate ? '&live=long-poll' : ''
-        await this.#takeEntries(reader, entries, next)
-      } else await pause(Math.min(LONGEST_PAUSE, 1000 * 1.5 ** failures++) * (0.5 + Math.random())) // 404: not yet
+        isAtEnd = answer.headers.has('stream-up-to-date')
+        await this.#takeEntries(reader, answer.data ?? [], Number(answer.headers.get('stream-next-offset')))
+        if (answer.headers.has('stream-closed')) return
+      } else await pause(jittered(Math.min(LONGEST_PAUSE, 1000 * 1.5 ** failures++))) // 404: not yet
     }
   }
 
-  /** @param {string} path @param {AbortSignal} signal
-   * @returns {Promise<{ status: number, next: number, isUpToDate: boolean, entries?: any[] }>} no entries: try again */
-  async #read(path, signal) {
-    try {
-      const answer = await this.#fetch(path, { signal: AbortSignal.any([signal, AbortSignal.timeout(READ_TIME)]) })
-      const { status, headers } = answer
-      const next = Number(headers.get('stream-next-offset') ?? NaN)
-      const isUpToDate = headers.has('stream-up-to-date')
-      if (!answer.ok || Number.isNaN(next)) return { status, next, isUpToDate } // or what a proxy says in its place
-      return { status, next, isUpToDate, entries: status === 204 ? [] : await answer.json() }
-    } catch {
-      return { status: 0, next: 0, isUpToDate: false }
-    }
+  /** Undefined: there was no answer, or it was cut off. `patience` in milliseconds.
+   * @param {string} path @param {number} patience @param {AbortSignal} [signal] @returns {Promise<Answer | undefined>} */
+  async #ask(path, patience, signal) {
+    if (signal?.aborted) return
+    const url = new URL(path, this.server)
+    if (this.key) url.searchParams.set('key', this.key)
+    const end = new AbortController() // Safari has AbortSignal.any since 17.4 only
+    const abort = () => end.abort()
+    const timer = setTimeout(abort, patience)
+    signal?.addEventListener('abort', abort)
+    // Trap: a redirection that is followed ends at a page of somebody else with status 200, or looks like no answer.
+    /** @type {Response | undefined} */
+    let answer = await fetch(url, { signal: end.signal, redirect: 'manual' }).catch(() => undefined)
+    const data = await answer?.json().catch(({ name }) => { if (name !== 'SyntaxError') answer = undefined })
+    clearTimeout(timer)
+    signal?.removeEventListener('abort', abort)
+    if (!answer) return
+    const { status, headers } = answer
+    const isOurs = headers.has('stream-next-offset') || Array.isArray(data?.errors) || data?.server === true
+    return { status, headers, data, isOurs }
   }
 }
 
-/** One after the other, in the order in which they came, MOST_READS at a time.
- * @template T @param {() => Promise<T>} read @returns {Promise<T>} */
-async function inTurn(read) {
-  while (reads >= MOST_READS) await new Promise(resolve => queue.push(() => resolve(undefined)))
-  reads++
+/** Why the server will not carry a run. That it does not know it yet, or has troubles of its own, is no reason.
+ * @param {Answer | undefined} answer @param {number} next @returns {Code | undefined} */
+function refusalIn(answer, next) {
+  if (!answer?.isOurs || answer.status < 400 || answer.status >= 500 || (answer.status === 404 && next === 0)) return
+  return answer.status === 401 ? 'key' : answer.status === 403 ? 'origin' : 'refused'
+}
+
+/** @param {Answer | undefined} answer @returns {string} */
+const wordsOf = answer => answer?.data?.errors?.join('; ')
+
+// A browser has six connections to a server, for all its pages: were a read to wait on each, no page could be loaded any
+// more, and no run be cancelled. So few wait, in places that pages of one origin share; all others ask again and again, and
+// one after the other. So do pages that nobody sees.
+
+/** @type {Promise<unknown>} */
+let turn = Promise.resolve()
+
+/** @param {() => Promise<Answer | undefined>} read */
+function inTurn(read) {
+  const answer = turn.then(() => read())
+  turn = answer.catch(() => {})
+  return answer
+}
+
+/** @param {(live?: string) => Promise<Answer | undefined>} read */
+async function waitInPlace(read) {
+  /** @type {ReturnType<typeof read> | undefined} */
+  let answer
+  for (let place = 0; place < PLACES && !answer && !globalThis.document?.hidden; place++) {
+    const wait = (/** @type {unknown} */ lock) => lock && (answer = read('&live=long-poll'))
+    await locks.request(`longrun ${place}`, { ifAvailable: true }, wait).catch(() => {}) // not allowed in some frames
+  }
+  return answer ?? pause(RECHECK).then(() => inTurn(read))
+}
+
+/** Names that are held by this page, where a browser has none for all of them: over plain HTTP. @type {Set<string>} */
+const held = new Set()
+
+/** @type {{ request(name: string, options: object, act: (lock: unknown) => unknown): Promise<unknown> }} */
+const locks = globalThis.navigator?.locks ?? {
+  async request(name, _, act) {
+    if (held.has(name)) return act(null)
+    held.add(name)
+    await act(name)
+    held.delete(name)
+  },
+}
+
+/** Calls somebody else's code: what that throws must not stop ours. @param {() => unknown} act */
+function attempt(act) {
   try {
-    return await read()
-  } finally {
-    reads--
-    queue.shift()?.()
+    act()
+  } catch (error) {
+    console.error(error)
   }
 }
 
+/** @param {number} milliseconds */
+const jittered = milliseconds => milliseconds * (0.5 + Math.random())
 /** @param {number} milliseconds */
 const pause = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds))

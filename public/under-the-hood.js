@@ -46,7 +46,7 @@ function tap(way, text, chunk) {
     const lines = entries.length > 1 ? `… and ${count(entries.length - 1)} more lines` : ''
     pass('socket', text)
     // what comes from a run that is over, or long past, came out of the log
-    const isLive = Date.now() - clockAhead - entries[0].time < 5000
+    const isLive = Date.now() - clockAhead - (entries[0]?.time ?? 0) < 5000
     if (isLive) pass('publish', framed(id, position, line, lines))
     else pass('read', `["${id}", ${position}]\n→ ${line}\n${lines}`)
     if (isLive) pass('append', `at byte ${count(position)}, ${count(next - position)} bytes\n${line}\n${lines}`)
