@@ -53,7 +53,9 @@ export type Done = {
   outcome: Outcome; result?: unknown; reason?: string; seconds: number; errors?: number; warnings?: number
 }
 /** What a log says of its run: its size in bytes, and how the run ended, once it has. */
-export type State = { size: number } & Partial<Omit<Done, 'result'>>
+export type State = { size: number } & Partial<Omit<Done, 'result' | 'reason'>>
+/** The last line of a log, which ends at `size`; the result as the bytes that stand there. */
+type End = Omit<Done, 'result'> & { size: number; result?: Buffer }
 
 /** The byte that ends a line, and with it an entry. */
 export const LF = 10
@@ -64,7 +66,7 @@ export const MAX_ENTRY = 16 * 2 ** 20
 
 const STEP = 64 * 2 ** 10 // bytes that are read at once to find the beginning of a line
 const LATEST = 64 * 2 ** 10 // bytes at the end of a log in which the last progress is looked for
-const DONE = '{"type":"done","time":' // by which the last line is known
+const OURS = /^\{"type":"(\w+)","time":\d/ // how each of our lines begins
 
 /** A position at which no line of the log begins. */
 export class PositionError extends Error {
@@ -117,33 +119,28 @@ export class RunLog {
     }
   }
 
-  /** The entry in the last whole line; undefined when there is none. Throws a SyntaxError for what is no JSON. */
+  /** The last entry; undefined when there is none. Throws a SyntaxError for what is no JSON. */
   last(): Entry | undefined {
-    const line = this.#lastLine()
-    return line.length ? unpackEntry(String(line)) : undefined
+    const { start, end } = this.#lastLine()
+    return end ? unpackEntry(String(this.read(start, end))) : undefined
   }
 
-  // Other lines are not parsed, nor the result in this one: with 16 MiB that would take 0.4 s, for each question.
-  /** What it says of its run by now. A line that is no JSON, which is none of ours, says nothing. */
-  state(): State {
-    const { size } = this
-    const line = this.#lastLine(DONE)
-    if (!line.length) return { size }
+  // Of other lines the first bytes are looked at, and of this one all but the result is parsed: with 16 MiB that would
+  // take 0.4 s, for each question of each page.
+  /** How the run ended; undefined when it goes on. */
+  end(): End | undefined {
+    const { type, start, end } = this.#lastLine()
     try {
-      const [head] = splitDone(line)
-      const { outcome, reason, seconds, errors, warnings } = head.data.seconds === undefined
-        ? (unpackEntry(String(line)) as typeof head).data // of an earlier version, which wrote the result before it
-        : head.data
-      return { size, outcome, reason, seconds, errors, warnings }
+      return type === 'done' ? { ...unpackDone(this.read(start, end)), size: end } : undefined
     } catch {
-      return { size }
+      return undefined // somebody else has written it
     }
   }
 
-  /** What the run returned, as JSON; undefined when it has not ended yet, or has returned nothing. */
-  result(): Buffer | undefined {
-    const line = this.#lastLine(DONE)
-    return line.length ? splitDone(line)[1] : undefined
+  /** What it says of its run by now. */
+  state(): State {
+    const { size, outcome, seconds, errors, warnings } = this.end() ?? { size: this.size }
+    return { size, outcome, seconds, errors, warnings }
   }
 
   /** The last entry of a type in the last LATEST bytes; undefined when there is none. */
@@ -155,12 +152,14 @@ export class RunLog {
     return start ? unpackEntry(String(line)) as Extract<Entry, { type: T }> : undefined
   }
 
-  /** The last whole line, when it begins like this; else nothing. */
-  #lastLine(beginning = ''): Buffer {
-    const end = this.#lineStart(this.size)
-    const start = end ? this.#lineStart(end - 1) : 0
-    const isSo = String(this.read(start, start + beginning.length)) === beginning
-    return isSo ? this.read(start, end) : Buffer.alloc(0)
+  /** The last whole line that is ours: what somebody else has written behind it says nothing. */
+  #lastLine(): { type?: string; start: number; end: number } {
+    for (let end = this.#lineStart(this.size), start; end; end = start) {
+      start = this.#lineStart(end - 1)
+      const type = OURS.exec(String(this.read(start, start + 32)))?.[1]
+      if (type) return { type, start, end }
+    }
+    return { start: 0, end: 0 }
   }
 
   /** Cuts off a torn last line. Only when its process has died: a live one may be writing that line. */
@@ -186,7 +185,7 @@ export class RunLog {
   /**
    * The fence: puts a copy in the place of the log, so that a process which may be alive on a machine that was cut off
    * cannot write into it any more: what it has open has no name, and it ends when it sees that. (To look at the size
-   * before each append would be a race.) Throws ENOSPC: then nothing has changed.
+   * before each append would be a race.) Where there is no room for a copy, the log stays, without a fence.
    */
   replace() {
     const copy = `${logPath(this.id)}.copy`
@@ -199,6 +198,8 @@ export class RunLog {
       closeSync(this.#fd)
       this.#fd = fd
       this.append(late)
+    } catch (error) {
+      if (!/^(ENOSPC|EDQUOT)$/.test(String((error as NodeJS.ErrnoException).code))) throw error
     } finally {
       rmSync(copy, { force: true })
     }
@@ -263,13 +264,9 @@ export function writeReason(id: string, reason: string) {
   if (!readReason(id)) writeFileSync(stopPath(id), reason, { mode: 0o600 })
 }
 
-/** The reason that was written down; undefined when the run was not asked to end. */
+/** The reason that was written down; undefined when the run was not asked to end. Throws EMFILE and the like. */
 export function readReason(id: string): string | undefined {
-  try {
-    return readFileSync(stopPath(id), 'utf8') || undefined
-  } catch {
-    return undefined
-  }
+  return existsSync(stopPath(id)) ? readFileSync(stopPath(id), 'utf8') || undefined : undefined
 }
 
 const sideFiles = (id: string) => [stopPath(id), stderrPath(id), beganPath(id)]
@@ -307,13 +304,14 @@ export function packDone({ result, ...others }: Done): string {
   return packLine('done', json, Date.now())
 }
 
-/** The last line of a log without its result, and the bytes of that. Throws a SyntaxError when it is torn. */
-function splitDone(line: Buffer): [Entry & { type: 'done' }, Buffer | undefined] {
+/** Reads that line; the result is cut out of it. Throws for what packDone has not written. */
+function unpackDone(line: Buffer): Omit<End, 'size'> {
   const mark = ',"result":' // within a text its quotes would be `\\"`, and what stands before it is flat
   const at = line.indexOf(mark)
-  if (at < 0) return [unpackEntry(String(line)) as Entry & { type: 'done' }, undefined]
-  const head = unpackEntry(`${line.subarray(0, at)}}}`) as Entry & { type: 'done' }
-  return [head, line.subarray(at + mark.length, -'}}\n'.length)]
+  const head = at < 0 ? undefined : JSON.parse(`${line.subarray(0, at)}}}`).data as Done
+  if (head?.seconds !== undefined) return { ...head, result: line.subarray(at + mark.length, -'}}\n'.length) }
+  const { result, ...done } = JSON.parse(String(line)).data as Done // it has none, or an earlier version wrote it
+  return { ...done, result: result === undefined ? undefined : Buffer.from(JSON.stringify(result)) }
 }
 
 /** Reads a line that one of our own processes wrote. Throws a SyntaxError when it is torn. */

@@ -104,7 +104,7 @@ function refill() {
     })
     spare.child.once(spare.child.pid ? 'exit' : 'error', () => { // what could not be forked does not exit
       spares.delete(spare)
-      rmSync(spare.stderr, { force: true })
+      attempt('tidy up', () => rmSync(spare.stderr, { force: true }))
       refillLater()
     })
   } catch (error) {
@@ -134,7 +134,7 @@ function startTask(id = ''): TaskProcess {
     const stdio: StdioOptions = ['ignore', 'inherit', file, isLaunched ? 'ignore' : 'ipc']
     const child = spawn(command!, args, { detached: true, env, stdio })
     // It could not be forked, see startProcess and refill. Without a listener that would end this process.
-    child.on('error', () => rmSync(stderr, { force: true }))
+    child.on('error', () => attempt('tidy up', () => rmSync(stderr, { force: true })))
     if (child.pid && !isLaunched) lowerPriority(child.pid) // of what is launched, the engine decides
     return { child, stderr, isReady: false }
   } catch (error) {
@@ -193,9 +193,14 @@ export function hasOpen(pid: number, paths: string[]): boolean {
       return open && own.some(path => path?.ino === open.ino && path.dev === open.dev)
     })
   } catch (error) {
-    if (/^(ENOENT|ESRCH|EACCES)$/.test(String((error as NodeJS.ErrnoException).code))) return false // none, or not ours
+    if (isAbsence(error)) return false
     throw error
   }
+}
+
+/** Whether a file or a process is not there, or not ours; any other error, such as EMFILE, says nothing about that. */
+export function isAbsence(error: unknown): boolean {
+  return /^(ENOENT|ESRCH|EACCES|EPERM|ELOOP|EISDIR)$/.test(String((error as NodeJS.ErrnoException).code))
 }
 
 /**
@@ -209,8 +214,8 @@ export function claimRuns() {
   try {
     const claim = openSync(CLAIM, constants.O_RDWR | constants.O_CREAT, 0o600)
     const pid = Number(readFileSync(CLAIM, 'utf8'))
-    const { error, status } = spawnSync('flock', ['--nonblock', '3'], { stdio: ['ignore', 'ignore', 'ignore', claim] })
-    if (error ? pid !== process.pid && hasOpen(pid, [CLAIM]) : status !== 0) {
+    const { status } = spawnSync('flock', ['-n', '3'], { stdio: ['ignore', 'ignore', 'ignore', claim] })
+    if (status === 1 || status !== 0 && pid !== process.pid && hasOpen(pid, [CLAIM])) {
       refuseToStart(`another workers server is running on ${RUNS}, process ${pid}: stop it, or set RUNS to another one`)
     }
     attempt('note who has the folder', () => writeSync(claim, String(process.pid).padEnd(10), 0))
@@ -222,7 +227,7 @@ export function claimRuns() {
 /**
  * Ends the processes whose environment has the mark of such a run: what its process has started, and left, in its own
  * process group or not. Again, until none is found: one may have started another meanwhile. (Those without the mark it
- * cannot see: `env -i`, sudo, containers, other machines.)
+ * cannot see: `env -i`, sudo, containers, other machines.) Throws EMFILE and the like when it cannot look.
  */
 export function endProcesses(isToEnd: (id: string) => boolean) {
   for (let round = 0; round < 20; round++) {
@@ -237,8 +242,9 @@ export function endProcesses(isToEnd: (id: string) => boolean) {
       const environment = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0')
       const mark = environment.find(variable => variable.startsWith(`${RUN_MARK}=`))
       return mark !== undefined && environment.includes(`RUNS=${RUNS}`) && isToEnd(mark.slice(RUN_MARK.length + 1))
-    } catch {
-      return false // it has ended, or is another user's
+    } catch (error) {
+      if (isAbsence(error)) return false
+      throw error
     }
   }
 }

@@ -142,7 +142,7 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
   }
 
   function ended(outcome: Outcome, result?: unknown, error?: Note): Done {
-    const reason = outcome === 'cancelled' ? readReason(log.id) ?? 'cancelled' : error?.msg
+    const reason = outcome === 'cancelled' ? reasonOf(log.id) : error?.msg
     const seconds = Math.round(waited + performance.now() - began) / 1000 // by a clock that nobody sets
     const errors = task.counts.error + Number(error !== undefined) || undefined
     return { outcome, reason, seconds, errors, warnings: task.counts.warning || undefined, result }
@@ -155,5 +155,14 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
     process.send?.('done', undefined, undefined, () => {})
     // As any process does: its exit handlers run (temporary folders, locks). The workers server ends what it started.
     process.exit(done.outcome === 'ok' ? 0 : 1)
+  }
+}
+
+/** Why a run that was cancelled is to end. */
+function reasonOf(id: string): string {
+  try {
+    return readReason(id) ?? 'cancelled'
+  } catch {
+    return 'cancelled' // its function has left no descriptor
   }
 }

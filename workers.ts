@@ -16,7 +16,7 @@
 // starts finds what the last one left in any of the four, and adoptRun puts it there.
 
 import type { ChildProcess } from 'node:child_process'
-import { existsSync, readdirSync, renameSync, rmSync, statSync, utimesSync } from 'node:fs'
+import { existsSync, lstatSync, readdirSync, renameSync, rmSync, statSync, utimesSync } from 'node:fs'
 import { join } from 'node:path'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import {
@@ -24,7 +24,7 @@ import {
   stderrPath, unpackEntry, withLog, writeReason, type Start, type State,
 } from './log.ts'
 import {
-  attempt, claimRuns, endProcesses, endSpares, finishTelling, hasOpen, isLaunched, keepSpares, lastErrors, sendSignal,
+  attempt, claimRuns, endProcesses, endSpares, finishTelling, hasOpen, isLaunched, isAbsence, keepSpares, lastErrors, sendSignal,
   startProcess, tellEnd, trimErrors,
 } from './processes.ts'
 import {
@@ -70,7 +70,8 @@ type Run = {
 // limit, the duplicate checks and the clean stop are all this one Map.
 const running = new Map<string, Run>()
 const ended = new Map<string, Run>() // in the order of their ends
-const gone = new Map<string, Run>() // whose processes have gone in this turn: see freePlaces
+const gone = new Map<string, Run>() // ended, but their places are not free yet: see freePlaces
+let nextSweep = 0 // when that looks again at the earliest, by a clock that nobody sets
 let stopping = 0 // since when, by a clock that nobody sets
 let patience = GRACE // ms for those who are told of ends, when the server stops
 
@@ -95,9 +96,8 @@ process.on('exit', () => { // whatever the reason is
 const publisher = createSocket(Publisher, { ...connectOptions(XSUB_ADDR), sendTimeout: 0 })
 publisher.connect(XSUB_ADDR)
 
-layBallast()
+attempt('lay the ballast', layBallast)
 adoptAll()
-attempt('end what runs have left', () => endProcesses(id => !running.has(id)))
 attempt('remove old uploads', sweepUploads)
 setInterval(attempt, UPLOAD_AGE / 6, 'remove old uploads', sweepUploads)
 setInterval(attempt, 1000, 'bound what tasks say on stderr', () => trimErrors([...running.keys()]))
@@ -184,19 +184,19 @@ function listRuns(filter: unknown = {}) {
 /** A run in the list: what its log says of it, and how far it is, if it goes on. */
 function summary(run: Run) {
   const { id, title, start: { method, callId, pid }, started } = run
-  const { size, outcome, seconds, errors, warnings } = stateOf(run)
-  const progress = outcome ? undefined : readLog(run, log => log.latest('progress')?.data)
-  return { id, method, title, callId, pid, started, size, outcome, seconds, errors, warnings, progress }
+  const state = stateOf(run)
+  const progress = state.outcome ? undefined : readLog(run, log => log.latest('progress')?.data)
+  return { id, method, title, callId, pid, started, ...state, progress }
 }
 
 /** The same with its step, its last progress and its reason; its result is cut out of the log as it stands there. */
 function showRun(run: Run): Buffer {
-  const more = { reason: stateOf(run).reason, ...readLog(run, log => {
-    return { progress: log.latest('progress')?.data, step: log.latest('step')?.data.name }
-  }) }
+  const { result, ...more } = readLog(run, log => {
+    const { reason, result } = log.end() ?? {}
+    return { progress: log.latest('progress')?.data, step: log.latest('step')?.data.name, reason, result }
+  }) ?? {}
   const json = Buffer.from(JSON.stringify({ ...summary(run), ...more }))
-  const bytes = run.log.outcome && readLog(run, log => log.result())
-  return bytes ? Buffer.concat([json.subarray(0, -1), Buffer.from(',"result":'), bytes, Buffer.from('}')]) : json
+  return result ? Buffer.concat([json.subarray(0, -1), Buffer.from(',"result":'), result, Buffer.from('}')]) : json
 }
 
 function statRuns(ids: unknown) {
@@ -210,12 +210,13 @@ function statRuns(ids: unknown) {
 }
 
 /**
- * What a run's log says: looked at again when it has grown. Size 0: somebody has removed it. Whoever asks may be the
- * first to find it done: then its process is about to exit, and may hang in doing so.
+ * What a run's log says: looked at again when it has grown, until it has said how the run ended, which nothing changes
+ * any more. Size 0: somebody has removed it. Whoever asks may be the first to find it done: then its process is about to
+ * exit, and may hang in doing so.
  */
 function stateOf(run: Run): State {
   const size = statSync(logPath(run.id), { throwIfNoEntry: false })?.size ?? 0
-  if (size === run.log.size) return run.log
+  if (size === run.log.size || size && run.log.outcome) return run.log
   const state = size ? readLog(run, log => log.state()) : { size }
   if (!state) return { size } // there is no descriptor left, say: it is looked at the next time
   run.log = state
@@ -241,7 +242,8 @@ function readLines(run: Run, position: unknown): Buffer {
   const { size, outcome } = stateOf(run)
   if (!size) throw new RemoteError('unknown', `the log of ${run.id} was removed`)
   if (outcome && position > size) throw new RemoteError('invalid', `invalid position: the log has ended at ${size}`)
-  return withLog(run.id, log => log.lines(position, MAX_PART))
+  const lines = withLog(run.id, log => log.lines(position, MAX_PART))
+  return outcome ? lines.subarray(0, size - position) : lines // nothing follows `done`, whoever has written there
 }
 
 function knownRun(id: unknown): Run {
@@ -272,7 +274,7 @@ async function startRun(call: Call): Promise<number> {
   const run = newRun(id, { method, args, callId, pid: child.pid!, timeLimit }, Date.now(), child)
   try {
     renameSync(stderr, stderrPath(id)) // by which it is known from now on, see `isAlive`
-    noteBegin(id)
+    attempt(`note when ${id} begins`, () => noteBegin(id))
     beginLog(run)
   } catch (error) {
     child.kill('SIGKILL')
@@ -350,7 +352,7 @@ function watchOver(run: Run) {
     sendSignal(-pid, 'SIGKILL') // what is left of its process group; the id cannot be another's yet
     finishRun(run, signal ? `killed by ${signal}` : `ended without a result (exit code ${code})`)
   })
-  child?.on('message', message => message === 'done' && stateOf(run))
+  child?.on('message', message => message === 'done' && attempt(`look at ${run.id}`, () => stateOf(run)))
   const left = Math.max(0, timeLimit - secondsOf(run))
   if (timeLimit) run.timer = setTimeout(cancelRun, left * 1000, run, `over its time limit of ${timeLimit} s`)
 }
@@ -422,43 +424,45 @@ function finishRun(run: Run, why: string) {
     }
   }
   clearTimeout(run.timer)
+  attempt('tidy up', () => removeSideFiles(run.id))
   gone.set(run.id, run)
-  if (gone.size === 1) setImmediate(freePlaces)
+  if (gone.size === 1) setTimeout(freePlaces, nextSweep - performance.now())
 }
 
-// A look for what runs have left reads the environments of all processes of the machine: so it is one for all runs
-// whose processes have gone in this turn. (With 4,000 processes it takes 0.1 s.)
+// A look for what runs have left reads the environments of all processes of the machine, which takes 0.1 s with 4,000
+// of them: so it is one for all runs that have ended meanwhile, and takes a fifth of the time at most.
 function freePlaces() {
+  const began = performance.now()
   try {
     endProcesses(id => gone.has(id))
+    gone.forEach(leavePlace)
+    layBallast()
   } catch (error) {
-    console.error(`cannot end what runs have left: ${(error as Error).message}`)
+    console.error(`cannot look for what runs have left, and tries again: ${(error as Error).message}`)
     setTimeout(freePlaces, 1000)
-    return
   }
-  for (const [id, run] of gone) {
-    running.delete(id)
-    attempt('tidy up', () => {
-      removeSideFiles(id)
-      for (const file of uploadsOf(run.start)) rmSync(file, { recursive: true, force: true })
-      rmSync(join(FILES, `${id}.part`), { recursive: true, force: true }) // unfinished work
-    })
-  }
-  gone.clear()
-  layBallast()
+  nextSweep = performance.now() + 4 * (performance.now() - began)
   if (stopping) void leaveWhenIdle()
 }
 
+function leavePlace({ id, start }: Run) {
+  running.delete(id)
+  gone.delete(id)
+  attempt('tidy up', () => {
+    for (const file of uploadsOf(start)) rmSync(file, { recursive: true, force: true })
+    rmSync(join(FILES, `${id}.part`), { recursive: true, force: true }) // unfinished work
+  })
+}
+
 /** Writes the last entry of the run's log, if its process could not do it, and returns how the run ended. */
-function completeLog(run: Run, why: string): State {
+function completeLog(run: Run, why: string) {
   return withLog(run.id, log => {
     const mayLive = !run.child || isLaunched // elsewhere: what a launcher stood for, or another server has started
-    if (mayLive && !log.state().outcome) {
-      attempt(`fence off the process of ${run.id}, for want of room`, () => log.replace())
-    }
+    if (mayLive && !log.end()) log.replace()
     log.cut()
-    if (!log.state().outcome) endLog(log, run, why)
-    return run.log = log.state()
+    if (!log.end()) endLog(log, run, why)
+    run.log = log.state()
+    return log.end()!
   })
 }
 
@@ -518,28 +522,41 @@ function sweepUploads() {
 
 // ---- After a crash of the workers server
 
-/** Takes over what an earlier workers server left: runs that go on, and runs whose process died without a `done`. */
+/**
+ * Takes over what an earlier workers server left: runs that go on, and runs whose process died without a `done`. What
+ * belongs to none of them is ended and removed: once all logs could be looked at, else it is tried again.
+ */
 function adoptAll() {
-  const names = readdirSync(RUNS)
-  const ids = names.flatMap(name => /^(.*)\.ndjson$/.exec(name)?.[1] ?? []).filter(isId)
-  const logs = ids.map(id => ({ id, written: statSync(logPath(id), { throwIfNoEntry: false })?.mtimeMs ?? 0 }))
-  logs.sort((one, other) => one.written - other.written)
-  for (const { id } of logs) tryToAdopt(id)
-  for (const name of names) {
-    const id = /^(.*)\.(stderr|stop|began|ndjson\.copy)$/.exec(name)?.[1]
-    if (id && !running.has(id)) attempt('tidy up', () => rmSync(join(RUNS, name)))
+  try {
+    const names = readdirSync(RUNS)
+    const ids = names.flatMap(name => /^(.*)\.ndjson$/.exec(name)?.[1] ?? []).filter(isId)
+    const unknown = ids.filter(id => !running.has(id) && !ended.has(id))
+    const logs = unknown.map(id => ({ id, written: lstatSync(logPath(id), { throwIfNoEntry: false })?.mtimeMs ?? 0 }))
+    logs.sort((one, other) => one.written - other.written)
+    const areAdopted = logs.map(({ id }) => isAdopted(id))
+    if (areAdopted.includes(false)) throw new Error('some logs cannot be read')
+    endProcesses(id => !running.has(id))
+    for (const name of names) {
+      const id = /^(.*)\.(stderr|stop|began|ndjson\.copy)$/.exec(name)?.[1]
+      if (id && !running.has(id)) attempt('tidy up', () => rmSync(join(RUNS, name), { force: true }))
+    }
+    attempt('tidy up', sweepFiles)
+  } catch (error) {
+    console.error(`cannot take over what was left, and tries again: ${(error as Error).message}`)
+    setTimeout(adoptAll, 1000)
   }
-  attempt('tidy up', sweepFiles)
 }
 
-function tryToAdopt(id: string) {
+/** Whether all is known of a log, for now: false when it cannot be read at the moment. */
+function isAdopted(id: string): boolean {
   try {
     adoptRun(id)
+    return true
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
-    const isPassing = code !== undefined && code !== 'ENOENT' // no descriptor left, a failing disk
+    const isPassing = code !== undefined && !isAbsence(error) // no descriptor left, a failing disk
     console.error(`cannot adopt ${logPath(id)}, ${isPassing ? 'but tries again' : 'which is left alone'}: ${message}`)
-    if (isPassing) setTimeout(tryToAdopt, 1000, id)
+    return !isPassing
   }
 }
 
