@@ -9,7 +9,7 @@ import { once } from 'node:events'
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { dirname, extname, join, resolve } from 'node:path'
 import { StringDecoder } from 'node:string_decoder'
-import { setImmediate as nextTurn } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { describeError, given, isId, MAX_ENTRY, packEntry, type Entry, type Note } from './log.ts'
 import { RemoteError } from './protocol.ts'
@@ -247,9 +247,10 @@ export function command<const P extends readonly Parameter[]>(
 }
 
 const LAST_WORDS = 2000 // characters of what it said on stderr, which its error quotes
+const LOOK = 20 // milliseconds between two looks at what it has left
 const TERMINATED = 143 // the exit code with which a shell says that SIGTERM has ended what it ran
 
-// Trap: SIGTERM to a shell does not reach what that has started, and waits for. So a program has a group of its own,
+// Trap: SIGTERM to a shell does not reach what that has started, and waits for. So a program leads a group of its own,
 // which gets the signals; but not below a launcher (where a task has no IPC): its engine may know one group only.
 const hasOwnGroup = process.send !== undefined
 
@@ -284,6 +285,10 @@ export async function runCommand(task: Task, program: Program, options: CommandO
   child.stdin.end(`${JSON.stringify(task.args)}\n`)
   const [code, signal] = await once(child, 'exit')
   task.signal.removeEventListener('abort', stop)
+  // What it has left was asked to end, too, and may tidy up; if nobody was asked, it is of no use any more.
+  while (task.signal.aborted && sendSignal(child, 0)) await sleep(LOOK)
+  sendSignal(child, 'SIGKILL') // in the turn of its end, or of the look: the id cannot be another group's yet
+  running.delete(child)
   // Its last lines are there to be read by now. Their end may never come: a daemon that it has left can hold the pipe.
   for (let turn = 0; turn < 3; turn++) await nextTurn()
   for (const output of [child.stdout, child.stderr]) output.destroy()
@@ -309,10 +314,6 @@ async function startProgram(task: Task, program: Program, { cwd, env }: CommandO
     if (child.pid && hasOwnGroup) lowerPriority(child.pid)
     await once(child, 'spawn')
     running.add(child)
-    child.once('exit', () => {
-      running.delete(child)
-      if (hasOwnGroup) sendSignal(child, 'SIGKILL') // to what it has left; the id cannot be another group's yet
-    })
     for (const pipe of child.stdio) pipe!.on('error', () => {}) // it reads nothing, or has gone
     return child
   } catch (error) {
@@ -322,10 +323,13 @@ async function startProgram(task: Task, program: Program, { cwd, env }: CommandO
   }
 }
 
-function sendSignal({ pid }: ChildProcess, signal: NodeJS.Signals) {
+/** False when nobody is there any more. */
+function sendSignal({ pid }: ChildProcess, signal: NodeJS.Signals | 0): boolean {
   try {
-    process.kill(hasOwnGroup ? -pid! : pid!, signal)
-  } catch {} // it has ended
+    return process.kill(hasOwnGroup ? -pid! : pid!, signal)
+  } catch {
+    return false
+  }
 }
 
 const isNote = (data: any) => typeof data.msg === 'string'

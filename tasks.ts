@@ -2,19 +2,19 @@
 // remote() gives, under the name by which it is called; TASKS names the module. A function reports through `task`, ends
 // early when task.signal aborts, and returns its result; to fail, it throws.
 
-import { spawn } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { once } from 'node:events'
 import { mkdir, open, rename, rm, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
-import { text } from 'node:stream/consumers'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import { readHeader, readRows } from './csv.ts'
 import { remote, type Task } from './remote.ts'
 import { FILES, UPLOADS } from './settings.ts'
 
 const REPORT_LIMIT = 1000 // reports of a run that become entries
+const execute = promisify(execFile)
 const PROGRESS_PAUSE = 50 // milliseconds from one entry of progress to the next: what a page can show
 
 const countSteps = remote('counts: one message per step', [
@@ -74,15 +74,14 @@ export const compile = remote('checks a TypeScript source that stands alone', [
   try {
     const name = randomUUID() // see reportDiagnostics
     await writeFile(join(folder, `${name}.ts`), source)
-    const tsc = spawn(compilerPath(), [`${name}.ts`, ...COMPILER_ARGUMENTS], {
-      cwd: folder, stdio: ['ignore', 'pipe', 'pipe'], signal: task.signal, killSignal: 'SIGKILL',
-    })
-    const ended = Promise.all([once(tsc, 'close'), text(tsc.stdout), text(tsc.stderr)])
-    const [[code, signal], output, complaint] = await ended
-    reportDiagnostics(output, name, report)
+    const options = { cwd: folder, signal: task.signal, killSignal: 'SIGKILL', maxBuffer: Infinity } as const
+    const ended = execute(compilerPath(), [`${name}.ts`, ...COMPILER_ARGUMENTS], options)
+    const { code = 0, signal, stdout, stderr } = await ended.catch(error => error)
+    task.signal.throwIfAborted()
+    reportDiagnostics(stdout, name, report)
     // Exit codes 1 and 2 mean that the source has errors; a crash is 2 as well, but says so on stderr.
-    if (signal || code > 2 || complaint || (code > 0 && !counts.error)) {
-      throw new Error(`the compiler failed (${signal ?? `exit code ${code}`}) ${complaint.slice(0, 2000)}`)
+    if (signal || code > 2 || stderr || (code && !counts.error)) {
+      throw new Error(`the compiler failed (${signal ?? `exit code ${code}`}) ${stderr.slice(0, 2000)}`)
     }
     return { errors: counts.error, warnings: counts.warning }
   } finally {

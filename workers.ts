@@ -77,7 +77,12 @@ let patience = GRACE // ms for those who are told of ends, when the server stops
 
 // ---- The program
 
+const ELSEWHERE = `it runs on Linux, and needs its /proc. Elsewhere, in a container, by the Dockerfile in REFERENCE.md:
+    docker build -t longrun .
+    docker run --init --restart=on-failure -e TOKEN -p 127.0.0.1:8080:8080 -v longrun:/var/lib/longrun longrun`
+
 openRuns()
+if (!existsSync('/proc/self/environ')) refuseToStart(ELSEWHERE)
 claimRuns()
 printWithoutWaiting()
 const loadedVersion = version()
