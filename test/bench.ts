@@ -104,6 +104,30 @@ const ROWS: Record<string, () => Promise<void>> = {
     print('8 runs × 5,000 a second, p50 / p99 ms, `PROCESS_LIMIT=8`', eight, tail(1))
   },
 
+  /** A run that is watched, and starts, beside eight runs that compute without end. */
+  async beside() {
+    const settings = { PROCESS_LIMIT: '20' }
+    const busy = (measurement: Measurement): Measurement => async side => {
+      const ids = await Promise.all(Array.from({ length: 8 }, () => start(side, 'burn', [])))
+      const measure = await measurement(side)
+      return async () => {
+        const values = await measure()
+        await Promise.all(ids.map(id => ask(side, 'DELETE', `/tasks/${id}`)))
+        return values
+      }
+    }
+    const watched = await compare(busy(latency({ perSecond: 25 })), { settings })
+    print('25 entries a second beside 8 runs that compute, p50 / p95 ms', watched, tail(1, 0.95))
+    const launches = await compare(busy(async side => {
+      const page = await Page.open(side)
+      return () => repeat(6, async () => {
+        await sleep(3000) // a spare takes so long to load there
+        return launch(page, '"type":"msg"')
+      })
+    }), { settings })
+    print('launch beside 8 runs that compute, one every 3 s, p50 / p95 ms', launches, tail(1, 0.95))
+  },
+
   /** The same of one run with many readers. */
   async fanout() {
     const many = { readers: 1000, perSecond: 100 }
@@ -572,7 +596,7 @@ export function quantile(values: number[], q: number): number {
 }
 
 /** The median, and what only one in a hundred exceeds. */
-const tail = (digits: number): Show => values => [0.5, 0.99].map(q => quantile(values, q).toFixed(digits)).join(' / ')
+const tail = (digits: number, most = 0.99): Show => values => [0.5, most].map(q => quantile(values, q).toFixed(digits)).join(' / ')
 
 /** The median, with the smallest and the largest of several. */
 const spread = (digits: number): Show => values => {

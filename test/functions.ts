@@ -148,6 +148,12 @@ export const hoard = remote('takes all the memory that there is for it', [], asy
 /** Microseconds on a clock that all processes of the machine share. */
 const now = () => Number(process.hrtime.bigint() / 1000n)
 
+export const burn = remote('computes without end, or for so many milliseconds', [
+  { name: 'ms', type: 'number', description: 'for how long', default: 1e12 },
+], (_, ms) => {
+  for (const end = performance.now() + ms; performance.now() < end;);
+})
+
 export const rate = remote('so many entries, so many a second, each with the time at which it was made', [
   count, { name: 'perSecond', type: 'number', description: 'at most 1,000 turns a second' },
 ], async (task, count, perSecond) => {

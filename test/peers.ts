@@ -1,5 +1,5 @@
 // Measures longrun beside what others make of the same: BullMQ with Redis and Socket.IO, and Celery with Redis and a
-// bridge to WebSockets (peers/). They are set up as their documentation advises, with eight places that are used again;
+// bridge to WebSockets (peers/). They are set up as their documentation advises, with nine places that are used again;
 // and where there was a choice, as is fastest: Redis is reached by a Unix socket, and writes nothing to the disk.
 //
 //   npm run bench:peers                     all rows, in about three minutes
@@ -59,6 +59,17 @@ const ROWS: Record<string, Row> = {
     },
   },
   fanout: rate('1,000 readers × 100 a second, p50 / p99 ms', 1, { perSecond: 100, readers: 1000 }),
+  busy: {
+    title: '25 entries a second beside 8 runs that compute, p50 / p95 ms',
+    digits: 1,
+    async pass(system, load) {
+      const computing = observe(system, new Load(), { method: 'burn', args: [WARM_UP + MEASURED + 2000], runs: 8 })
+      await sleep(1000)
+      const { times } = await observe(system, load, { method: 'rate', args: [(WARM_UP + MEASURED) / 40, 25] })
+      await computing
+      return [0.5, 0.95].map(q => quantile(times, q))
+    },
+  },
   eight: rate('8 runs × 5,000 a second, p50 / p99 ms', 1, { perSecond: 5000, runs: 8 }),
 }
 
@@ -113,7 +124,7 @@ async function observe(system: System, load: Load, { method, args, runs = 1, rea
     clearInterval(silence)
   })
   leave.forEach(leave => leave())
-  system.expected += args[0]! * runs * readers
+  system.expected += method === 'burn' ? 0 : args[0]! * runs * readers // it only computes, for so many ms
   system.heard += heard
   return { times, first: (first - began) / 1000, seconds: (last - began) / 1e6, heard }
 }
@@ -123,7 +134,7 @@ const tail = (values: number[]) => [0.5, 0.99].map(q => quantile(values, q))
 // ---- The systems
 
 async function startOurs(): Promise<System> {
-  const { url } = await startLongrun({ PROCESS_LIMIT: '8' })
+  const { url } = await startLongrun({ PROCESS_LIMIT: '9' })
   return { name: 'longrun', url, follow: byWebSocket(url), expected: 0, heard: 0 }
 }
 
@@ -136,7 +147,7 @@ async function startBullMQ(): Promise<System> {
 
 async function startCelery(): Promise<System> {
   const env = await startRedis()
-  const flags = ['--concurrency', '8', '--without-gossip', '--without-mingle', '--without-heartbeat']
+  const flags = ['--concurrency', '9', '--without-gossip', '--without-mingle', '--without-heartbeat']
   const [server, bridge] = await Promise.all([
     startProgram([python!, 'celery_tasks.py'], env, PROGRAMS),
     startProgram([process.execPath, 'celery_bridge.cjs'], env, PROGRAMS),

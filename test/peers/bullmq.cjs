@@ -1,5 +1,5 @@
 // BullMQ with Socket.IO, as their documentation has it: events of all workers by QueueEvents, and a room for each run.
-// This is the web server, and with the argument `worker` the process in which the runs are, eight at once. It takes the
+// This is the web server, and with the argument `worker` the process in which the runs are, nine at once. It takes the
 // same calls as longrun, and its entries are the same. CommonJS, as only that finds packages by NODE_PATH.
 
 const { Queue, QueueEvents, Worker } = require('bullmq')
@@ -15,6 +15,13 @@ const FUNCTIONS = {
   async stream(publish, count) {
     for (let step = 0; step < count; step += 1000) {
       await publish(Math.min(1000, count - step), i => ({ step: step + i, text: 'about 80 bytes' }))
+    }
+  },
+
+  // In slices, as all runs share one process here.
+  async burn(_, ms) {
+    for (const end = now() + 1000 * ms; now() < end; await sleep(0)) {
+      for (const slice = now() + 20_000; now() < slice;);
     }
   },
 
@@ -38,7 +45,7 @@ async function work() {
       return job.updateProgress({ type: 'msg', time: Date.now(), data: make(i) })
     })) // together, as waiting for the answer to each would be slower
     await FUNCTIONS[job.name](publish, ...job.data)
-  }, { connection, concurrency: 8 })
+  }, { connection, concurrency: 9 })
   await worker.waitUntilReady()
   console.log('ready')
 }

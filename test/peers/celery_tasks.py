@@ -24,6 +24,14 @@ def stream(run, count):
     publish(run, [{'type': 'done'}])
 
 
+@app.task(name='burn')
+def burn(run, ms):
+    end = now() + 1000 * ms
+    while now() < end:
+        pass
+    publish(run, [{'type': 'done'}])
+
+
 @app.task(name='rate')
 def rate(run, count, per_second):
     began = now()
