@@ -36,6 +36,7 @@ const [key, certificate, elsewhere] = ['key.pem', 'certificate.pem', 'elsewhere.
 const address = { host: ownAddress(), port: 8443 } // where nginx listens
 let browser: Browser | undefined
 let endNginx = async () => {}
+const said: string[] = [] // by nginx, on stderr
 
 before(async () => {
   if (skip) return
@@ -173,6 +174,27 @@ for (const { form, name, path } of FORMS) {
   })
 }
 
+test('neither the token nor a key stands in its logs, whatever becomes of the request', { skip }, async () => {
+  const call = JSON.stringify({ method: 'process', args: [1, 0] })
+  const headers = { Authorization: `Bearer ${TOKEN}`, ...JSON_TYPE }
+  const { id, key } = JSON.parse((await ask(tls(FORMS[0]!.name), 'POST', '/tasks', { Host: FORMS[0]!.name, ...headers }, call)).body)
+  const paths = [`?token=${encodeURIComponent(TOKEN)}`, `?token=${TOKEN}`, `tasks/${id}/log?key=${key}`, `log?run=${id}&key=${key}`, `nothing?key=${key}`]
+  const visitAll = async () => {
+    for (const { name, path } of FORMS) {
+      for (const target of paths) await ask(tls(name), 'GET', path + target, { Host: name, Referer: `https://${name}${path}${target}` })
+    }
+    await ask(tls('app.example.org'), 'GET', `/longrun?token=${TOKEN}`, { Host: 'app.example.org' })
+  }
+  await visitAll()
+  await app.kill('server')
+  await visitAll() // 502
+  await app.startServer()
+  const logs = [elsewhere!, ...['access.log', 'error.log'].map(name => join(folder, name))].map(path => readFileSync(path, 'utf8'))
+  assert.match(logs[1]!, new RegExp(`"GET /longrun/tasks/${id}/log HTTP/1.1" 200 `))
+  assert.match(logs[1]!, /"GET \/longrun\/ HTTP\/1.1" 502 /)
+  for (const secret of [TOKEN, encodeURIComponent(TOKEN), key]) assert.ok(![...logs, ...said].join('').includes(secret), secret)
+})
+
 test('the path without its slash leads to the page', { skip }, async () => {
   const { status, headers } = await ask(tls('app.example.org'), 'GET', '/longrun', { Host: 'app.example.org' })
   assert.equal(status, 301)
@@ -208,7 +230,7 @@ async function startNginx() {
   const [own, below] = readmeBlocks('nginx').map(block => block
     .replace(/(ssl_certificate\s+)\S+;/, `$1${certificate};`).replace(/(ssl_certificate_key\s+)\S+;/, `$1${key};`)
     .replace('listen 443 ssl;', `listen ${address.host}:${address.port} ssl;`)
-    .replaceAll('http://127.0.0.1:8080', `http://127.0.0.1:${port(app)}`))
+    .replaceAll('/var/log/nginx', folder).replaceAll('http://127.0.0.1:8080', `http://127.0.0.1:${port(app)}`))
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
     .map(name => `${name}_temp_path ${folder}/${name};`)
   const user = process.getuid?.() === 0 ? 'user root;' : '' // its workers must reach this folder
@@ -237,7 +259,7 @@ async function startNginx() {
     if (line.includes('start worker process')) break
   }
   assert.match(lines.at(-1)!, /start worker process/, lines.join('\n'))
-  proxy.stderr.resume()
+  proxy.stderr.on('data', text => said.push(String(text)))
   return async () => {
     proxy.kill('SIGTERM')
     await exited
