@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { after, afterEach, before, suite, test } from 'node:test'
@@ -121,6 +121,28 @@ else suite('On a cluster', () => {
     await untilNodesAreFree()
   })
 
+  test('a run of another longrun with the same id goes on when one is cancelled; Slurm is asked once to cancel it', async t => {
+    const [run] = await start(['polite']) as [Run]
+    const folder = mkdtempSync(join(tmpdir(), 'longrun-test-'))
+    t.after(() => rmSync(folder, { recursive: true }))
+    const [calls, scancel] = ['calls', 'scancel'].map(name => join(folder, name)) as [string, string]
+    writeFileSync(scancel, `#!/bin/sh\necho >> ${calls}; PATH=\${PATH#*:} exec scancel "$@"\n`, { mode: 0o700 })
+    const env = { ...process.env, PATH: `${folder}:${process.env['PATH']}` }
+    const deaf = ['sh', '-c', 'trap "" TERM; while :; do sleep 1; done']
+    const other = spawn(SLURM_RUN, [...deaf, run.id], { env, stdio: 'ignore' }) // it has the id as its last argument
+    t.after(() => other.kill('SIGKILL'))
+    const jobs = () => slurm('squeue', '--noheader', '--states=RUNNING', '--format=%j').split('\n').filter(job => isOf(run.id, job))
+    await until(() => jobs().length === 2)
+    assert.equal(new Set(jobs()).size, 2, 'they have other names')
+    await run.cancel()
+    assert.equal((await run.outcome()).outcome, 'cancelled')
+    await until(() => jobs().length === 1)
+    other.kill('SIGTERM')
+    await once(other, 'exit') // after Slurm's KillWait
+    assert.equal(readFileSync(calls, 'utf8'), '\n')
+    await untilNodesAreFree()
+  })
+
   test('a stranger on the network, with keys but without that of the server, gets nowhere', needsNetwork, async t => {
     const [run] = await start(['tick', ['fifth']]) as [Run]
     const { publicKey: curvePublicKey, secretKey: curveSecretKey } = curveKeyPair()
@@ -174,7 +196,7 @@ else suite('On a cluster', () => {
     }
     const logs = lost.map(run => run.log())
     const assertNothingFollows = () => assert.deepEqual(lost.map(run => run.log()), logs)
-    const isLost = (job: string) => lost.some(({ id }) => job === `longrun-${id}`)
+    const isLost = (job: string) => lost.some(({ id }) => isOf(id, job))
     await until(() => { // the tasks see by their logs that they have been ended
       assertNothingFollows()
       return !jobsOnNodes(app.runs).some(isLost)
@@ -204,13 +226,20 @@ function slurm(command: string, ...args: string[]): string {
   return execFileSync(command, args, { encoding: 'utf8' }).trim()
 }
 
+/** What Slurm says of a run's job, such as %N, its node; undefined when it knows none. */
+function jobOf({ id }: { id: string }, format: string): string | undefined {
+  const jobs = slurm('squeue', '--noheader', `--format=%j ${format}`).split('\n').map(line => line.split(' '))
+  return jobs.find(([name]) => isOf(id, name!))?.[1]
+}
+
+/** Whether a job is that of a run; what else is in its name says whose. */
+const isOf = (id: string, job: string) => job.startsWith(`longrun-${id}-`)
+
 /** The node on which a run is. */
-const nodeOf = ({ id }: Run) => slurm('squeue', '--noheader', `--name=longrun-${id}`, '--format=%N')
+const nodeOf = (run: Run) => jobOf(run, '%N')
 
 /** Until Slurm knows of a run, and has no place for it. */
-function untilQueued({ id }: Run) {
-  return until(() => slurm('squeue', '--noheader', `--name=longrun-${id}`, '--format=%T') === 'PENDING')
-}
+const untilQueued = (run: Run) => until(() => jobOf(run, '%T') === 'PENDING')
 
 /** The names of the jobs of which there are processes on a node. */
 function jobsOnNodes(runs: string): string[] {
