@@ -5,7 +5,7 @@
 import {
   accessSync, constants, existsSync, fstatSync, lstatSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync,
 } from 'node:fs'
-import { availableParallelism, setPriority } from 'node:os'
+import { availableParallelism, getPriority, setPriority } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 
 // ---- Environment variables
@@ -182,7 +182,7 @@ const NICE = 10 // of 19
  */
 export function lowerPriority(pid: number, tries = 10) {
   try {
-    setPriority(pid, NICE)
+    if (getPriority(pid) < NICE) setPriority(pid, NICE) // who was started at less keeps that
     writeFileSync(`/proc/${pid}/autogroup`, String(NICE))
   } catch (error) {
     const isSoon = (error as NodeJS.ErrnoException).code === 'EAGAIN' && tries > 1
