@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, statSync, writeFileSync } from 'node:fs'
+import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { request, type IncomingMessage } from 'node:http'
 import { connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
@@ -226,6 +226,16 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
         }
       }
       for (const reader of [early, back, odd, never]) reader.leave()
+
+      const [over, going] = [await app.start('process', [3, 1]), await app.start('polite')] // and when a person removes it
+      await Promise.all([over.outcome(), going.reader.until(({ entries }) => entries.length === 2)])
+      for (const { id } of [over, going]) rmSync(join(app.runs, `${id}.ndjson`))
+      const later = await app.follow(over.id, 7)
+      for (const reader of [later, going.reader]) {
+        await reader.until(({ errors }) => errors.length > 0)
+        assert.match(reader.errors[0]!, /is gone|was removed/)
+        reader.leave()
+      }
     })
 
     test('says that its port is taken, and ends with exit code 1', async t => {
