@@ -135,13 +135,14 @@ suite('What the pages show, as it stands there,', () => {
 
   test('each route is answered; a run goes from its start to its cancel', async () => {
     const lines = rowsOf(reference, '| route |').map(([route]) => route!.replace(/^`|`$/g, ''))
-    const [methods, start, list, log, download, cancel, upload, file, health] = lines as [string, string, string, string, string, string, string, string, string]
-    assert.equal(lines.length, 9)
+    const [methods, start, list, show, log, download, cancel, upload, file, health] = lines as [string, string, string, string, string, string, string, string, string, string]
+    assert.equal(lines.length, 10)
     assert.deepEqual(JSON.parse(await shell(methods)).map(({ name }: { name: string }) => name).sort(), ['compile', 'importCsv', 'process'])
     assert.equal(JSON.parse(await shell(start)).id, 'first')
     const reader = await app.follow('first')
     await reader.until(({ entries }) => entries.length > 3)
     assert.equal(JSON.parse(await shell(list))[0].id, 'first')
+    assert.equal(JSON.parse(await shell(show)).method, 'process')
     assert.equal(JSON.parse(await shell(log))[0].type, 'start')
     assert.deepEqual(JSON.parse(await shell(cancel)), { id: 'first' })
     await reader.done()
