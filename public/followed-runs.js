@@ -102,7 +102,7 @@ async function olderThan(newest) {
     const live = runs.get(run.id)
     if (run.outcome || (live?.start && !live.done)) return run
     const { ok, data } = await request('GET', `tasks/${run.id}`)
-    return ok ? data : run
+    return ok ? { ...data, result: undefined } : run // it may be large
   }))
 }
 

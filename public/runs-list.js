@@ -33,7 +33,7 @@ framePicture(() => {
   for (const [key, node] of nodes) if (!keys.has(key) && nodes.delete(key)) node.remove()
   Array.from(keys).forEach((key, at) => {
     const item = shown.get(key)
-    const node = nodes.get(key) ?? (item ? makeItem(key) : make('li', 'day', key))
+    const node = nodes.get(key) ?? (item ? makeItem(key) : make('li', 'day', key.trim()))
     nodes.set(key, node)
     if (items.children[at] !== node) items.insertBefore(node, items.children[at] ?? null)
     if (item) drawItem(node, item)

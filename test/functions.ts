@@ -261,3 +261,10 @@ export const reports = remote('reports what it is given', [
     (task as unknown as Record<string, (...data: unknown[]) => void>)[name]!(...data)
   }
 })
+
+export const lingers = remote('reports what it is given, and waits to be cancelled', [
+  { name: 'entries', type: 'object', description: 'as of reports' },
+], async (task, entries) => {
+  reports.run(task, entries)
+  await sleep(600_000, undefined, { signal: task.signal })
+})

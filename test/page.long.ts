@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import axe from 'axe-core'
 import type { Page } from 'playwright-core'
-import { startApp } from './app.ts'
+import { App, startApp } from './app.ts'
 import {
   arrived, chromiumMissing as skip, complaints, copied, counts, has, openPage, sees, start, state, steps,
 } from './browser.ts'
@@ -80,6 +80,58 @@ test('when the workers server does not answer, the page says so, and nothing is 
   await page.click(`#runs a[href*="${id}"]`)
   await counts(page, whole(id))
   assert.deepEqual(await steps(page), upTo(200))
+})
+
+test('while the workers server is away, figures are pale, nothing is estimated, and the page says what still holds', { skip }, async t => {
+  const own = await startApp(t, { SPARES: '0' })
+  const run = await own.start('process', [10_000, 20])
+  const page = await openPage(t, browser, `${own.url}/?run=${run.id}`)
+  await has(page, '#left', /^about/)
+  await own.kill('workers')
+  await has(page, '#hint', /^The run goes on, and its log is kept/)
+  await has(page, '#left', /^–$/)
+  assert.ok(Number(await page.locator('#percent').evaluate(figure => getComputedStyle(figure).opacity)) < 1)
+  await own.startWorkers()
+  await has(page, '#left', /^about/)
+  await run.cancel()
+  await run.outcome()
+})
+
+test('asking what is new costs little, however many runs have ended', { skip }, async t => {
+  const own = new App({ SPARES: '0', PROCESS_LIMIT: '9' })
+  t.after(() => own.end())
+  const [began, callId] = [Date.now() - 86_400_000, 'call '.repeat(10)]
+  for (const n of upTo(1000)) {
+    const start = { type: 'start', time: began + n, data: { method: 'process', args: [n, 1], callId: callId + n, pid: 1, timeLimit: 0 } }
+    const done = { type: 'done', time: began + n + 9, data: { outcome: 'ok', seconds: 0.009, errors: 1 } }
+    await writeFile(join(own.runs, `old-${n}.ndjson`), `${JSON.stringify(start)}\n${JSON.stringify(done)}\n`)
+  }
+  await own.startBoth()
+  const run = await own.start('process', [100_000, 50])
+  const page = await openPage(t, browser, own.url)
+  await has(page, '#runs .day', /^Yesterday$/)
+  await page.locator('#runs li', { hasText: /Finished with 1 error/ }).first().waitFor()
+  const costs: number[] = []
+  page.on('response', async answer => {
+    if (/\/tasks(\?|\/[^/]+$)/.test(answer.url())) costs.push((await answer.body()).length)
+  })
+  await page.locator(`#runs a[href*="${run.id}"] .about`, { hasText: /Running/ }).waitFor()
+  let last = run
+  for (const _ of upTo(5)) { // then it is not among the newest
+    last = await own.start('process', [1, 0])
+    await last.outcome()
+  }
+  await page.locator(`#runs a[href*="${last.id}"] .about`, { hasText: /Finished/ }).waitFor()
+  costs.length = 0
+  await run.cancel()
+  await page.locator(`#runs a[href*="${run.id}"] .about`, { hasText: /Cancelled/ }).waitFor()
+  t.diagnostic(`answers of ${costs} bytes`)
+  assert.ok(costs.length > 0 && costs.every(cost => cost < 1500))
+
+  await page.fill('#filter', 'process(77,')
+  await page.waitForFunction(() => document.querySelectorAll('#runs a').length === 1)
+  await page.click('#runs a')
+  await has(page, '#run-title', /^process\(77, ?1\)$/)
 })
 
 test('a flood leaves the page responsive and small, and every entry can be looked at', { skip }, async t => {
@@ -346,6 +398,89 @@ test('where nothing says how much is left, it says when the last entry came', { 
   await state(page, 'cancelled')
   await page.locator('dt:text-is("Ended") + dd', { hasText: /^\d\d:\d\d:\d\d$/ }).waitFor()
   assert.equal(await page.locator('body:focus').count(), 0, 'the focus is not lost with the button')
+})
+
+test('more than all is not told as nearly done, and three entries are no curve', { skip }, async t => {
+  const page = await open(t)
+  const run = await app.start('lingers', [{ one: ['progress', 10, 20], two: ['progress', 30, 20, 'steps'] }])
+  await page.goto(`${app.url}/?run=${run.id}`)
+  await has(page, '#steps', /30 of 20 steps/)
+  await page.locator('#percent[data-pale]').waitFor()
+  await page.locator('dt:text-is("Last entry") + dd').waitFor()
+  assert.ok(await page.locator('#plot').isHidden())
+  await run.cancel()
+  await state(page, 'cancelled')
+})
+
+test('an upload shows how much of it is there, and stays as a part of the work', { skip }, async t => {
+  const file = join(folder, 'large.csv')
+  await writeFile(file, `a,b\n${'1,2\n'.repeat(12_500_000)}`)
+  const page = await open(t)
+  const seen = await page.locator('#steps').evaluateHandle(steps => {
+    const seen = new Set<string>()
+    new MutationObserver(() => seen.add(steps.textContent ?? '')).observe(steps, { subtree: true, childList: true, characterData: true })
+    return seen
+  })
+  await page.locator('form[data-method=importCsv] input[type=file]').setInputFiles(file)
+  await sees(page, '50.0 MB')
+  await start(page, 'importCsv')
+  await has(page, '#tiles', /Rows imported12,500,000/)
+  await has(page, '#steps', /upload ✓ [\d.]+ m?s/)
+  await has(page, '#file', /\(\d+ MB\)/)
+  const told = await seen.evaluate(seen => [...seen])
+  assert.ok(told.some(words => /^upload [\d.]+ of 50\.0 MB/.test(words)), `it said ${told.slice(0, 20)}`)
+})
+
+test('the time of a run is told with its day, and the same wherever it is read', { skip }, async t => {
+  const began = new Date(2026, 1, 3, 23, 59, 58).getTime()
+  const entries = [
+    { type: 'start', time: began, data: { method: 'process', args: [1, 1], callId: '', pid: 1, timeLimit: 0 } },
+    { type: 'done', time: began + 5000, data: { outcome: 'ok', seconds: 5 } },
+  ]
+  const own = new App({ SPARES: '0' })
+  t.after(() => own.end())
+  await writeFile(join(own.runs, 'night.ndjson'), entries.map(entry => `${JSON.stringify(entry)}\n`).join(''))
+  await own.startBoth()
+  for (const locale of ['fr-CA', 'ar-EG', 'fa-IR', 'my-MM', 'en-US']) {
+    const page = await openPage(t, browser, `${own.url}/?run=night`, { locale })
+    await page.locator('dt:text-is("Ended") + dd:text-is("4 Feb, 00:00:03")').waitFor()
+    await has(page, '#run-about', /3 Feb, 23:59/)
+    await has(page, '#runs .day', /^Tuesday,? 3 February 2026$/)
+  }
+})
+
+test('the keys are shown, and a click on what one is at is seen', { skip }, async t => {
+  const page = await open(t)
+  await page.locator('form[data-method=process]').waitFor()
+  await page.click('#new')
+  await page.locator('#forms :focus').waitFor()
+  await page.locator('body').press('?') // it is typed into the field, or opens the keys
+  await page.locator('.brand').focus()
+  await page.keyboard.press('?')
+  await sees(page, 'next, previous warning or error')
+  await page.keyboard.press('Escape')
+  await page.locator('#keys').waitFor({ state: 'hidden' })
+  await page.click('#demo') // what a first visitor is shown to press
+  await has(page, '#log-list', 'step 1 of 120')
+  await page.click('#cancel')
+  await state(page, 'cancelled')
+})
+
+test('on a phone the run in view is in sight in the list, and what is pressed is large enough', { skip }, async t => {
+  const runs = await Promise.all(upTo(6).map(() => app.start('produce', [1]).catch(() => undefined)))
+  await Promise.all(runs.map(run => run?.outcome()))
+  const page = await open(t, '/', { viewport: { width: 390, height: 844 } })
+  await page.locator('#runs a').nth(2).waitFor()
+  const last = page.locator('#runs a').last()
+  const href = await last.getAttribute('href')
+  await page.goto(app.url + `/${href}`)
+  await page.waitForFunction(() => {
+    const { left = -1, right = 1e9 } = document.querySelector('#runs [aria-current]')?.getBoundingClientRect() ?? {}
+    return left >= 0 && right <= innerWidth
+  })
+  const small = await page.locator('header :is(button, a, summary), .side :is(button, a), #share').evaluateAll(found =>
+    found.filter(one => one.checkVisibility() && one.getBoundingClientRect().height < 24).map(one => one.outerHTML))
+  assert.deepEqual(small, [])
 })
 
 test('colours and overwriting of the command line are not shown raw', { skip }, async t => {
