@@ -214,7 +214,7 @@ export class Readers {
    * Trap, who asks and leaves, again and again: its reads would hold up everyone else's. So each is looked at again
    * when its turn comes, and left out (an empty chunk) when none of its askers `isWanted` any more.
    */
-  read(id: string, position: number, isWanted: () => boolean): Promise<Chunk> {
+  read(id: string, position: number, isWanted = () => true): Promise<Chunk> {
     const key = `${id} ${position}`
     const reading = this.#reads.get(key) ?? { askers: [] }
     this.#reads.set(key, reading)

@@ -260,7 +260,7 @@ suite('Readers', () => {
       return Buffer.from('{}\n')
     }
     const readers = new Readers(memory)
-    const reads = Promise.all(Array.from({ length: 40 }, (_, at) => readers.read(`run-${at}`, 0, () => true)))
+    const reads = Promise.all(Array.from({ length: 40 }, (_, at) => readers.read(`run-${at}`, 0)))
     const seen: number[] = []
     while (begun.length) {
       seen.push(begun.length)
@@ -281,7 +281,7 @@ suite('Readers', () => {
       return read.apply(memory, where)
     }
     const readers = new Readers(memory)
-    for (let at = 0; at < 16; at++) void readers.read('busy', at, () => true) // all places are taken
+    for (let at = 0; at < 16; at++) void readers.read('busy', at) // all places are taken
     const [left, both, stays] = [new Client(), new Client(), new Client()]
     const leaves = [readers.follow('left', 10, left), readers.follow('both', 20, both)]
     readers.follow('both', 20, stays)
@@ -297,7 +297,7 @@ suite('Readers', () => {
     assert.deepEqual([left.got, both.got, stays.got], [[], [], ['20-60']])
     assert.equal((await asked).lines.length, 0)
     assert.deepEqual(memory.asked.filter(what => /^read (?!busy)/.test(what)), ['read both 20'])
-    const again = readers.read('asked', 30, () => true)
+    const again = readers.read('asked', 30)
     await nextTurn()
     begun.splice(0).forEach(finish => finish())
     assert.equal((await again).lines.length, 30, 'who comes later gets it all the same')
