@@ -24,10 +24,8 @@ export const picture = (draw, pause = 0, isOfRun = true) => pictures.push({ draw
 /** Words and figures: a few times a second, so that a flood of entries does not make the browser lay out the whole
  * page in every frame. In a background tab, too: a screen reader may speak. @param {() => void} draw */
 export const calmPicture = draw => picture(draw, CALM)
-
 /** What costs more than a figure. @param {() => void} draw */
 export const slowPicture = draw => picture(draw, SLOW)
-
 /** Words and figures around the views: the list of runs, the title. @param {() => void} draw */
 export const framePicture = draw => picture(draw, CALM, false)
 
@@ -75,8 +73,8 @@ function drawAll() {
 // A frame that took long, its layout and painting included, is followed by a pause as long: in the heaviest flood half
 // of the time is left for clicks.
 channel.port2.onmessage = ({ data: began }) => {
-  if (!began) return drawAll()
-  rested = 2 * performance.now() - began
+  if (began) rested = 2 * performance.now() - began
+  else drawAll()
 }
 document.addEventListener('visibilitychange', () => {
   asked = false // a frame asked for before the tab was hidden may never come

@@ -59,11 +59,11 @@ const known = {
     },
     name: ([, name]) => toText(name) || 'CSV file',
     summary: {
-      figures: ({ rows, rejected, columns }, run) => [
+      figures: ({ rows, rejected, columns = [] }, run) => [
         ['Rows imported', figure(rows)], ['Rejected lines', figure(rejected, run.findings.length)],
-        ['Columns', Array.isArray(columns) ? count(columns.length) : '–'],
+        ['Columns', figure(/** @type {unknown[]} */ (columns).length || undefined)],
       ],
-      note: ({ columns }) => (Array.isArray(columns) ? columns.map(toText).join(', ') : ''),
+      note: ({ columns = [] }) => /** @type {unknown[]} */ (columns).map(toText).join(', '),
       waiting: 'The rows can be downloaded when the import has ended.',
     },
     download: 'Download the rows',
@@ -111,7 +111,6 @@ export function nameOf(method, title) {
 
 /** @param {string} method */
 export const knownFunction = method => (Object.hasOwn(known, method) ? known[method] : undefined)
-
 /** Those that are known come first, in the order in which they stand here. @param {string} method */
 export const rankOf = method => (knownFunction(method) ? Object.keys(known).indexOf(method) : 99)
 

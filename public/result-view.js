@@ -18,31 +18,23 @@ const STACK = 5 // lines of it: the first ones tell
 const [tiles, text, table, note] = elements(HTMLElement, 'tiles', 'result-text', 'result-table', 'result-note')
 const [failure, source, findings] = elements(HTMLElement, 'failure', 'source', 'findings')
 const file = element('file', HTMLAnchorElement)
-const sourceList = new VirtualList(element('source-lines', HTMLElement), {
-  parts: ['n', 'text'], describe: describeLine, choose: chooseLine,
-})
-const findingList = new VirtualList(element('findings-list', HTMLElement), {
-  parts: ['level', 'where', 'text'], describe: describeFinding, choose: chooseFinding,
-})
+const ofSource = { parts: ['n', 'text'], describe: describeLine, choose: chooseLine }
+const ofFindings = { parts: ['level', 'where', 'text'], describe: describeFinding, choose: chooseFinding }
+const sourceList = new VirtualList(element('source-lines', HTMLElement), ofSource)
+const findingList = new VirtualList(element('findings-list', HTMLElement), ofFindings)
 
+/** of produced files, in words @type {Map<string, string>} */
+const sizes = new Map()
 /** of the source @type {string[]} */
 let lines = []
 /** of which the result is shown @type {typeof run.done} */
 let written
-/** of produced files, in words @type {Map<string, string>} */
-const sizes = new Map()
 
 export function showResult() {
   for (const list of [sourceList, findingList]) Object.assign(list, { selected: -1, top: 0, stale: true })
 }
 
-calmPicture(() => {
-  drawFile()
-  drawFailure()
-  drawResult()
-  drawSource(run.known?.source?.(run.args))
-  drawFindings()
-})
+for (const draw of [drawFile, drawFailure, drawResult, drawSource, drawFindings]) calmPicture(draw)
 
 function drawFile() {
   const name = toText(run.result?.['file'])
@@ -125,7 +117,8 @@ function drawTiles(/** @type {[name: string, figure: string][]} */ wanted) {
   tiles.replaceChildren(...made)
 }
 
-function drawSource(/** @type {string | undefined} */ whole) {
+function drawSource() {
+  const whole = run.known?.source?.(run.args)
   set(source, 'hidden', whole === undefined)
   if (whole === undefined) return
   lines = whole.split(/\r?\n/)

@@ -29,23 +29,14 @@ const bar = element('bar', HTMLProgressElement)
 
 const canNotify = 'Notification' in window
 let isBlocked = false
-let saidState = ''
-let saidAt = 0
-let leftAt = ''
+let [saidState, saidAt, leftAt] = ['', 0, '']
 
 slowPicture(() => { isBlocked = canNotify && Notification.permission === 'denied' }) // another process is asked
-
-calmPicture(() => {
-  drawName()
-  drawButtons()
-  drawMeter()
-  drawSteps()
-  drawProblem()
-  announce()
-})
+for (const draw of [drawName, drawButtons, drawMeter, drawLeft, drawHint, drawSteps, drawProblem, announce]) calmPicture(draw)
 
 const isFlawed = () => run.state === 'ok' && run.count('error') > 0
 const isOver = () => run.state in MARKS
+const isUnheard = () => !run.ended && (!connection.live || !connection.workers)
 
 function drawName() {
   set(section.dataset, 'state', run.state)
@@ -78,8 +69,7 @@ function drawButtons() {
 // A figure that is not known for sure is pale: that of the last entry while nothing is heard, or of a log half read.
 function drawMeter() {
   const { part, progress, step, start, store, seconds, ended, done, speed, isOdd } = run
-  const isUnheard = !ended && (!connection.live || !connection.workers)
-  set(section.dataset, 'unheard', String(isUnheard))
+  set(section.dataset, 'unheard', String(isUnheard()))
   // without the attribute it is indeterminate (it runs, nobody knows how far), and its property is 0 then, too
   const value = part ?? (isOver() || run.state === 'queued' ? 0 : undefined)
   if (value === undefined) bar.removeAttribute('value')
@@ -89,7 +79,6 @@ function drawMeter() {
   else if (progress) drawFact('percent', name, reached(progress.current, undefined, progress.unit))
   else drawFact('percent', start ? 'Entries' : 'Progress', start ? compact(store.count) : '–')
   drawFact('elapsed', ended ? 'Took' : 'Elapsed', seconds === undefined ? '–' : (ended ? duration : elapsed)(seconds))
-  drawLeft(isUnheard)
   drawFact('speed', done ? 'Mean speed' : 'Speed', ended && !done ? '–' : speed ?? '–')
   set(element('speed-fact', HTMLElement), 'hidden', start !== undefined && !progress)
   for (const level of /** @type {const} */ (['warning', 'error'])) {
@@ -98,7 +87,6 @@ function drawMeter() {
     figure.toggleAttribute('data-some', run.count(level) > 0)
     figure.toggleAttribute('data-pale', !!ended && !done && run.listed?.[`${level}s`] === undefined)
   }
-  setText(element('hint', HTMLElement), hint(isUnheard))
 }
 
 /** @param {string} id @param {string} name @param {string} value @param {boolean} [isPale] */
@@ -110,27 +98,28 @@ function drawFact(id, name, value, isPale = false) {
 }
 
 // When it will be done; where that is not known, whether it still moves; in the end, when it was.
-function drawLeft(/** @type {boolean} */ isUnheard) {
+function drawLeft() {
   const { left, seconds = 0, start, ended, progress, isOdd, silence } = run
   if (ended) return drawFact('left', 'Ended', start ? wholeSeconds(start.time + seconds * 1000, start.time) : '–')
-  const second = `${run.id} ${isUnheard} ${Math.floor(Date.now() / 1000)}`
+  const second = `${run.id} ${isUnheard()} ${Math.floor(Date.now() / 1000)}`
   if (second === leftAt) return // an estimate that dances is none
   leftAt = second
   const isMoving = progress?.total !== undefined && !isOdd && silence < SILENT
-  if (isMoving) drawFact('left', 'Left', left === undefined || seconds < 1.5 || isUnheard ? '–' : estimate(left))
-  else if (!start || isUnheard || run.read < 1) drawFact('left', start ? 'Last entry' : 'Left', '–')
+  if (isMoving) drawFact('left', 'Left', left === undefined || seconds < 1.5 || isUnheard() ? '–' : estimate(left))
+  else if (!start || isUnheard() || run.read < 1) drawFact('left', start ? 'Last entry' : 'Left', '–')
   else drawFact('left', 'Last entry', silence < 1.5 ? 'just now' : `${elapsed(silence)} ago`)
 }
 
-/** What the figures do not say. @param {boolean} isUnheard */
-function hint(isUnheard) {
+// What the figures do not say.
+function drawHint() {
   const { ended, done, state, start, progress, method } = run
-  if (ended && !done) return `Its log is still being read: ${Math.floor(run.read * 100)} %`
-  const back = connection.live ? 'the workers server answers' : 'the connection is back'
-  if (start && isUnheard) return `The run goes on, and its log is kept: what is missing here comes when ${back}.`
-  if (state === 'cancelling') return 'What has not ended by itself after 5 s is killed.'
   const usual = start && !ended && !progress?.total ? usualSeconds(method) : undefined
-  return usual === undefined ? '' : `usually ${duration(usual)}`
+  let words = usual === undefined ? '' : `usually ${duration(usual)}`
+  const back = connection.live ? 'the workers server answers' : 'the connection is back'
+  if (state === 'cancelling') words = 'What has not ended by itself after 5 s is killed.'
+  if (start && isUnheard()) words = `The run goes on, and its log is kept: what is missing here comes when ${back}.`
+  if (ended && !done) words = `Its log is still being read: ${Math.floor(run.read * 100)} %`
+  setText(element('hint', HTMLElement), words)
 }
 
 // One for each part of the work; those that the log tells of lead there.

@@ -143,12 +143,9 @@ export class Run {
 
   /** Seconds since its last entry. */
   get silence() { return Math.max(0, (Date.now() - clockAhead - this.lastTime) / 1000) }
-
   /** How much of the log has been read, 0 to 1. */
   get read() { return this.listed?.size ? Math.min(1, this.store.end / this.listed.size) : 1 }
-
   get known() { return knownFunction(this.method) }
-
   get words() { return wordsOf(this.state, this.count('error')) }
 
   get title() {
@@ -160,27 +157,20 @@ export class Run {
   /** What it returned, if that has fields. @returns {Fields | undefined} */
   get result() { return this.done?.result instanceof Object ? /** @type {Fields} */ (this.done.result) : undefined }
 
-  /** What it is at; when it is over, what it was at. */
-  get step() {
-    const step = this.steps.at(-1)
-    return step && step.n < 0 && this.start ? undefined : step // the upload says nothing about the run
-  }
-
+  /** What it is at, or was at in the end: an upload says nothing about the run. */
+  get step() { return this.steps.findLast(({ n }) => n >= 0 || !this.start) }
   get progress() { return this.step?.progress }
-
   /** 0 to 1, or undefined while it cannot be known. */
   get part() { return this.ended?.outcome === 'ok' ? 1 : partOf(this.progress) }
-
   /** Whether its progress says what cannot be. */
   get isOdd() { return !this.ended && !!this.progress?.total && this.progress.current > this.progress.total }
 
   get seconds() {
-    if (this.ended) return this.ended.seconds
     const since = this.start?.time ?? this.step?.began // or its upload
-    return since && Math.max(0, (Date.now() - clockAhead - since) / 1000)
+    return this.ended ? this.ended.seconds : since && Math.max(0, (Date.now() - clockAhead - since) / 1000)
   }
 
-  /** What its pace is that of: the progress, or the entries where there is none. */
+  /** Of its progress, or of the entries where there is none. */
   get pace() { return (this.progress && this.step?.pace) ?? this.entryPace }
 
   /** Seconds, of what it is at. */
@@ -221,9 +211,7 @@ const learn = {
     run.start = { time: entry.time, pid, callId: toText(callId) }
     run.become('joining')
   },
-  step(run, entry, n) {
-    run.beginStep(toText(fieldsOf(entry)['name']), entry.time, n)
-  },
+  step: (run, entry, n) => run.beginStep(toText(fieldsOf(entry)['name']), entry.time, n),
   progress(run, entry, n) {
     const { current, total, unit } = fieldsOf(entry)
     const [reached, whole = 0] = [toNumber(current), toNumber(total)]
@@ -236,10 +224,10 @@ const learn = {
     addFinding(run, entry, n)
   },
   done(run, entry) {
-    const { outcome, result, reason, seconds } = fieldsOf(entry)
-    const took = Math.max(0, toNumber(seconds) ?? 0)
+    const { outcome, result, reason, seconds: took } = fieldsOf(entry)
+    const seconds = Math.max(0, toNumber(took) ?? 0)
     run.endStep(entry.time)
-    run.done = { outcome: toOutcome(outcome), result, reason: toText(reason), seconds: took }
+    run.done = { outcome: toOutcome(outcome), result, reason: toText(reason), seconds }
     run.become('joining')
   },
 }

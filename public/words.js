@@ -11,11 +11,9 @@ const weekdays = dates({ weekday: 'long', day: 'numeric', month: 'long', year: '
 const zones = dates({ timeZoneName: 'shortOffset' })
 
 export const count = (/** @type {number} */ n) => figures.format(n)
-
 /** For a figure that must not run into the next one. @param {number} n */
 export const compact = n => (Math.abs(n) < 100_000 ? figures : shortFigures).format(n)
-
-/** @param {number} n @param {string} one @param {string} [many] */
+/** "3 errors". @param {number} n @param {string} one @param {string} [many] */
 export const counted = (n, one, many = one + 's') => `${count(n)} ${n === 1 ? one : many}`
 
 /** @param {number} n @param {string} [unit] @param {(n: number) => string} [format] */
@@ -74,7 +72,6 @@ export function clock(time, since = time) {
 
 /** As clock(), in whole seconds. @param {number} time @param {number} since */
 export const wholeSeconds = (time, since) => clock(time, since).replace(/\.\d+/, '')
-
 /** With its day, where that is not today. @param {number} time */
 export const minutes = time => clock(time, Date.now()).replace(/:\d\d\.\d+.*/, '')
 
