@@ -129,3 +129,8 @@ export function make(name, className, ...inside) {
   made.append(...inside)
   return made
 }
+
+/** A text with what a pattern finds in elements of their own; the pattern is one group.
+ * @param {string} text @param {RegExp} pattern @param {keyof HTMLElementTagNameMap} name @param {string} [className] */
+export const pieces = (text, pattern, name, className) =>
+  make('span', '', ...text.split(pattern).map((part, at) => (at % 2 ? make(name, className, part) : part)))

@@ -1,5 +1,6 @@
 // How an entry reads, whatever it holds. A task may report anything that JSON can say, in any field: the worst that may
-// come of it is an odd row, so nothing here trusts what it is given.
+// come of it is an odd row, so nothing here trusts what it is given; and what a program writes for a terminal is read
+// as a terminal would show it.
 
 import { amount, duration } from './words.js'
 
@@ -40,11 +41,11 @@ export const toText = value => (typeof value === 'string' ? value : value === un
 /** @param {unknown} value */
 export const toNumber = value => (typeof value === 'number' && Number.isFinite(value) ? value : undefined)
 
-/** The line of a row in the log. @param {Entry} entry */
-export const describe = entry => cut(wholeLine(entry), LONGEST_LINE)
+/** The line of a row in the log. @param {Entry} entry @param {number} [longest] */
+export const describe = (entry, longest = LONGEST_LINE) => cut(wholeLine(entry), longest)
 
 function wholeLine(/** @type {Entry} */ entry) {
-  return withoutTerminal(lines[LEVELS[levelOf(entry)] ?? 'msg'](fieldsOf(entry), entry.data))
+  return printable(lines[LEVELS[levelOf(entry)] ?? 'msg'](fieldsOf(entry), entry.data))
 }
 
 /** Whether an entry contains what is searched for, in its row or in what the row leaves out.
@@ -53,12 +54,24 @@ export function contains(entry, query) {
   return query.test(wholeLine(entry)) || (entry.type !== 'msg' && query.test(JSON.stringify(entry.data)))
 }
 
-/** All that an entry says. @param {Entry} entry */
+/** All that an entry says: a note as text, with real line breaks; anything else as JSON. @param {Entry} entry */
 export function fullText(entry) {
-  const { msg, ...others } = fieldsOf(entry)
-  const message = typeof msg === 'string' && Object.keys(others).length === 0 ? msg : entry.data
-  return typeof message === 'string' ? withoutTerminal(message) : JSON.stringify(message, null, 2)
+  const isNote = lines[entry.type] === describeNote && typeof fieldsOf(entry)['msg'] === 'string'
+  if (isNote) return printable(noteText(fieldsOf(entry)))
+  return printable(typeof entry.data === 'string' ? entry.data : JSON.stringify(entry.data, null, 2))
 }
+
+/** The message, its details, the stack, and the same of each cause. @param {Fields} fields @returns {string} */
+function noteText({ msg, stack, cause, errors, ...details }) {
+  const told = Object.entries(details).map(([name, value]) =>
+    `${name}: ${typeof value === 'string' ? value : JSON.stringify(value, null, 2)}`)
+  const causes = [cause ?? [], errors ?? []].flat().map(cause => 'Caused by: ' + (
+    typeof cause === 'object' && cause ? noteText(/** @type {any} */ (cause)) : toText(cause)))
+  return [toText(msg), told.join('\n'), toText(stack), ...causes].filter(Boolean).join('\n\n')
+}
+
+/** Frames of a stack that are longrun's or Node's, and not of what somebody wrote. */
+export const FOREIGN = /((?:^ *at .*(?:node:internal|[/(](?:task|remote)\.ts:\d+).*\n?)+)/m
 
 /** @param {string} text @param {number} longest @param {string} [rest] in place of what was cut off */
 export const cut = (text, longest, rest = ' …') => (text.length > longest ? text.slice(0, longest) + rest : text)
@@ -72,7 +85,8 @@ function describeProgress({ current, total, unit }, data) {
 
 /** @param {Fields} fields @param {unknown} data */
 function describeNote(fields, data) {
-  return [placeOf(fields), toText(fields['code']), toText(fields['msg'])].filter(Boolean).join('  ') || toText(data)
+  const { code, msg } = fields
+  return [placeOf(fields), toText(code), toText(msg)].filter(Boolean).join('  ') || (msg === '' ? '' : toText(data))
 }
 
 function describeEnd(/** @type {Fields} */ { outcome, reason, seconds }) {
@@ -93,10 +107,34 @@ export function signature(method, args) {
   return `${method}(${cut(inside, 79, '…')})`
 }
 
-// Programs of the command line colour their text and write over it; in a log only the last word counts.
-const ESCAPES = /\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])/g
+// What a terminal does not show: colours and other sequences; titles and device strings, with their contents; controls.
+// What stands between \x80 and \x9f may be a letter that was read in the wrong encoding: only whole sequences go.
+const HIDDEN = new RegExp([
+  /\x1b\[[0-?]*[ -/]*[@-~]?|\x9b[0-?]*[ -/]*[@-~]/, // CSI: colours, the cursor, modes
+  /\x1b\][^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?|\x9d[^\x07\x9c\n]*[\x07\x9c]/, // OSC: titles, links
+  /(?:\x1b[PX^_]|[\x90\x98\x9e\x9f])[^]*?(?:\x1b\\|\x9c)/, // DCS, SOS, PM, APC
+  /\x1b[ -/]*[0-~]?/, // character sets, keypad, save and restore
+  /[\x00-\x07\x0e-\x1f\x7f]/,
+].map(({ source }) => source).join('|'), 'g')
+const ODD = /[\x00-\x08\x0d-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/
 
-function withoutTerminal(/** @type {string} */ text) {
-  if (!/[\x1b\r]/.test(text)) return text
-  return text.replace(ESCAPES, '').replace(/\r+$/gm, '').replace(/^.*\r/gm, '')
+/** A text as a terminal shows it: what was written over is gone. Characters that turn the direction of what follows,
+ * with which a name can be made to look like another, are shown by their codes. @param {string} text */
+export function printable(text) {
+  if (!ODD.test(text)) return text
+  const kept = text.replace(HIDDEN, '').replace(/\r+$/gm, '').replace(/^.*\r/gm, '').replace(/^.*\x08.*$/gm, typed)
+  return kept.replace(/[\u202a-\u202e\u2066-\u2069]/g, turn => `\\u${turn.charCodeAt(0).toString(16)}`)
+}
+
+/** A line with its backspaces applied: each takes the cursor one place back, and what is written there is replaced.
+ * @param {string} line */
+function typed(line) {
+  /** @type {string[]} */
+  const shown = []
+  let at = 0
+  for (const letter of line) {
+    if (letter === '\b') at = Math.max(0, at - 1)
+    else shown[at++] = letter
+  }
+  return shown.join('')
 }

@@ -3,7 +3,7 @@
 import { element, elements, setAttribute, setText, slowPicture } from './draw.js'
 import { LEVELS } from './entries.js'
 import { inView } from './followed-runs.js'
-import { revealEntry } from './log-view.js'
+import { numberOf, revealEntry } from './log-view.js'
 import { count, counted } from './words.js'
 
 const PLACES = 500 // along the ribbon
@@ -21,7 +21,7 @@ slowPicture(() => {
   const levels = store.levels.subarray(0, store.count)
   setAttribute(element('ribbon-warnings', SVGPathElement), 'd', warnings ? marks(levels, WARNING, 6, 'h6v4h-6z') : '')
   setAttribute(element('ribbon-errors', SVGPathElement), 'd', errors ? marks(levels, ERROR, 0, 'h12v6h-12z') : '')
-  const place = errors ? `, the first error is entry ${count(levels.indexOf(ERROR) + 1)}` : ''
+  const place = errors ? `, the first error is entry ${count(numberOf(levels.indexOf(ERROR)))}` : ''
   setText(words, `${counted(errors, 'error')} and ${counted(warnings, 'warning')} along the log${place}`)
 })
 

@@ -1,16 +1,17 @@
 // A run's log as the page holds it: chunks, each with the position at which it stands in the log. Memory is bounded:
-// chunks that have not been looked at for long are let go, and when someone scrolls back to them they are read from
-// the log again. Only one byte an entry, its level, is kept of all.
+// chunks that have not been looked at for long are let go, and read from the log again when someone scrolls back to
+// them. Only one byte an entry, its level, is kept of all.
 
 import { redraw } from './draw.js'
 import { LEVELS, levelOf } from './entries.js'
 
 /** @import { Entry } from './entries.js' */
-/** @typedef {{ position: number, next: number, first: number, count: number, entries?: Entry[] | undefined,
- *   loading?: Promise<void> | undefined }} Chunk `first`: the number of its first entry */
+/** `first`: the index of its first entry
+ * @typedef {{ position: number, next: number, first: number, count: number, entries?: Entry[] | undefined }} Chunk */
 
 const CHUNK = 512 * 1024 // bytes; a read of the log gives no more
 const KEEP = 16 * 1024 * 1024 // bytes of log kept as entries; in memory they are about four times that
+const PAUSE = 1000 // milliseconds before a read that failed is tried again: the server may be down
 
 export class LogStore {
   /** entries */
@@ -25,6 +26,10 @@ export class LogStore {
   chunks = []
   /** those with their entries, the longest unused first @type {Set<Chunk>} */
   held = new Set()
+  /** The one read again last, which stays until another is: let go before it is drawn, it would be read again and again.
+   * @type {Chunk | undefined} */
+  #again
+  #isReading = false
 
   constructor(/** @type {string} */ id) { this.id = id }
 
@@ -53,44 +58,47 @@ export class LogStore {
     this.keepTo(KEEP)
   }
 
-  /** The entry, or undefined while it is being read again. @param {number} n @returns {Entry | undefined} */
+  /** The entry, or undefined when it has to be loaded first. @param {number} n @returns {Entry | undefined} */
   get(n) {
     const chunk = this.chunkOf(n)
     if (chunk?.entries) this.#use(chunk)
-    else if (chunk) this.load(chunk)
     return chunk?.entries?.[n - chunk.first]
   }
 
-  /** The entry, after it was read again where it has to be. @param {number} n */
-  async fetch(n) {
+  /** Reads what was let go again, one chunk at a time; redraws when it has come. @param {number} n */
+  async load(n) {
     const chunk = this.chunkOf(n)
-    if (chunk && !chunk.entries) await this.load(chunk)
-    return this.get(n)
+    if (this.#isReading || !chunk || chunk.entries) return
+    this.#isReading = true
+    chunk.entries = await this.entriesOf(chunk)
+    this.#isReading = false
+    this.#again = chunk
+    this.kept += chunk.next - chunk.position
+    this.#use(chunk)
+    this.keepTo(KEEP)
+    redraw()
+  }
+
+  /** For who goes through the whole log: what is not held is read again, and not kept.
+   * @param {Chunk} chunk @returns {Promise<Entry[]>} */
+  async entriesOf(chunk) {
+    while (!chunk.entries) {
+      try {
+        return await readLog(this.id, chunk)
+      } catch {
+        await new Promise(resolve => setTimeout(resolve, PAUSE))
+      }
+    }
+    return chunk.entries
   }
 
   /** @param {number} n */
   chunkOf(n) { return n < this.count ? this.chunks.findLast(({ first }) => first <= n) : undefined }
 
-  /** Redraws when it has arrived. @param {Chunk} chunk */
-  load(chunk) { return (chunk.loading ??= this.#readAgain(chunk)) }
-
-  async #readAgain(/** @type {Chunk} */ chunk) {
-    try {
-      chunk.entries = await readLog(this.id, chunk)
-      this.kept += chunk.next - chunk.position
-      this.#use(chunk)
-      this.keepTo(KEEP)
-      chunk.loading = undefined
-    } catch {
-      setTimeout(() => { chunk.loading = undefined }, 1000) // not at once again: the server may be down
-    }
-    redraw()
-  }
-
   keepTo(/** @type {number} */ bytes) {
     for (const chunk of this.held) {
       if (this.kept <= bytes) return
-      if (chunk === this.chunks.at(-1)) continue // it still grows
+      if (chunk === this.chunks.at(-1) || chunk === this.#again) continue // the last one still grows
       chunk.entries = undefined
       this.kept -= chunk.next - chunk.position
       this.held.delete(chunk)

@@ -1,5 +1,5 @@
-// What came out of a run, and what it found on the way. Warnings and errors that say where they were found are listed
-// beside the log; with the source in which that is, if it is known. functions.js has better words for some functions.
+// What came out of a run, and, for functions that functions.js knows, what it found on the way: warnings and errors that
+// say where they were found are listed beside the log; with the source in which that is, if it is known.
 
 import { calmPicture, element, elements, make, set, setLink, setText } from './draw.js'
 import { cut, MORE_IN_LOG, placeOf, toText } from './entries.js'
@@ -34,7 +34,13 @@ export function showResult() {
   for (const list of [sourceList, findingList]) Object.assign(list, { selected: -1, top: 0, stale: true })
 }
 
-for (const draw of [drawFile, drawFailure, drawResult, drawSource, drawFindings]) calmPicture(draw)
+for (const draw of [drawPlace, drawFile, drawFailure, drawResult, drawSource, drawFindings]) calmPicture(draw)
+
+// What functions.js knows has its place from the beginning; anything else is shown when it is there.
+function drawPlace() {
+  element('work', HTMLElement).toggleAttribute('data-known', run.known?.summary !== undefined)
+  set(element('result', HTMLElement), 'hidden', !run.ended && !run.known?.summary)
+}
 
 function drawFile() {
   const name = toText(run.result?.['file'])
@@ -128,14 +134,13 @@ function drawSource() {
 
 function drawFindings() {
   const { known, findings: { length: n } } = run
-  const isShown = n > 0 || known?.findings !== undefined
-  set(findings, 'hidden', !isShown)
-  if (!isShown) return
-  setText(element('findings-title', HTMLElement), known?.findings ?? 'Found on the way')
+  set(findings, 'hidden', !known?.findings) // elsewhere the log shows them, without the rest if one likes
+  if (!known?.findings) return
+  setText(element('findings-title', HTMLElement), known.findings)
   const chosen = run.findings[findingList.selected]
-  const found = known?.counted && run.result ? run.count('warning') + run.count('error') : n
+  const found = known.counted && run.result ? run.count('warning') + run.count('error') : n
   const more = found > n ? `The first ${count(n)} of ${count(found)} are named; the rest are counted.` : ''
-  const none = run.done ? known?.noFindings ?? '' : 'None so far.'
+  const none = run.done ? known.noFindings ?? '' : 'None so far.'
   setText(element('findings-note', HTMLElement), chosen ? toText(chosen.fields['msg']) : n ? more : none)
   findingList.draw(n)
 }

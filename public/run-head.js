@@ -7,7 +7,8 @@ import {
 } from './draw.js'
 import { connection, inView as run, runs, usualSeconds } from './followed-runs.js'
 import { canRepeat, fillForm, repeatRun } from './forms.js'
-import { copies, revealEntry } from './log-view.js'
+import { copies } from './log-tools.js'
+import { showEntry } from './log-view.js'
 import { attempt, cancelRun } from './start-run.js'
 import { compact, counted, duration, elapsed, estimate, minutes, reached, wholeSeconds } from './words.js'
 
@@ -187,7 +188,7 @@ function giveNotice(/** @type {import('./run-state.js').Run} */ run) {
 }
 
 cancel.addEventListener('click', () => cancelRun(run))
-steps.addEventListener('click', ({ target }) => target instanceof HTMLElement && revealEntry(Number(target.dataset.n ?? 0)))
+steps.addEventListener('click', ({ target }) => target instanceof HTMLElement && showEntry(Number(target.dataset.n ?? 0)))
 repeat.addEventListener('click', () => repeatRun(run))
 change.addEventListener('click', () => fillForm(run))
 wait.addEventListener('click', () => attempt(run, true))

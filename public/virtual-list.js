@@ -1,5 +1,6 @@
 // A list of any length in a bounded number of nodes: only the rows in sight exist. All rows have one height, the line
-// height of the list in style.css. Arrows, Page, Home and End move the selection; a screen reader hears it through
+// height of the list in style.css; where they wrap, each has its own, which is known once it is drawn, and until then
+// taken for that one. Arrows, Page, Home and End move the selection; a screen reader hears it through
 // aria-activedescendant.
 
 import { make, redraw, set, setText } from './draw.js'
@@ -9,9 +10,10 @@ const TALLEST = 8_000_000 // pixels; browsers cannot make an element much taller
 
 /** What a row says, part by part; `isWhole`: it need not be asked for again.
  * @typedef {{ level: string, texts: (string | Node)[], title?: string, isWhole?: boolean }} Row */
-/** `parts`: the classes of a row's parts, from left to right; `keys`: what else is done with the keyboard.
+/** `parts`: the classes of a row's parts, from left to right; `keys`: what else is done with the keyboard; `moved`: called
+ * when a person has scrolled.
  * @typedef {{ parts: string[], describe: (n: number) => Row, choose: (n: number) => void,
- *   keys?: Record<string, () => void> }} Uses */
+ *   keys?: Record<string, () => void>, moved?: () => void }} Uses */
 
 export class VirtualList {
   count = 0
@@ -20,12 +22,20 @@ export class VirtualList {
   top = 0
   /** stays at the end while rows are added */
   following = false
+  /** rows are as high as their text */
+  wraps = false
   /** @type {HTMLElement[]} */
   rows = []
   /** forget what is drawn, after a filter changed which row is which */
   stale = false
   #scrolled = 0
   #room = 0
+  /** the row in the first node, and how high each node's row is, where they wrap */
+  #first = 0
+  /** @type {number[]} */
+  #heights = []
+  /** a row that is to come into sight, or -1 */
+  #revealed = -1
 
   /** @param {HTMLElement} box @param {Uses} uses */
   constructor(box, uses) {
@@ -39,34 +49,71 @@ export class VirtualList {
     box.addEventListener('keydown', key => this.#press(key))
     box.addEventListener('click', click => this.#click(click))
     new ResizeObserver(() => { // asking for the height in each frame would cost a layout each time
+      const { selected, isSeen } = this
       this.#room = box.clientHeight
+      if (isSeen && this.#revealed < 0) this.#revealed = selected // what was chosen stays in sight
       redraw()
     }).observe(box)
   }
 
-  get inSight() { return this.#room / this.height }
+  /** rows */
+  get inSight() { return this.#below(this.top, this.#room) - this.top }
 
-  get #tall() { return Math.min(this.count * this.height, TALLEST) }
+  /** whether the selected row is in sight */
+  get isSeen() { return this.selected > this.top - 1 && this.selected < this.top + this.inSight }
+
+  get #tall() {
+    const extra = this.wraps ? this.#heights.reduce((sum, height) => sum + Math.max(0, height - this.height), 0) : 0
+    return Math.min(this.count * this.height + extra, TALLEST)
+  }
 
   /** how far down the scroll bar goes, in pixels */
   get #end() { return Math.max(0, this.#tall - this.#room) }
 
   /** the row that stands at the upper edge then */
-  get #last() { return Math.max(0, this.count - this.inSight) }
+  get #last() { return Math.max(0, this.#below(this.count, -this.#room)) }
+
+  /** The row that stands so many pixels below another; both with a fraction. @param {number} row @param {number} pixels */
+  #below(row, pixels) {
+    if (!this.wraps) return row + pixels / this.height
+    let n = Math.floor(row)
+    let left = pixels + (row - n) * this.#heightOf(n)
+    while (left < 0 && n > 0) left += this.#heightOf(--n)
+    while (left >= this.#heightOf(n) && n < this.count) left -= this.#heightOf(n++)
+    return n + left / this.#heightOf(n)
+  }
+
+  #heightOf(/** @type {number} */ n) { return (this.wraps && this.#heights[n - this.#first]) || this.height }
 
   draw(/** @type {number} */ count) {
     this.count = count
+    this.#bringIntoSight()
+    this.#writeRows(this.following ? this.#last : Math.min(this.top, this.#last))
+    if (this.wraps) this.#heights = this.rows.map(row => row.offsetHeight)
+    this.#bringIntoSight() // now that its height is known
+    this.#revealed = -1
     set(this.space.style, 'height', `${this.#tall}px`)
     this.top = this.following ? this.#last : Math.min(this.top, this.#last)
     const scroll = this.#last ? this.top / this.#last * this.#end : 0
     if (Math.abs(this.#scrolled - scroll) >= 1) this.box.scrollTop = this.#scrolled = scroll
-    this.#drawRows(scroll)
+    this.#placeRows(scroll)
     this.stale = false
   }
 
-  #drawRows(/** @type {number} */ scroll) {
-    const first = Math.max(0, Math.floor(this.top) - SPARE)
-    const wanted = Math.max(0, Math.min(this.count - first, Math.ceil(this.inSight) + 2 * SPARE))
+  /** At the nearer edge, or, coming from far, a third below the upper one. */
+  #bringIntoSight() {
+    const n = this.#revealed
+    if (n < 0) return
+    const lowest = this.#below(n + 1, -this.#room)
+    if (n < this.top - 2 || lowest > this.top + 2) this.top = this.#below(n, -this.#room / 3)
+    else this.top = Math.min(n, Math.max(this.top, lowest))
+    this.top = Math.max(0, this.top)
+  }
+
+  #writeRows(/** @type {number} */ top) {
+    const first = Math.max(0, Math.floor(top) - SPARE)
+    const wanted = Math.max(0, Math.min(this.count - first, Math.ceil(this.#room / this.height) + 2 * SPARE))
+    this.#first = first
     while (this.rows.length < wanted) {
       const row = make('div', 'row', ...this.uses.parts.map(part => make('span', part)))
       row.role = 'option'
@@ -77,7 +124,6 @@ export class VirtualList {
       if (this.stale) row.dataset.n = ''
       if (row.hidden) return
       const n = first + at
-      set(row.style, 'transform', `translateY(${Math.round(scroll + (n - this.top) * this.height)}px)`)
       set(row, 'ariaSelected', String(n === this.selected))
       set(row, 'ariaSetSize', String(this.count))
       if (row.dataset.n === String(n)) return
@@ -87,6 +133,16 @@ export class VirtualList {
     })
     const active = this.rows.find(row => !row.hidden && row.ariaSelected === 'true')
     this.box.setAttribute('aria-activedescendant', active?.id ?? '')
+  }
+
+  #placeRows(/** @type {number} */ scroll) {
+    let y = scroll
+    for (let n = this.#first; n < Math.floor(this.top); n++) y -= this.#heightOf(n)
+    y -= (this.top % 1) * this.#heightOf(Math.floor(this.top))
+    this.rows.forEach((row, at) => {
+      if (!row.hidden) set(row.style, 'transform', `translateY(${Math.round(y)}px)`)
+      y += this.#heightOf(this.#first + at)
+    })
   }
 
   /** @param {HTMLElement} row @param {number} n */
@@ -104,8 +160,7 @@ export class VirtualList {
 
   reveal(/** @type {number} */ n) {
     this.following = false
-    const room = this.inSight
-    if (n < this.top + 1 || n > this.top + room - 2) this.top = Math.max(0, n - room / 3)
+    this.#revealed = n
   }
 
   select(/** @type {number} */ n) {
@@ -121,13 +176,14 @@ export class VirtualList {
     if (Math.abs(moved) < 1) return
     this.#scrolled = this.box.scrollTop
     const isSqueezed = this.#tall === TALLEST
-    // Where a pixel of the scroll bar stands for several rows, wheel and fingers still move by rows.
-    if (isSqueezed && Math.abs(moved) < this.#room) this.top += moved / this.height
+    // Where a pixel of the scroll bar stands for more than one of the list, wheel and fingers still move by those.
+    if ((isSqueezed || this.wraps) && Math.abs(moved) < this.#room) this.top = this.#below(this.top, moved)
     else this.top = this.#end ? this.#scrolled / this.#end * this.#last : 0
     if (this.#scrolled >= this.#end - 1) this.top = this.#last
     if (this.#scrolled <= 0) this.top = 0
     this.top = Math.max(0, Math.min(this.#last, this.top))
     this.following = this.top >= this.#last - 0.5
+    this.uses.moved?.()
     redraw()
   }
 
@@ -150,6 +206,9 @@ export class VirtualList {
   #click(/** @type {MouseEvent} */ click) {
     const row = click.target instanceof Element && click.target.closest('.row')
     const dragged = String(getSelection()) !== '' // someone is copying, not choosing
-    if (row instanceof HTMLElement && row.dataset.n && !dragged) this.select(Number(row.dataset.n))
+    if (!(row instanceof HTMLElement) || !row.dataset.n || dragged) return
+    this.selected = Number(row.dataset.n) // it is in sight: nothing moves under the pointer
+    this.following = false
+    this.uses.choose(this.selected)
   }
 }

@@ -109,7 +109,8 @@ export const arrived = (page: Page, more: number) => page.waitForFunction(more =
 export async function copied(page: Page, button: string): Promise<string> {
   await page.evaluate(() => navigator.clipboard.writeText(''))
   await page.click(button)
-  return (await page.waitForFunction(() => navigator.clipboard.readText())).jsonValue()
+  await page.locator(`${button}:text-is("Copied")`).waitFor()
+  return page.evaluate(() => navigator.clipboard.readText())
 }
 
 /** The steps of a run of `process`, from 0 on, in the order in which the page shows them. */

@@ -398,15 +398,20 @@ test('Ctrl-F finds all that an entry contains, and steps through the hits', { sk
   await counts(page, '8 entries')
   await page.keyboard.press('Control+f')
   await page.keyboard.type('needle')
-  await counts(page, '6 of 8 entries') // the call contains it, too
+  await has(page, '#hit-count', '6 hits') // the call contains it, too
+  await counts(page, '8 entries') // in the log as it stands
   await page.keyboard.press('Enter')
   await has(page, '#hit-count', '1 of 6 hits')
   await page.keyboard.press('Shift+Enter')
   await has(page, '#hit-count', '6 of 6 hits')
   await has(page, '#entry-title', 'Entry 7')
   await page.locator('.row mark:text-is("needle")').last().waitFor()
-  await page.keyboard.press('Escape')
+  await page.click('#only-hits')
+  await counts(page, '6 of 8 entries')
+  await page.locator('#log-list [aria-selected=true] mark').first().waitFor() // what was chosen stays
+  await page.press('#search', 'Escape')
   await counts(page, '8 entries')
+  await page.locator('#log-list mark').first().waitFor({ state: 'detached' })
 })
 
 test('what cannot be sent is said at the field; what is left blank has its default', { skip }, async t => {
