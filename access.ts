@@ -4,9 +4,8 @@
 // connection are answered at once, and what becomes of those that are none. Look for: admit; takeTurn.
 
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
-import {
-  STATUS_CODES, type IncomingHttpHeaders, type IncomingMessage, type Server, type ServerResponse,
-} from 'node:http'
+import type { EventEmitter } from 'node:events'
+import { STATUS_CODES, type IncomingHttpHeaders, type IncomingMessage, type Server } from 'node:http'
 import { isIP } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import type { Duplex } from 'node:stream'
@@ -238,7 +237,7 @@ export function toHttpError(error: unknown): HttpError {
 // ---- Connections
 
 /** What was asked for on each connection, and is not answered yet: the first is being answered, the others wait. */
-const queues = new WeakMap<Duplex, (ServerResponse | IncomingMessage)[]>()
+const queues = new WeakMap<Duplex, EventEmitter[]>()
 
 /**
  * Makes a new connection one on which requests are answered one after the other. Trap, pipelining: a client may send a
@@ -246,18 +245,18 @@ const queues = new WeakMap<Duplex, (ServerResponse | IncomingMessage)[]>()
  * memory. So each waits for the one before it, see `takeTurn`, and nothing more is read meanwhile.
  */
 export function openQueue(socket: Duplex) {
-  const queue: (ServerResponse | IncomingMessage)[] = []
+  const queue: EventEmitter[] = []
   queues.set(socket, queue)
   socket.on('resume', () => queue.length > 1 && socket.pause()) // Node reads on whenever it has a whole request
   socket.on('drain', () => queue[0]?.emit('drain')) // Node does not tell it any more when an upgrade waits
 }
 
-/** Until all that came before on this connection is answered; the turn ends with the answer. */
-export async function takeTurn(socket: Duplex, asking: ServerResponse | IncomingMessage) {
+/** Until all that came before on this connection is answered; the turn ends when `answer` emits 'close'. */
+export async function takeTurn(socket: Duplex, answer: EventEmitter) {
   const queue = queues.get(socket)!
   const before = queue.at(-1)
-  queue.push(asking)
-  asking.once('close', () => {
+  queue.push(answer)
+  answer.once('close', () => {
     queue.shift()
     if (queue.length === 1) socket.resume()
   })
@@ -271,6 +270,7 @@ export async function takeTurn(socket: Duplex, asking: ServerResponse | Incoming
  * has given the connection away: so what it has read of that is put back, without the offer.
  */
 export function ignoreUpgrade(server: Server, request: IncomingMessage, socket: Duplex, head: Buffer) {
+  if (socket.destroyed) return // meanwhile
   const { method, url, httpVersion, rawHeaders } = request
   const lines = [`${method} ${url} HTTP/${httpVersion}`]
   for (let at = 0; at < rawHeaders.length; at += 2) {

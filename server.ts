@@ -3,7 +3,7 @@
 
 import { isUtf8 } from 'node:buffer'
 import { randomUUID } from 'node:crypto'
-import { once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import { createWriteStream, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -192,7 +192,7 @@ function keepBeating(socket: WebSocket) {
 
 async function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
   socket.on('error', () => {}) // a reset at this moment would end the process
-  await takeTurn(socket, request)
+  await takeTurn(socket, new EventEmitter()) // there is no answer by which it would end
   try {
     if (request.headers.upgrade?.toLowerCase() !== 'websocket') return ignoreUpgrade(server, request, socket, head)
     const asked = unpackAsked(request)

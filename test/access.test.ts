@@ -621,9 +621,11 @@ test('a client that reads only when it has sent everything gets its refusal', as
 })
 
 test('a client that resets its connection in the middle of anything harms nobody', async () => {
+  const offer = upgradeHead(app).replace('websocket', 'h2c')
   const beginnings = [
     'G', `GET / HTTP/1.1\r\n${hostLine(app)}`, `POST /tasks HTTP/1.1\r\n${hostLine(app)}Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{`,
     `GET /health HTTP/1.1\r\n${hostLine(app)}\r\n`.repeat(20), `GET /tasks/any/log?offset=-1&live=sse HTTP/1.1\r\n${hostLine(app)}\r\n`, upgradeHead(app),
+    offer, `GET /tasks HTTP/1.1\r\n${hostLine(app)}\r\n${offer}`, offer.replace('\r\n\r\n', '\r\nContent-Length: 99\r\n\r\nx'), offer.repeat(5),
     upgradeHead(app) + '\x81', upgradeHead(app).replace('/log', '/elsewhere'), `POST /files HTTP/1.1\r\n${hostLine(app)}Content-Length: 99\r\n\r\nx`,
   ]
   await Promise.all(beginnings.map(async beginning => {
