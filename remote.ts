@@ -410,13 +410,11 @@ export function cutLines(print: (line: string) => void, takeEntry = (_: string) 
   function endLine(isBar: boolean) {
     const ended = line
     line = ''
-    if (isBar && !mayBeEntry) {
-      bar = ended
-      barTimer ??= setTimeout(printBar, BAR_PAUSE)
-      return
-    }
-    printBar()
-    if (!mayBeEntry || !takeEntry(ended)) printLine(ended)
+    if (!isBar) printBar()
+    if (mayBeEntry && takeEntry(ended)) return
+    if (!isBar) return printLine(ended)
+    bar = ended
+    barTimer ??= setTimeout(printBar, BAR_PAUSE)
   }
 
   function printBar() {
