@@ -11,7 +11,7 @@ import {
 } from 'node:http'
 import { request as httpsRequest, type RequestOptions as HttpsOptions } from 'node:https'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { isAbsolute, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -50,7 +50,8 @@ export async function until(holds: () => unknown, what = String(holds)) {
 
 /** Why a test that needs this program of the machine is left out, or false. Where everything has to be tested, it is an error. */
 export function missing(program: string): string | false {
-  const isThere = process.env['PATH']!.split(':').some(folder => existsSync(join(folder, program)))
+  const folders = isAbsolute(program) ? ['/'] : process.env['PATH']!.split(':')
+  const isThere = folders.some(folder => existsSync(join(folder, program)))
   if (!isThere && process.env['CI']) throw new Error(`no ${program} found`)
   return !isThere && `no ${program} found`
 }

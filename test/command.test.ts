@@ -6,10 +6,11 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import type { Entry } from '../log.ts'
-import { App, gone, processesOf, ROOT, startApp, until, type Run } from './app.ts'
+import { App, gone, missing, processesOf, ROOT, startApp, until, type Run } from './app.ts'
 
 const TASKS = join(import.meta.dirname, 'programs.ts')
 const KIB = 2 ** 10
+const noPython = missing('/usr/bin/python3')
 
 /** What was said between `start` and `done`, by type and text. */
 async function said(run: Run): Promise<[string, unknown][]> {
@@ -29,7 +30,7 @@ suite('A program', { concurrency: 3 }, () => {
   before(() => app.startBoth())
   after(() => app.end())
 
-  test('in Python is followed live: its progress, its lines, its result', async () => {
+  test('in Python is followed live: its progress, its lines, its result', { skip: noPython }, async () => {
     const run = await app.start('python', [`
 import json, os, time
 for step in range(1, 4):
@@ -62,7 +63,7 @@ print(json.dumps({"type": "result", "data": {"steps": 3}}))`])
     assert.equal((await run.outcome()).outcome, 'ok')
   })
 
-  test('says entries as lines of JSON, of any type and with all their details', async () => {
+  test('says entries as lines of JSON, of any type and with all their details', { skip: noPython }, async () => {
     const entries = [
       { type: 'msg', data: [1, { two: null }] }, { type: 'progress', data: { current: 1 } }, { type: 'step', data: { name: 'build' } },
       { type: 'log', data: { msg: 'ünï' } }, { type: 'warning', data: { msg: 'careful', line: 3, file: 'x' } },
@@ -102,7 +103,7 @@ print(json.dumps({"type": "result", "data": {"steps": 3}}))`])
     assert.deepEqual((await terminated.outcome()).reason, 'sh ended by SIGTERM', 'which was not ours')
   })
 
-  test('is taken at its word as REFERENCE has it: what it can print, and what may surprise', async () => {
+  test('is taken at its word as REFERENCE has it: what it can print, and what may surprise', { skip: noPython }, async () => {
     const reference = readFileSync(join(ROOT, 'REFERENCE.md'), 'utf8')
     const rows = [...reference.split('| it prints |')[1]!.split('\n\n')[0]!.matchAll(/^\| `(\{"type".*?\})` \|/gm)].map(([, json]) => json!)
     assert.equal(rows.length, 5)
@@ -147,7 +148,7 @@ print(json.dumps({"type": "result", "data": {"steps": 3}}))`])
     assert.match(nul.reason!, /^cannot start sh: .*null bytes/)
   })
 
-  test('may end its lines in any way, and cut its bytes anywhere', async () => {
+  test('may end its lines in any way, and cut its bytes anywhere', { skip: noPython }, async () => {
     const run = await app.start('python', [`
 import sys, time
 text = "one\\r\\ntwo\\n\\nfünf €uro 😀\\r\\n{\\"type\\":\\"msg\\",\\"data\\":\\"😀\\"}\\r\\nlast".encode()
@@ -160,7 +161,7 @@ for byte in text: sys.stdout.buffer.write(bytes([byte])); sys.stdout.buffer.flus
     assert.deepEqual(await lines(run), ['a\ufffdb\0c', '\ufffd'])
   })
 
-  test('draws a bar for a terminal: of what comes at once, the last is an entry', async () => {
+  test('draws a bar for a terminal: of what comes at once, the last is an entry', { skip: noPython }, async () => {
     const run = await app.start('sh', [`printf 'begin\\n\\r10%%\\r20%%\\r30%%\\r'; echo 40%; echo 'end'; printf '1\\r2\\r3'`])
     assert.deepEqual((await lines(run)).filter(line => line !== '30%'), ['begin', '40%', 'end', '2', '3'])
     const bar = await app.start('python', [`
@@ -174,7 +175,7 @@ print('{"type":"result","data":%f}' % (time.monotonic() - begin))`])
     assert.ok(shown.length > 1 && shown.length <= seconds * 10 + 1, `${shown.length} in ${seconds} s`)
   })
 
-  test('may say an entry or a result of megabytes in one line; of other lines, 64 KiB are one entry', async () => {
+  test('may say an entry or a result of megabytes in one line; of other lines, 64 KiB are one entry', { skip: noPython }, async () => {
     const run = await app.start('python', [`
 import json
 print(json.dumps({"type": "msg", "data": "x" * 2**21}))
@@ -192,7 +193,7 @@ print(json.dumps({"type": "result", "data": "r" * 100_000}))`])
     assert.equal((await run.outcome()).result, 'r'.repeat(100_000))
   })
 
-  test('is not held up by what it says on stderr', async () => {
+  test('is not held up by what it says on stderr', { skip: noPython }, async () => {
     const run = await app.start('python', [`import sys; sys.stderr.write(("e" * 99 + "\\n") * 20_000); print("through")`])
     const all = await lines(run)
     assert.deepEqual([all.length, all.includes('through')], [20_001, true])
@@ -232,7 +233,7 @@ print(json.dumps({"type": "result", "data": "r" * 100_000}))`])
     }
   })
 
-  test('may tidy up when it is cancelled; what it returns and what goes wrong then is told', async () => {
+  test('may tidy up when it is cancelled; what it returns and what goes wrong then is told', { skip: noPython }, async () => {
     const tidy = (end: string) => `
 import json, signal, sys, time
 def end(*_): print("tidying up"); ${end}
@@ -251,7 +252,7 @@ while True: time.sleep(1)`
     assert.match((await said(wrong)).at(-1)!.join(': '), /^error: \/usr\/bin\/python3 ended with exit code 1; the last that it said:\ncould not tidy up$/)
   })
 
-  test('that dies at once when it is cancelled leaves its children the time to tidy up', async () => {
+  test('that dies at once when it is cancelled leaves its children the time to tidy up', { skip: noPython }, async () => {
     const run = await app.start('sh', [`
 /usr/bin/python3 -c '
 import signal, sys, time
@@ -265,7 +266,7 @@ echo on`])
     assert.deepEqual([(await run.outcome()).outcome, await lines(run)], ['cancelled', ['ready', 'saved']])
   })
 
-  test('that ignores SIGTERM is killed after the grace, with all that it has started', async () => {
+  test('that ignores SIGTERM is killed after the grace, with all that it has started', { skip: missing('setsid') }, async () => {
     const run = await app.start('sh', [`trap '' TERM; env -i sleep 1000 & echo $!; setsid sleep 1001 & echo ready; while :; do sleep 1; done`])
     await hears(run, 'ready')
     const [pid] = await run.reader.until(() => true).then(({ entries }) => entries.slice(1).map(({ data }) => Number((data as { msg: string }).msg)).filter(Boolean))
@@ -275,7 +276,7 @@ echo on`])
     await until(() => !processesOf(app.runs).some(({ command }) => /^sleep 100[01]/.test(command)))
   })
 
-  test('is not waited for when it leaves others in the background, which end with it, marked or not', async () => {
+  test('is not waited for when it leaves others in the background, which end with it, marked or not', { skip: missing('setsid') }, async () => {
     const run = await app.start('sh', [`
 env -i sleep 1000 & echo $!
 setsid sh -c 'trap "" HUP; while :; do echo held; sleep 0.01; done' & echo $!
@@ -312,7 +313,7 @@ echo last`])
     assert.deepEqual(await run.types(), ['start', 'done'])
   })
 
-  test('goes on when the workers server is killed in the middle, and every step arrives', async t => {
+  test('goes on when the workers server is killed in the middle, and every step arrives', { skip: noPython }, async t => {
     const own = await startApp(t, { TASKS })
     const run = await own.start('python', [`
 import json, os, sys, time
@@ -373,7 +374,7 @@ suite('What is printed', { concurrency: 3 }, () => {
     assert.deepEqual([(await run.outcome()).result, await lines(run)], [2, ['{"type":"result","data":1}']])
   })
 
-  test('without end has half of the log: entries have the rest, one entry tells how many lines were dropped, and the run is fine', async t => {
+  test('without end has half of the log: entries have the rest, one entry tells how many lines were dropped, and the run is fine', { skip: noPython }, async t => {
     const own = await startApp(t, { TASKS, MAX_LOG: '20000' })
     for (const [method, code] of [
       ['js', `for (let i = 0; i < 5000; i++) console.log('line', i); for (let i = 0; i < 40; i++) task.msg({ i, text: 'x'.repeat(100) }); return 'fine'`],
