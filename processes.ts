@@ -11,12 +11,11 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
+import { stripsTypes, TASK_PROGRAM } from './load.ts'
 import { stderrPath } from './log.ts'
 import { limit, RemoteError } from './protocol.ts'
-import { TASK_PROGRAM } from './remote.ts'
 import {
-  LAUNCH, lowerPriority, ON_DONE, refuseToStart, RUN_MARK, RUNS, SPARES, taskEnvironment, VERSION,
+  ENDING, LAUNCH, lowerPriority, ON_DONE, refuseToStart, RUN_MARK, RUNS, SPARES, taskEnvironment, VERSION,
 } from './settings.ts'
 
 /** Whether an engine's command stands for each process, see LAUNCH. */
@@ -27,11 +26,10 @@ const LONGEST_PAUSE = 30_000 // between two attempts to load a spare, when all o
 const CLAIM = join(RUNS, 'workers.pid') // see claimRuns
 const LAST_LINES = { bytes: 64 * 2 ** 10, lines: 20, characters: 2000 } // of stderr: kept, and quoted
 
-// Node strips the types itself, from 22.18 on; else tsx does. Not `--import tsx`: that runs a second thread for
-// `import`, and takes 450 ms to load a task process, not 200.
-const stripsTypes = 'typescript' in process.features && Boolean(process.features.typescript)
-const TSX = ['--require', fileURLToPath(import.meta.resolve('tsx/cjs')), '--eval', 'require(process.argv[1])']
-const LOADER = stripsTypes ? [] : TSX
+// Before Node 22.18 a task process is CommonJS to tsx, see requireModule in load.ts.
+const LOADER = stripsTypes || ENDING === '.js'
+  ? []
+  : ['--import', import.meta.resolve('./loader.js'), '--eval', 'require(process.argv[1])']
 
 /** A process of task.ts: loading, or ready. A spare as long as it has no run. `stderr`: the file that this goes to. */
 type TaskProcess = { child: ChildProcess; stderr: string; isReady: boolean }

@@ -1,19 +1,18 @@
 // What may be called: a module exports what remote() gives, a function with what a caller must know of it, or what
 // command() gives, a program in any language. Look for: remote; Task, the handle that a function reports through;
-// runCommand; loadFunctions. To import this ends no process and opens nothing, so that a function can be tested like
-// any other.
+// runCommand. To import this ends no process and opens nothing, so that a function can be tested like any other.
 
 import { spawn, type ChildProcess } from 'node:child_process'
-import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { existsSync, readFileSync, statSync } from 'node:fs'
-import { dirname, extname, join, resolve } from 'node:path'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { StringDecoder } from 'node:string_decoder'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
-import { pathToFileURL } from 'node:url'
 import { describeError, given, isId, MAX_ENTRY, packEntry, type Entry, type Note } from './log.ts'
 import { RemoteError } from './protocol.ts'
-import { FILES, lowerPriority, MAX_LOG, RUN_MARK, RUNS, TASKS, UPLOADS, VERSION } from './settings.ts'
+import { FILES, lowerPriority, MAX_LOG, RUN_MARK, RUNS, UPLOADS } from './settings.ts'
+
+export { FILES, UPLOADS }
 
 // ---- What may be called
 
@@ -55,6 +54,11 @@ export function remote<const P extends readonly Parameter[]>(
   const types = Object.keys(WRONG).join(', ')
   if (odd) throw new TypeError(`parameter ${odd.name}: there is no type ${odd.type}, only ${types}`)
   return Object.assign({ description, parameters, run }, { [MARK]: true })
+}
+
+/** Whether something that a module exports is what remote() gives. */
+export function isRemote(value: unknown): value is Remote {
+  return typeof value === 'object' && value !== null && MARK in value
 }
 
 /** Throws a RemoteError that names the argument that does not fit. */
@@ -427,66 +431,5 @@ export function cutLines(print: (line: string) => void, takeEntry = (_: string) 
   function printLine(line: string) {
     const parts = Buffer.byteLength(line) > LONGEST ? line.match(PARTS)! : [line]
     parts.forEach(part => print(part))
-  }
-}
-
-// ---- Loading the functions
-
-/**
- * The remote functions by name: those that the module of TASKS exports. A Map, because in an object `toString` and
- * `__proto__` would be functions that anyone may call. Throws what the module throws, and an Error when it exports
- * none, or when it has changed since the server of this task process was started.
- */
-export async function loadFunctions(): Promise<Map<string, Remote>> {
-  const wanted = process.env[VERSION]
-  const changed = new Error('the remote functions were changed since the workers server was started: restart it')
-  if (wanted && wanted !== version()) throw changed
-  const found = Object.entries(await loadModule(TASKS)).filter((pair): pair is [string, Remote] => isRemote(pair[1]))
-  if (!found.length) throw new Error(`${TASKS} exports no remote function, as in: export const NAME = remote(…)`)
-  if (wanted && wanted !== version()) throw changed // while it was loaded
-  return new Map(found)
-}
-
-const isRemote = (value: unknown) => typeof value === 'object' && value !== null && MARK in value
-
-/** The program of a task process, which is loaded with the functions. */
-export const TASK_PROGRAM = join(import.meta.dirname, `task${extname(import.meta.filename)}`)
-
-const IMPORTED = /\b(?:from|import|require)\s*\(?\s*['"](\.{1,2}\/[^'"]+)['"]/g
-
-/**
- * A hash of all sources that a task process loads: the functions, our own rooms, and what they import; what lies in
- * packages does not count.
- */
-export function version(): string {
-  const hash = createHash('sha256')
-  const paths = new Set([TASKS, TASK_PROGRAM])
-  for (const path of paths) { // those that are added meanwhile, too
-    const names = [path, `${path}.ts`, path.replace(/\.js$/, '.ts')] // as loaders take them
-    const file = names.find(name => statSync(name, { throwIfNoEntry: false })?.isFile())
-    const source = file ? readFileSync(file, 'utf8') : ''
-    hash.update(`${path}\0${source}\0`)
-    for (const [, name] of source.matchAll(IMPORTED)) paths.add(resolve(dirname(path), name!))
-  }
-  return hash.digest('hex')
-}
-
-// On Node 20 a task process is CommonJS (see LOADER in processes.ts), where require() cannot load a module that awaits
-// at its top level, nor import() one in TypeScript. tsx would see to that, with a second thread that takes 250 ms to
-// start: so it is told only for modules that need it.
-async function loadModule(path: string): Promise<Record<string, object>> {
-  const { href } = pathToFileURL(path)
-  if (typeof require !== 'function') return import(href)
-  const wholeLoader = async () => (await import('tsx/esm/api')).register()
-  const imports = (file: string) => /\bimport\s*\(/.test(readFileSync(file, 'utf8'))
-  try {
-    const module = require(path)
-    const sources = Object.keys(require.cache).filter(file => file.endsWith('.ts') && file !== import.meta.filename)
-    if (sources.some(imports)) await wholeLoader()
-    return module
-  } catch (error) {
-    if (!/^ERR_REQUIRE_(ASYNC_MODULE|ESM)$/.test(String((error as NodeJS.ErrnoException).code))) throw error
-    await wholeLoader()
-    return import(href)
   }
 }

@@ -22,7 +22,7 @@ import {
 } from './protocol.ts'
 import { endOf, oncePerChunk, Readers, type Reader, type Sink, type Size } from './readers.ts'
 import {
-  HOST, MAX_UPLOAD, openRuns, PORT, printWithoutWaiting, refuseToStart, TOKEN, UPLOADS, XPUB_ADDR,
+  HOST, MAX_UPLOAD, onStop, openRuns, PORT, printWithoutWaiting, refuseToStart, TOKEN, UPLOADS, XPUB_ADDR,
 } from './settings.ts'
 import { downloadLog, isKnown, sendFile, sendLog, type Visit } from './streams.ts'
 
@@ -45,7 +45,7 @@ process.on('uncaughtException', error => {
   console.error(error)
   process.exit(1)
 })
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit())
+onStop(() => process.exit())
 openRuns()
 printWithoutWaiting()
 if (!isLoopback && !TOKEN) refuseToStart(`HOST=${HOST} can be reached from other machines: set TOKEN, too`)

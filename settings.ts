@@ -6,7 +6,8 @@ import {
   accessSync, constants, existsSync, fstatSync, lstatSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync,
 } from 'node:fs'
 import { availableParallelism, getPriority, setPriority } from 'node:os'
-import { dirname, join, resolve } from 'node:path'
+import { dirname, extname, join, resolve } from 'node:path'
+import { isatty } from 'node:tty'
 
 // ---- Environment variables
 
@@ -35,7 +36,9 @@ export const SPARES = LAUNCH.length ? wholeNumber('SPARES', 0, 0, 0) : wholeNumb
 export const MAX_TIME_LIMIT = 20 * 24 * 3600
 /** In seconds; 0: none. */
 export const TIME_LIMIT = wholeNumber('TIME_LIMIT', 0, 0, MAX_TIME_LIMIT)
-export const TASKS = resolve(process.env.TASKS || join(import.meta.dirname, 'tasks.ts'))
+/** `.ts`; where this is installed, and was built, `.js`. */
+export const ENDING = extname(import.meta.filename)
+export const TASKS = resolve(process.env.TASKS || join(import.meta.dirname, `tasks${ENDING}`))
 export const TOKEN = token()
 export const ALLOWED_HOSTS = list('ALLOWED_HOSTS').map(host => host.toLowerCase())
 export const ALLOWED_ORIGINS = origins()
@@ -97,10 +100,13 @@ function list(name: string): string[] {
   return (process.env[name] ?? '').split(/[\s,]+/).filter(Boolean)
 }
 
-/** Ends a process that cannot do its work: a message for a person, and exit code 1. */
+/**
+ * Ends a process that cannot do its work: a message for a person, and exit code 78 (EX_CONFIG of sysexits.h). Not 1, by
+ * which a crash ends: start.js, or systemd, would take one for the other.
+ */
 export function refuseToStart(message: string): never {
   console.error(`longrun: ${message}`)
-  process.exit(1)
+  process.exit(78)
 }
 
 // ---- The runs folder
@@ -191,6 +197,15 @@ export function lowerPriority(pid: number, tries = 10) {
 }
 
 // ---- The terminal
+
+/**
+ * Calls `stop` when somebody wants this process to end. A SIGHUP says so where there is a terminal that can be closed;
+ * without one it is what `nohup` is to protect from (Node undoes what that does).
+ */
+export function onStop(stop: (signal: NodeJS.Signals) => void) {
+  for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, stop)
+  process.on('SIGHUP', [0, 1, 2].some(isatty) ? stop : () => {})
+}
 
 const UNREAD = 64 * 2 ** 10 // bytes that may wait for whoever reads a socket
 

@@ -6,9 +6,10 @@ import { setMaxListeners } from 'node:events'
 import { statSync } from 'node:fs'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { Publisher } from 'zeromq'
+import { loadFunctions } from './load.ts'
 import { describeError, logPath, packDone, readReason, RunLog, type Done, type Note, type Outcome } from './log.ts'
 import { connectOptions, createSocket, MAX_CHUNK, packChunk } from './protocol.ts'
-import { argsByName, cutLines, loadFunctions, Task, withDefaults, type Remote } from './remote.ts'
+import { argsByName, cutLines, Task, withDefaults, type Remote } from './remote.ts'
 import { printWithoutWaiting, RUN_MARK, XSUB_ADDR } from './settings.ts'
 
 const PATIENCE = 60_000 // ms until a launched process gives up waiting for its log to show on a shared file system

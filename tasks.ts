@@ -10,8 +10,7 @@ import { dirname, join } from 'node:path'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { readHeader, readRows } from './csv.ts'
-import { remote, type Task } from './remote.ts'
-import { FILES, UPLOADS } from './settings.ts'
+import { FILES, remote, UPLOADS, type Task } from './remote.ts'
 
 const REPORT_LIMIT = 1000 // reports of a run that become entries
 const execute = promisify(execFile)

@@ -19,6 +19,7 @@ import type { ChildProcess } from 'node:child_process'
 import { existsSync, lstatSync, readdirSync, renameSync, rmSync, statSync, utimesSync } from 'node:fs'
 import { join } from 'node:path'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
+import { loadFunctions, version } from './load.ts'
 import {
   goingOnFor, hasSideFiles, INVALID_ID, isId, LF, logPath, noteBegin, packEntry, PositionError, readReason, removeSideFiles, RunLog,
   stderrPath, unpackEntry, withLog, writeReason, type Start, type State,
@@ -32,10 +33,10 @@ import {
   rawResult, refused, RemoteError, removeSocket, RESERVED, result, started, unpackCall, unpackEnvelope, type Call,
   type Reply,
 } from './protocol.ts'
-import { checkArgs, loadFunctions, version } from './remote.ts'
+import { checkArgs } from './remote.ts'
 import {
-  FILES, KEEP_RUNS, layBallast, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, REP_ADDR, RUNS, TASKS,
-  TIME_LIMIT, UPLOADS, XPUB_ADDR, XSUB_ADDR,
+  FILES, KEEP_RUNS, layBallast, onStop, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, REP_ADDR, RUNS,
+  TASKS, TIME_LIMIT, UPLOADS, XPUB_ADDR, XSUB_ADDR,
 } from './settings.ts'
 
 // In milliseconds:
@@ -87,7 +88,7 @@ claimRuns()
 printWithoutWaiting()
 const loadedVersion = version()
 const functions = await loadFunctions().catch(error =>
-  refuseToStart(`cannot load the remote functions, TASKS is ${TASKS}: ${error.stack}`))
+  refuseToStart(`cannot load the remote functions, TASKS is ${TASKS}: ${error instanceof RemoteError ? error.message : error.stack}`))
 const taken = [...RESERVED, 'default'].find(name => functions.has(name))
 if (taken) refuseToStart(`a remote function cannot be named ${taken}: export const ANOTHER_NAME = remote(…)`)
 if (![REP_ADDR, XSUB_ADDR, XPUB_ADDR].every(isLocal)) makeKeys()
@@ -107,11 +108,12 @@ attempt('remove old uploads', sweepUploads)
 setInterval(attempt, UPLOAD_AGE / 6, 'remove old uploads', sweepUploads)
 setInterval(attempt, 1000, 'bound what tasks say on stderr', () => trimErrors([...running.keys()]))
 setInterval(() => running.forEach(lookAt), WATCH)
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, stop)
+onStop(stop)
 keepSpares(loadedVersion)
 void answerCalls()
 const names = [...functions.keys()].join(', ')
 console.log(`workers server ready: ${REP_ADDR}, process limit ${PROCESS_LIMIT}, remote functions ${names}`)
+process.send?.('ready', undefined, undefined, () => {}) // to start.js
 
 /**
  * From the tasks to the web server: XSUB and XPUB are SUB and PUB that pass on who subscribes to what, too, so that all
@@ -597,7 +599,7 @@ function isAlive({ id, child, start: { pid } }: Run): boolean {
 // ---- Stop
 
 // Ctrl-C under npm sends the signal twice, from the terminal and from npm: only a later one means "at once".
-function stop() {
+function stop(signal: NodeJS.Signals) {
   if (stopping && performance.now() - stopping < 250) return
   if (stopping) {
     patience = 0
@@ -605,7 +607,7 @@ function stop() {
   } else {
     stopping = performance.now()
     endSpares()
-    running.forEach(run => cancelRun(run, 'the workers server was stopped'))
+    running.forEach(run => cancelRun(run, `the workers server was stopped by ${signal}`))
   }
   void leaveWhenIdle()
 }

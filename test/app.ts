@@ -23,9 +23,6 @@ export const ROOT = join(import.meta.dirname, '..')
 /** More remote functions, for the tests: they crash, hang, flood and misbehave on purpose. */
 export const TEST_TASKS = join(import.meta.dirname, 'functions.ts')
 
-// The servers are loaded as this process is: with tsx, or by Node's own type stripping (versions.ts).
-const LOADER = process.execArgv.some(argument => argument.includes('tsx')) ? ['--import', 'tsx'] : []
-
 /** Prints what the servers say, and keeps the folders of the runs: for a person who wants to see what a test does. */
 const SHOW = Boolean(process.env['SHOW'])
 
@@ -74,7 +71,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => 
 export function startServer(
   file: string, env: Record<string, string>, root = ROOT, before: string[] = [],
 ): Promise<Server> {
-  return startProgram([...before, process.execPath, ...LOADER, join(root, file)], env, root)
+  return startProgram([...before, process.execPath, '--import', join(root, 'loader.js'), join(root, file)], env, root)
 }
 
 /** Starts a command and waits for the line that it prints when it is ready; throws when it ends before. */
@@ -100,11 +97,12 @@ export async function startProgram(command: string[], env: Record<string, string
 
 /**
  * The environment of the machine without the settings of somebody's own longrun; and without certificates of its own,
- * which Node 20 reads at its start, for 70 ms a process.
+ * which Node 20 reads at its start, for 70 ms a process. What was compiled once serves all tests.
  */
 export function bareEnvironment() {
   const left = /^(HOST|PORT|RUNS|TASKS|TOKEN|SPARES|PROCESS_LIMIT|TIME_LIMIT|KEEP_RUNS|MAX_.*|ALLOWED_.*|LAUNCH|.*_ADDR|NODE_OPTIONS|NODE_TEST_CONTEXT|NODE_EXTRA_CA_CERTS)$/
-  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !left.test(name)))
+  const kept = Object.entries(process.env).filter(([name]) => !left.test(name))
+  return { NODE_COMPILE_CACHE: join(ROOT, 'node_modules/.cache/longrun'), ...Object.fromEntries(kept) }
 }
 
 export type Answer = { status: number; headers: Headers; body: any }

@@ -121,7 +121,7 @@ test('a terminal that takes no output stops nobody: neither server, nor a task t
   const reader = openSync(pipe, constants.O_RDONLY | constants.O_NONBLOCK)
   t.after(() => closeSync(reader))
   const start = (file: string, env: Record<string, string>) => {
-    const child = spawn('sh', ['-c', `exec node --import tsx ${file} >${pipe} 2>&1`], { cwd: ROOT, env: { ...bareEnvironment(), ...app.env, ...env }, stdio: 'ignore' })
+    const child = spawn('sh', ['-c', `exec node --import ./loader.js ${file} >${pipe} 2>&1`], { cwd: ROOT, env: { ...bareEnvironment(), ...app.env, ...env }, stdio: 'ignore' })
     t.after(() => child.kill('SIGKILL'))
     return child
   }

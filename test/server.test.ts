@@ -238,18 +238,18 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
       }
     })
 
-    test('says that its port is taken, and ends with exit code 1', async t => {
+    test('says that its port is taken, and ends with exit code 78', async t => {
       const taken = createServer().listen(0, '127.0.0.1')
       t.after(() => taken.close())
       await once(taken, 'listening')
       const { port } = taken.address() as { port: number }
       const app = new App({ PORT: String(port) })
       t.after(() => app.end())
-      const server = spawn(process.execPath, ['--import', 'tsx', 'server.ts'], { cwd: ROOT, env: { ...process.env, ...app.env } })
+      const server = spawn(process.execPath, ['--import', './loader.js', 'server.ts'], { cwd: ROOT, env: { ...process.env, ...app.env } })
       let said = ''
       server.stderr.on('data', text => { said += text })
       const [code] = await once(server, 'close')
-      assert.equal(code, 1)
+      assert.equal(code, 78)
       assert.match(said, new RegExp(`^longrun: cannot listen on 127.0.0.1:${port}: .*set PORT to another\\s*$`))
     })
   })

@@ -4,10 +4,10 @@
 import assert from 'node:assert/strict'
 import { execFile, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { promisify } from 'node:util'
 import {
@@ -19,37 +19,122 @@ import {
 // A terminal: what is written to `script` is typed there, and its end closes it.
 const IN_TERMINAL = ['script', '--quiet', '--command', 'npm start', '/dev/null']
 
-for (const [how, command, stop] of [
-  ['SIGTERM to npm', ['npm', 'start'], npm => npm.kill('SIGTERM')],
-  ['Ctrl-C', IN_TERMINAL, terminal => terminal.stdin!.write('\x03')],
-  ['a closed terminal', IN_TERMINAL, terminal => terminal.kill('SIGKILL')],
-] as [string, string[], (started: Server['process']) => void][]) {
+for (const [how, signal, command, stop] of [
+  ['SIGTERM to npm', 'SIGTERM', ['npm', 'start'], npm => npm.kill('SIGTERM')],
+  ['Ctrl-C', 'SIGINT', IN_TERMINAL, terminal => terminal.stdin!.write('\x03')],
+  ['a closed terminal', 'SIGHUP', IN_TERMINAL, terminal => terminal.kill('SIGKILL')],
+] as [string, string, string[], (started: Server['process']) => void][]) {
   test(`npm start runs both; ${how} ends both, with what they run, and leaves nothing`, async t => {
     const { app, program } = await startBoth(t, command)
     await app.start('process', [100_000, 10], { id: 'going-on' })
     stop(program.process)
     await program.exited
     for (const { pid } of processesOf(app.runs)) await gone(pid)
-    assert.match(logOf(app, 'going-on'), /"outcome":"cancelled"[^\n]*\n$/)
+    const end = `"outcome":"cancelled","reason":"the workers server was stopped by ${signal}"`
+    assert.match(logOf(app, 'going-on'), new RegExp(`${end}[^\\n]*\\n$`))
   })
 }
 
-test('a server that refuses to start ends the other, and npm start says so by its exit code', async t => {
+test('started by nohup, both go on when the terminal is closed, and end by SIGTERM', async t => {
+  const output = join(mkdtempSync(join(tmpdir(), 'longrun-test-')), 'output')
+  t.after(() => rmSync(dirname(output), { recursive: true }))
+  const app = new App({})
+  t.after(() => app.end())
+  const terminal = await startProgram(['script', '--quiet', '--command', `nohup npm start >${output} & cat`, '/dev/null'], app.env)
+  const printed = () => readFileSync(output, 'utf8')
+  await until(() => /longrun is at /.test(printed()), 'both servers are ready')
+  app.url = /http:\/\/\S+:\d+/.exec(printed())![0]
+  const run = await app.start('tick', ['go'])
+  const processes = processesOf(app.runs)
+  terminal.process.kill('SIGKILL')
+  await gone(processes.find(({ command }) => command === 'cat')!.pid) // by the SIGHUP that all of them get
+  app.letGo('go')
+  assert.equal((await run.outcome()).outcome, 'ok')
+  assert.equal((await app.request('GET', '/health')).status, 200)
+  const start = processes.find(({ command }) => /^\S*node start\.js$/.test(command))!
+  process.kill(start.pid, 'SIGTERM')
+  for (const { pid } of processes) await gone(pid)
+})
+
+test('a server that refuses to start ends the other, and npm start says so once, and by its exit code', async t => {
   const other = createServer().listen(0, '127.0.0.1')
   await once(other, 'listening')
   t.after(() => other.close())
   const { port } = other.address() as AddressInfo
   for (const [env, reason] of [
     [{ PORT: String(port) }, /cannot listen on .*; set PORT to another/],
-    [{ TASKS: '/nowhere.ts' }, /cannot load the remote functions/],
+    [{ TASKS: '/nowhere.ts' }, /cannot load the remote functions, TASKS is \/nowhere.ts/],
+    [{ MAX_LOG: 'much' }, /MAX_LOG=much is not a whole number/],
   ] as [Record<string, string>, RegExp][]) {
     const app = new App(env)
     t.after(() => app.end())
     const program = await run('npm', ['start'], { cwd: ROOT, env: { ...bareEnvironment(), ...app.env } })
     assert.match(program.output, reason)
-    assert.equal(program.code, 1)
+    assert.equal(program.output.match(/^longrun: /gm)?.length, 1, program.output)
+    assert.doesNotMatch(program.output, /^ +at /m)
+    assert.equal(program.code, 78)
     assert.deepEqual(processesOf(app.runs), [])
   }
+})
+
+test('a server that crashes has not refused to start: the other goes on', async t => {
+  const crash = (app: App, name: string) => {
+    const { pid } = processesOf(app.runs).find(({ command }) => command.endsWith(`/${name}.ts`))!
+    process.kill(pid, 'SIGUSR2')
+    return gone(pid)
+  }
+  for (const name of ['workers', 'server']) {
+    const { app, program } = await startBoth(t, ['npm', 'start'], { NODE_OPTIONS: `--require ${ROOT}/test/mistake.cjs` })
+    await crash(app, name)
+    assert.ok(program.output.some(line => line.endsWith('Error: a mistake')))
+    if (name === 'workers') assert.equal((await app.request('GET', '/health')).status, 503)
+    else assert.equal((await app.call('ping', '', '', '[]'))[0], '__RES__')
+    program.process.kill('SIGTERM')
+    await program.exited
+  }
+})
+
+test('what somebody else has put into the folder of tsx is run by no server and no task', async t => {
+  const folder = mkdtempSync(join(tmpdir(), 'longrun-test-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  // As any TypeScript that tsx has run here before, by the same user.
+  const env = { ...bareEnvironment(), TMPDIR: folder, NODE_COMPILE_CACHE: '' }
+  const tsx = (...args: string[]) => run(process.execPath, args, { cwd: ROOT, env: { ...env, RUNS: join(folder, 'runs') } })
+  const loads = "for (const room of ['settings', 'remote', 'tasks']) await import(`./${room}.ts`)"
+  await tsx('--import', 'tsx', '--input-type=module', '--eval', loads)
+  await tsx('--require', 'tsx/cjs', '--eval', loads.replace('await import', 'require'))
+  const planted = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter(name => /^tsx-.*\//.test(name))
+  assert.ok(planted.length > 6)
+  for (const name of planted) {
+    const source = readFileSync(join(folder, name), 'utf8')
+    const words = source.replaceAll('counts: one message', 'planted').replaceAll(/token:\s?task\.id/g, "token:'planted'")
+    writeFileSync(join(folder, name), words)
+  }
+  const { app, program } = await startBoth(t, ['npm', 'start'], { TMPDIR: folder, NODE_COMPILE_CACHE: '', TASKS: '' })
+  const { body } = await app.request('GET', '/methods')
+  assert.match(JSON.stringify(body), /counts: one message/)
+  const steps = await app.start('process', [2, 1])
+  assert.equal((await steps.outcome()).outcome, 'ok')
+  assert.doesNotMatch(steps.log(), /planted/)
+  program.process.kill('SIGTERM')
+  await program.exited
+})
+
+test('npm run dev starts each server again when a file changes that it is made of', async t => {
+  const copy = mkdtempSync(join(tmpdir(), 'longrun-test-'))
+  t.after(() => rmSync(copy, { recursive: true }))
+  const files = readdirSync(ROOT).filter(name => /\.(ts|js)$|^(package\.json|public)$/.test(name))
+  for (const name of files) cpSync(join(ROOT, name), join(copy, name), { recursive: true })
+  symlinkSync(join(ROOT, 'node_modules'), join(copy, 'node_modules'))
+  const { program } = await startBoth(t, ['npm', 'run', 'dev'], { TASKS: '' }, copy)
+  for (const [file, ready] of [['streams.ts', /longrun is at/], ['tasks.ts', /workers server ready/]] as const) {
+    const starts = () => program.output.filter(line => ready.test(line)).length
+    const before = starts()
+    writeFileSync(join(copy, file), `${readFileSync(join(copy, file), 'utf8')}\n`)
+    await until(() => starts() > before, `${file} has changed, and its server was started again`)
+  }
+  program.process.kill('SIGTERM')
+  await program.exited
 })
 
 // ---- In a container
@@ -79,7 +164,7 @@ test('what the Dockerfile of the README copies and installs is all that npm star
   const [node, ...args] = (JSON.parse(probe!) as string[]).map(arg => arg.replace('http://127.0.0.1:8080', app.url))
   const health = async () => (await run(node!, args, { env: bareEnvironment() })).code
   assert.equal(await health(), 0)
-  const [workers] = processesOf(app.runs).filter(({ command }) => command.endsWith(' workers.ts'))
+  const [workers] = processesOf(app.runs).filter(({ command }) => command.endsWith('/workers.ts'))
   process.kill(workers!.pid, 'SIGTERM')
   await until(async () => await health() === 1)
   program.process.kill('SIGTERM')
@@ -107,6 +192,7 @@ test('the units of the README: a restart leaves the runs going on, TERM is the r
     app.request('POST', '/tasks', { method, id, args }, { Authorization: `Bearer ${env['TOKEN']}` })
 
   assert.equal((await start('tick', 'survivor', 'go')).status, 202)
+  await until(() => logOf(app, 'survivor').split('\n').length > 3, 'it is on its way')
   assert.equal(setting(workersUnit, 'KillMode'), 'process')
   await app.kill('workers', setting(workersUnit, 'KillSignal') as NodeJS.Signals)
   app.workers = await startUnit(workersUnit)

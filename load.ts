@@ -1,0 +1,102 @@
+// The module of remote functions, in a process: in the workers server, which answers what can be called, and in each
+// task process, which runs the same version or none. Look for: loadFunctions; version; loadModule, by Node or by tsx.
+
+import { createHash } from 'node:crypto'
+import { readFileSync, statSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join, resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { RemoteError } from './protocol.ts'
+import { isRemote, type Remote } from './remote.ts'
+import { ENDING, TASKS, VERSION } from './settings.ts'
+
+const require = createRequire(import.meta.url)
+
+/** The program of a task process. */
+export const TASK_PROGRAM = join(import.meta.dirname, `task${ENDING}`)
+
+/**
+ * The remote functions by name: those that the module of TASKS exports. A Map, because in an object `toString` and
+ * `__proto__` would be functions that anyone may call. Throws what the module throws, and a RemoteError when there is no
+ * such module, or it exports none, or has changed since the server of this task process was started.
+ */
+export async function loadFunctions(): Promise<Map<string, Remote>> {
+  const wanted = process.env[VERSION]
+  const text = 'the remote functions were changed since the workers server was started: restart it'
+  const changed = new RemoteError('failed', text)
+  if (wanted && wanted !== version()) throw changed
+  if (!isFile(TASKS)) throw new RemoteError('failed', `Cannot find module ${TASKS}`)
+  const found = Object.entries(await loadModule(TASKS)).filter((pair): pair is [string, Remote] => isRemote(pair[1]))
+  const none = `${TASKS} exports no remote function, as in: export const NAME = remote(…)`
+  if (!found.length) throw new RemoteError('failed', none)
+  if (wanted && wanted !== version()) throw changed // while it was loaded
+  return new Map(found)
+}
+
+const isFile = (path: string) => statSync(path, { throwIfNoEntry: false })?.isFile() === true
+
+const IMPORTED = /\b(?:from|import|require)\s*\(?\s*['"](\.{1,2}\/[^'"]+)['"]/g
+
+/**
+ * A hash of all sources that a task process loads: the functions, our own rooms, and what they import. What lies in
+ * packages does not count, except the version of this one.
+ */
+export function version(): string {
+  const hash = createHash('sha256').update(readFileSync(require.resolve('longrun/package.json')))
+  const paths = new Set([TASKS, TASK_PROGRAM])
+  for (const path of paths) { // those that are added meanwhile, too
+    const file = [path, `${path}.ts`, path.replace(/\.js$/, '.ts')].find(isFile) // as loaders take them
+    const source = file ? readFileSync(file, 'utf8') : ''
+    hash.update(`${path}\0${source}\0`)
+    for (const [, name] of source.matchAll(IMPORTED)) paths.add(resolve(dirname(path), name!))
+  }
+  return hash.digest('hex')
+}
+
+// ---- By Node, or by tsx
+
+/** Whether Node strips types itself, as from 22.18 on. */
+export const stripsTypes = 'typescript' in process.features && Boolean(process.features.typescript)
+
+/**
+ * A module of somebody's own, in whatever form it is written. Node loads what it can; what it cannot, tsx does: enums,
+ * decorators, paths of a tsconfig.json, imports without an ending, `import` in what package.json calls CommonJS; and
+ * before 22.18 all TypeScript. Throws what the module throws.
+ */
+async function loadModule(path: string): Promise<Record<string, object>> {
+  const { href } = pathToFileURL(path)
+  try {
+    return await import(href)
+  } catch (error) {
+    if (!isBeyondNode(error)) throw error
+  }
+  if (!stripsTypes) {
+    const module = await requireModule(path)
+    if (module) return module
+  }
+  process.env.TSX_DISABLE_CACHE = '1' // see loader.js
+  const { tsImport } = await import('tsx/esm/api')
+  // Trap: what Node could not import it does not try again; tsImport gives each module another address.
+  return tsImport(href, import.meta.url)
+}
+
+function isBeyondNode(error: unknown): boolean {
+  const { code = '' } = error as NodeJS.ErrnoException
+  return error instanceof SyntaxError || /^ERR_(UNKNOWN|UNSUPPORTED|MODULE_NOT_FOUND|REQUIRE)|^MODULE_NOT_FOUND$/.test(code)
+}
+
+// For modules tsx would run a second thread, and a task process would be loaded in 400 ms, not in 150. So that is done
+// only for what require() cannot load, as it awaits at its top level, or imports TypeScript later on.
+async function requireModule(path: string): Promise<Record<string, object> | undefined> {
+  await import('./loader.js')
+  try {
+    const module = require(path)
+    const sources = Object.keys(require.cache).filter(file => file.endsWith('.ts') && file !== import.meta.filename)
+    const isImporting = sources.some(file => /\bimport\s*\(/.test(readFileSync(file, 'utf8')))
+    if (isImporting) (await import('tsx/esm/api')).register()
+    return module
+  } catch (error) {
+    if (/^ERR_REQUIRE_(ASYNC_MODULE|ESM)$/.test(String((error as NodeJS.ErrnoException).code))) return undefined
+    throw error
+  }
+}
