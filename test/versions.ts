@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { bareEnvironment, ROOT } from './app.ts'
 
 const VERSIONS = ['22.23', '24.9', '26.12']
-const FILES = ['run.test', 'run.long', 'tasks.test', 'tasks.long'].map(name => `test/${name}.ts`)
+const FILES = ['run.test', 'run.long', 'tasks.test', 'tasks.long', 'command.test'].map(name => `test/${name}.ts`)
 const PAGE = ['--test-name-pattern', 'chosen CSV|reloading in the middle|cancelling says', 'test/page.test.ts']
 
 for (const version of process.argv.length > 2 ? process.argv.slice(2) : VERSIONS) {
