@@ -59,8 +59,7 @@ function makeForm(/** @type {Method} */ { name, description, parameters }) {
     .map(parameter => makeControl(parameter, known?.fields[parameter.name] ?? {}, controls))
   const buttons = make('div', 'buttons', make('button', 'primary', known?.button ?? 'Start'))
   if (known?.sample) buttons.append(makeSampleButton(name, known.sample))
-  const about = make('p', 'soft', known?.about ?? description)
-  const form = make('form', 'card', make('h2', '', known?.heading ?? name), about)
+  const form = make('form', 'card', make('h2', '', known?.heading ?? name), make('p', 'soft', description))
   form.dataset.method = name
   form.append(...labels, buttons)
   return form
@@ -126,9 +125,9 @@ function whyNotJson({ value, required }) {
   }
 }
 
-/** @param {string} method @param {{ file: string, words: string }} sample */
-function makeSampleButton(method, { file, words }) {
-  const button = make('button', '', words)
+/** @param {string} method @param {string} file of the page */
+function makeSampleButton(method, file) {
+  const button = make('button', '', 'Try the sample file')
   Object.assign(button, { type: 'button', id: 'sample' })
   button.addEventListener('click', async () => {
     const answer = await fetch(file).catch(() => undefined)

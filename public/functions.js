@@ -14,18 +14,16 @@ import { count } from './words.js'
  *   note: (result: Fields) => string, waiting: string }} Summary */
 /**
  * @typedef {object} Known
- * @property {string} heading of its form, which is described by `about`
- * @property {string} about
+ * @property {string} heading of its form
  * @property {string} button
  * @property {Record<string, Field>} fields by the name of the parameter; one that is missing here has the usual control
- * @property {{ file: string, words: string }} [sample] a file of the page to try it with
+ * @property {string} [sample] a file of the page to try it with
  * @property {string[]} [filled] parameters without a control
  * @property {(values: Fields) => { values: Fields, callId: string }} [complete] what is called with what the form holds
  * @property {(args: unknown[]) => string} [name] of a run, by its arguments but for files, long ones cut
  * @property {Summary} [summary]
  * @property {string} [download] words for the file that it produces
  * @property {string} [findings] heading of the warnings and errors that say where they were found
- * @property {string} [noFindings]
  * @property {(result: Fields) => { warning?: unknown, error?: unknown }} [counted] with those that are not in the log
  * @property {(args: unknown[]) => string} [source] the text in which they were found
  */
@@ -47,10 +45,9 @@ export const DEMO = { method: 'process', values: { steps: 120, delay: 100 } }
 const known = {
   importCsv: {
     heading: 'Import a CSV file',
-    about: 'Every row is checked. The lines that cannot be imported are named, the rest go in.',
     button: 'Import',
     fields: { file: { accept: '.csv,.tsv,.txt' }, options: { label: 'Delimiter', choices: DELIMITERS } },
-    sample: { file: 'sample.csv', words: 'Try the sample file' },
+    sample: 'sample.csv',
     filled: ['name'],
     // A file that is being imported is not imported a second time meanwhile.
     complete: values => {
@@ -68,23 +65,19 @@ const known = {
     },
     download: 'Download the rows',
     findings: 'Rejected lines',
-    noFindings: 'None: every line went in.',
     counted: ({ rejected }) => ({ warning: rejected }),
   },
   compile: {
     heading: 'Compile TypeScript',
-    about: 'Checked by the compiler, never run. Each problem is shown beside its line.',
     button: 'Compile',
     fields: { source: { label: 'Source', preset: SOURCE } },
     name: ([source]) => `compile: ${toText(source).trim().split('\n', 1)[0]}`,
     findings: 'Problems',
-    noFindings: 'None.',
     counted: ({ errors, warnings }) => ({ error: errors, warning: warnings }),
     source: ([source]) => toText(source),
   },
   process: {
     heading: 'Count steps',
-    about: 'A task that says at each step that it is still there. Good for watching, and for cancelling.',
     button: 'Start',
     fields: { steps: { preset: '120', label: 'Steps' }, delay: { preset: '100', label: 'Milliseconds between them' } },
   },

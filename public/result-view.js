@@ -14,6 +14,8 @@ const LONGEST_RESULT = 20_000 // characters
 const MOST_TILES = 12
 const MOST_ROWS = 200 // of a table
 const STACK = 5 // lines of it: the first ones tell
+/** results without anything in them, in JSON @type {Record<string, string>} */
+const EMPTY = { undefined: 'nothing', null: 'nothing', '""': 'an empty text', '[]': 'an empty list', '{}': 'an empty object' }
 
 const [tiles, text, table, note] = elements(HTMLElement, 'tiles', 'result-text', 'result-table', 'result-note')
 const [failure, source, findings] = elements(HTMLElement, 'failure', 'source', 'findings')
@@ -29,6 +31,7 @@ const sizes = new Map()
 let lines = []
 /** of which the result is shown @type {typeof run.done} */
 let written
+let empty = '' // what was returned, when there is nothing in it
 
 export function showResult() {
   for (const list of [sourceList, findingList]) Object.assign(list, { selected: -1, top: 0, stale: true })
@@ -81,17 +84,9 @@ function drawResult() {
   set(text, 'hidden', !!summary || !text.textContent)
   set(table, 'hidden', !!summary || !table.firstChild)
   const isShown = !failure.hidden || (!summary && (tiles.firstChild || !text.hidden || !table.hidden || file.href))
-  const none = done?.outcome === 'ok' ? `It returned ${nothing(done.result)}.` : `No result: ${done?.reason || 'see the log'}.`
+  const none = done?.outcome === 'ok' ? `It returned ${empty}.` : `No result: ${done?.reason || 'see the log'}.`
   const waiting = ended ? 'Its log is still being read.' : summary?.waiting ?? 'What it returns is shown here.'
   setText(note, !done ? waiting : isShown ? '' : summary && result ? summary.note(result) : none)
-}
-
-/** How a result without anything in it reads; empty for any other. @param {unknown} result */
-function nothing(result) {
-  if (result === undefined || result === null) return 'nothing'
-  if (result === '') return 'an empty text'
-  if (typeof result !== 'object' || Object.keys(result).length) return ''
-  return Array.isArray(result) ? 'an empty list' : 'an empty object'
 }
 
 /** What is flat as figures, or as a table; all else as it was written down. @param {unknown} result */
@@ -104,10 +99,13 @@ function writeResult(result) {
   const names = [...new Set(rows.flatMap(row => Object.keys(row)))]
   const lines = rows.map(row => make('tr', '', ...names.map(name => make('td', '', toText(row[name])))))
   const head = make('tr', '', ...names.map(name => make('th', '', name)))
-  const caption = make('caption', '', Array.isArray(result) ? `${count(rows.length)} of ${count(result.length)}` : '')
-  table.replaceChildren(...(names.length ? [make('table', '', caption, head, ...lines)] : []))
-  const json = typeof result === 'string' ? result : JSON.stringify(result, null, 2)
-  setText(text, nothing(result) || names.length || isFlat(result) ? '' : cut(json, LONGEST_RESULT, MORE_IN_LOG))
+  const isCut = Array.isArray(result) && result.length > MOST_ROWS
+  const caption = isCut ? [make('caption', '', `The first ${MOST_ROWS} of ${count(result.length)}`)] : []
+  table.replaceChildren(...(names.length ? [make('table', '', ...caption, head, ...lines)] : []))
+  const json = JSON.stringify(result, null, 2)
+  empty = EMPTY[String(json)] ?? ''
+  const whole = typeof result === 'string' ? result : json
+  setText(text, empty || names.length || isFlat(result) ? '' : cut(whole, LONGEST_RESULT, MORE_IN_LOG))
 }
 
 /** @param {unknown} value @returns {value is Fields} */
@@ -140,7 +138,7 @@ function drawFindings() {
   const chosen = run.findings[findingList.selected]
   const found = known.counted && run.result ? run.count('warning') + run.count('error') : n
   const more = found > n ? `The first ${count(n)} of ${count(found)} are named; the rest are counted.` : ''
-  const none = run.done ? known.noFindings ?? '' : 'None so far.'
+  const none = run.done ? 'None.' : 'None so far.'
   setText(element('findings-note', HTMLElement), chosen ? toText(chosen.fields['msg']) : n ? more : none)
   findingList.draw(n)
 }

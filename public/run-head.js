@@ -100,13 +100,14 @@ function drawFact(id, name, value, isPale = false) {
 
 // When it will be done; where that is not known, whether it still moves; in the end, when it was.
 function drawLeft() {
-  const { left, seconds = 0, start, ended, progress, isOdd, silence } = run
+  const { left, seconds = 0, start, ended, progress, step, isOdd, silence } = run
   if (ended) return drawFact('left', 'Ended', start ? wholeSeconds(start.time + seconds * 1000, start.time) : '–')
   const second = `${run.id} ${isUnheard()} ${Math.floor(Date.now() / 1000)}`
   if (second === leftAt) return // an estimate that dances is none
   leftAt = second
   const isMoving = progress?.total !== undefined && !isOdd && silence < SILENT
-  if (isMoving) drawFact('left', 'Left', left === undefined || seconds < 1.5 || isUnheard() ? '–' : estimate(left))
+  const name = step?.name ? `Left of ${step.name}` : 'Left'
+  if (isMoving) drawFact('left', name, left === undefined || seconds < 1.5 || isUnheard() ? '–' : estimate(left))
   else if (!start || isUnheard() || run.read < 1) drawFact('left', start ? 'Last entry' : 'Left', '–')
   else drawFact('left', 'Last entry', silence < 1.5 ? 'just now' : `${elapsed(silence)} ago`)
 }

@@ -15,9 +15,6 @@ import { amount, compact, counted } from './words.js'
 /** A part of the work: the upload, what follows a step's entry, or, without a name, what is counted in one unit. `n`: its
  * first entry's number, -1 of an upload; `seconds`: how long it took, when it is over.
  * @typedef {{ name: string, n: number, began: number, pace: Pace, progress?: Progress, seconds?: number }} Step */
-/** @typedef {'uploading' | 'asking' | 'full' | 'queued' | 'refused' | 'unsure' | 'unknown' | 'joining'} Phase */
-/** @typedef {'ok' | 'error' | 'cancelled' | 'died'} Outcome */
-/** @typedef {Phase | 'running' | 'cancelling' | Outcome} State */
 /** What stands in the way: in words, with what can be done about it. `passes`: until the servers answer again.
  * @typedef {{ text: string, kind: 'error' | 'busy' | 'quiet', canRetry?: boolean, canWait?: boolean, other?: string,
  *   passes?: boolean }} Problem */
@@ -34,19 +31,16 @@ const STATES = {
 }
 
 export class Run {
-  /** How far it is on its way to a log, or to its end by a cancel; what else is known of it tells more: see `state`.
-   * @type {Phase | 'cancelling'} */
-  phase = 'joining'
+  phase = 'joining' // on its way to a log, or to its end by a cancel; what else is known tells more: see `state`
   /** @type {Problem | undefined} */ problem
   /** @type {{ time: number, pid: unknown, callId: string } | undefined} */ start
-  /** @type {{ outcome: Outcome, result: unknown, reason: string, seconds: number } | undefined} */ done
+  /** @type {{ outcome: string, result: unknown, reason: string, seconds: number } | undefined} */ done
   /** what the server's list says of it; null: nothing; undefined: it has not answered yet
    * @type {import('./requests.js').Listed | null | undefined} */
   listed
   /** the last thing that went wrong @type {Fields | undefined} */ error
   /** @type {Step[]} */ steps = []
   /** warnings and errors that say where they were found @type {Finding[]} */ findings = []
-  entryPace = new Pace()
   lastTime = 0 // of its last entry, in milliseconds since 1970, by the server's clock
   note = '' // what the log says about the connection
   wantsNotice = false
@@ -62,7 +56,7 @@ export class Run {
     this.store = new LogStore(id)
   }
 
-  /** @param {Phase | 'cancelling'} phase @param {Problem} [problem] */
+  /** @param {string} phase one of STATES @param {Problem} [problem] */
   become(phase, problem) {
     this.phase = phase
     this.problem = problem
@@ -72,7 +66,6 @@ export class Run {
   receive(entries, next) {
     let n = this.store.count
     for (const entry of entries) {
-      if (entry.time !== this.lastTime) this.entryPace.add(entry.time, n) // many entries share a millisecond in a flood
       this.lastTime = entry.time
       if (LEVELS.includes(entry.type)) learn[entry.type]?.(this, entry, n)
       n++
@@ -133,7 +126,6 @@ export class Run {
     return this.done ?? (outcome ? { outcome: toOutcome(outcome), seconds, reason: '', result: undefined } : undefined)
   }
 
-  /** @returns {State} */
   get state() {
     if (this.ended) return this.ended.outcome
     // what begins like a run that goes on may be the log of one that has ended: the list tells
@@ -170,17 +162,15 @@ export class Run {
     return this.ended ? this.ended.seconds : since && Math.max(0, (Date.now() - clockAhead - since) / 1000)
   }
 
-  /** Of its progress, or of the entries where there is none. */
-  get pace() { return (this.progress && this.step?.pace) ?? this.entryPace }
-
   /** Seconds, of what it is at. */
   get left() {
     const { current, total } = this.progress ?? { current: 0 }
-    return this.ended || this.isOdd || !total || !this.pace.speed ? undefined : (total - current) / this.pace.speed
+    const speed = this.step?.pace.speed
+    return this.ended || this.isOdd || !total || !speed ? undefined : (total - current) / speed
   }
 
   get speed() {
-    const speed = this.done ? this.pace.mean : this.pace.speed
+    const speed = (this.done ? this.step?.pace.mean : this.step?.pace.speed) ?? 0
     return this.progress && speed > 0 ? `${amount(speed, this.progress.unit, compact)}/s` : undefined
   }
 
@@ -240,5 +230,5 @@ function addFinding(run, entry, n) {
   if (line !== undefined && run.findings.length < MOST_FINDINGS) run.findings.push({ n, type, line, fields })
 }
 
-/** @param {unknown} given @returns {Outcome} */
-const toOutcome = given => (Object.hasOwn(OUTCOMES, toText(given)) ? /** @type {any} */ (given) : 'died')
+/** @param {unknown} given */
+const toOutcome = given => (Object.hasOwn(OUTCOMES, toText(given)) ? toText(given) : 'died')

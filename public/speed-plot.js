@@ -1,4 +1,4 @@
-// The speed over time, small, beside the figures of the run in view: a slow-down that one figure hides.
+// The speed over time, small, behind its figure: a slow-down that one figure hides.
 
 import { element, elements, setAttribute, setText, slowPicture } from './draw.js'
 import { inView } from './followed-runs.js'
@@ -10,15 +10,15 @@ const FEWEST = 20 // times that something was told: less is no curve
 const [area, curve] = elements(SVGPathElement, 'plot-area', 'plot-curve')
 
 slowPicture(() => {
-  const { pace, progress } = inView
-  const { speeds } = pace
+  const { pace, progress } = inView.step ?? {}
+  const speeds = pace && pace.told >= FEWEST ? pace.speeds : []
   const most = Math.max(...speeds, 0)
-  const isCurve = pace.told >= FEWEST && speeds.length > 1 && most > 0
-  element('plot', HTMLElement).classList.toggle('empty', !isCurve) // its place stays
   const points = speeds.map((speed, at) => {
     return `${(at / (speeds.length - 1) * WIDTH).toFixed(1)} ${((1 - speed / most) * HEIGHT).toFixed(1)}`
   })
+  const isCurve = points.length > 1 && most > 0
   setAttribute(curve, 'd', isCurve ? `M${points.join('L')}` : '')
   setAttribute(area, 'd', isCurve ? `M0 ${HEIGHT}L${points.join('L')}L${WIDTH} ${HEIGHT}z` : '')
-  setText(element('plot-words', HTMLElement), `Speed, up to ${amount(most, progress?.unit ?? 'entries', compact)}/s`)
+  const words = `Speed over time, up to ${amount(most, progress?.unit, compact)}/s`
+  setText(element('plot-words', SVGElement), isCurve ? words : 'No speed over time yet')
 })
