@@ -41,8 +41,8 @@ for (const draw of [drawPlace, drawFile, drawFailure, drawResult, drawSource, dr
 
 // What functions.js knows has its place from the beginning; anything else is shown when it is there.
 function drawPlace() {
-  element('work', HTMLElement).toggleAttribute('data-known', run.known?.summary !== undefined)
-  set(element('result', HTMLElement), 'hidden', !run.ended && !run.known?.summary)
+  element('work', HTMLElement).toggleAttribute('data-known', run.known?.findings !== undefined)
+  set(element('result', HTMLElement), 'hidden', !run.ended && !run.known?.findings)
 }
 
 function drawFile() {
