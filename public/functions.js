@@ -34,7 +34,9 @@ const DELIMITERS = [['found from the first line', {}],
 
 const SOURCE = `type Runner = { name: string, laps: number }
 
-const runners: Runner[] = [{ name: 'Ada', laps: 12 }, { name: 'Emil', laps: 'eight' }]
+const runners: Runner[] = [
+  { name: 'Ada', laps: 12 }, { name: 'Emil', laps: 'eight' },
+]
 
 for (const runner of runners) runner.lap += 1`
 
