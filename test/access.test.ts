@@ -16,7 +16,7 @@ import { after, before, test } from 'node:test'
 import { gzipSync } from 'node:zlib'
 import { WebSocket } from 'ws'
 import { Dealer, Publisher, Request } from 'zeromq'
-import { App, ask, memoryOf, port, ROOT, startServer, UPGRADE } from './app.ts'
+import { App, ask, memoryOf, missing, port, ROOT, startServer, UPGRADE } from './app.ts'
 
 const TOKEN = 'a-long.Secret~of+letters/and=signs'
 const NAME = 'longrun.example.org' // the server's name behind a reverse proxy
@@ -268,14 +268,20 @@ test('a runs folder that others can reach is refused, before anything is put int
       file => refuses(file, path, /cannot create the runs folder.*: E[A-Z]+: .*set RUNS to/))), // where no folder can be
   ])
   assert.deepEqual(readdirSync(join(folder, 'victim')), [])
-  if (process.getuid?.() !== 0) return t.diagnostic('not root: a folder of another user, or a disk, cannot be made here')
-  const readOnly = ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs -o ro,mode=700 none "$RUNS" && exec "$@"', 'sh']
-  for (const file of ['server.ts', 'workers.ts']) {
-    const RUNS = make(`read-only-${file}`)
-    await assert.rejects(startServer(file, { ...app.env, RUNS }, ROOT, readOnly), /runs folder.*: EROFS: .*set RUNS to/)
-  }
+  if (process.getuid?.() !== 0) return t.diagnostic('not root: a folder of another user cannot be made here')
   chownSync(make('other'), 65534, 65534)
   await refuses('workers.ts', join(folder, 'other'), /belongs to another user/)
+})
+
+const noDisk = process.getuid?.() === 0 ? missing('unshare') : 'not root: a disk cannot be made here'
+
+test('a runs folder on a read-only disk is refused', { skip: noDisk }, async t => {
+  const folder = mkdtempSync(join(tmpdir(), 'longrun-test-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  const readOnly = ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs -o ro,mode=700 none "$RUNS" && exec "$@"', 'sh']
+  for (const file of ['server.ts', 'workers.ts']) {
+    await assert.rejects(startServer(file, { ...app.env, RUNS: folder }, ROOT, readOnly), /runs folder.*: EROFS: .*set RUNS to/)
+  }
 })
 
 test('a second web server on the same port says so, and the first is unharmed', async () => {
