@@ -1,7 +1,7 @@
 // A run is a log: what its lines can hold, where they stand, and how the log ends. No process is started here.
 
 import assert from 'node:assert/strict'
-import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, suite, test } from 'node:test'
@@ -9,8 +9,8 @@ import { after, suite, test } from 'node:test'
 process.env.RUNS = mkdtempSync(join(tmpdir(), 'longrun-test-')) // the rooms look at it when they are imported
 after(() => rmSync(process.env.RUNS!, { recursive: true }))
 const {
-  describeError, isFile, isId, logPath, MAX_ENTRY, packEntry, PositionError, readReason, removeSideFiles, RunLog,
-  unpackEntry, writeReason,
+  describeError, goingOnFor, isFile, isId, logPath, MAX_ENTRY, noteBegin, packDone, packEntry, PositionError, readReason,
+  removeSideFiles, RunLog, unpackEntry, writeReason,
 } = await import('../log.ts')
 
 /** What a line of the log says of this, as somebody reads it there. */
@@ -65,6 +65,41 @@ suite('An entry', () => {
     assert.throws(() => packEntry('msg', 'x'.repeat(MAX_ENTRY)), RangeError)
     assert.throws(() => unpackEntry('{"type":"msg","time":1,"da'), SyntaxError)
   })
+})
+
+suite('The bound of an entry is in bytes, as on the wire:', () => {
+  for (const letter of ['x', '€', '😀', '\u0007']) {
+    const bytes = Buffer.byteLength(JSON.stringify(letter)) - 2
+    const name = JSON.stringify(letter)
+    /** A text whose JSON has so many bytes. */
+    const textOf = (size: number) => letter.repeat((size - 2) / bytes) + 'x'.repeat((size - 2) % bytes)
+
+    test(`text of ${name} at the bound and below is taken, above it is not`, () => {
+      for (const size of [MAX_ENTRY - 1, MAX_ENTRY]) {
+        const line = packEntry('msg', textOf(size), 1)
+        assert.equal(Buffer.byteLength(line), size + '{"type":"msg","time":1,"data":}\n'.length)
+      }
+      for (const size of [MAX_ENTRY + 1, MAX_ENTRY + 3]) {
+        assert.throws(() => packEntry('msg', textOf(size)), new RegExp(`an entry may have ${MAX_ENTRY} bytes, this one has ${size}$`))
+      }
+    })
+
+    test(`so is a result of ${name}, with what else stands in its line`, () => {
+      const done = (size: number) => packDone({ outcome: 'ok', result: textOf(size), seconds: 1.5, warnings: 2 })
+      const others = Buffer.byteLength('{"outcome":"ok","seconds":1.5,"warnings":2,"result":}')
+      for (const size of [MAX_ENTRY - 1, MAX_ENTRY]) assert.ok(done(size - others))
+      assert.throws(() => done(MAX_ENTRY + 1 - others), RangeError)
+    })
+
+    test(`what is said of errors fits, three aggregates deep and with twenty causes, in messages of ${name}`, () => {
+      const message = letter.repeat(300_000)
+      const nested = (depth: number): Error => new AggregateError(
+        Array.from({ length: 5 }, () => depth ? nested(depth - 1) : new Error(message)), message, { cause: new Error(message) })
+      const note = describeError(nested(2))
+      assert.ok(packEntry('error', note))
+      assert.ok(packDone({ outcome: 'error', reason: note.msg, seconds: 1 }))
+    })
+  }
 })
 
 suite('What is said of an error', () => {
@@ -154,6 +189,44 @@ suite('The log of a run', () => {
     half.close()
   })
 
+  test('tells how its run ended by the beginning of its last line, and gives the result as it stands there', () => {
+    const log = newLog('told', packEntry('msg', { text: 'x'.repeat(200_000) }))
+    assert.deepEqual([log.end(), log.state().outcome, log.state().size], [undefined, undefined, log.size])
+    const reason = 'it said ,"result":1}} and\nmore'
+    const result = { text: '"result":', list: [1, ',"result":'], more: { result: 'ü' } }
+    log.finish({ outcome: 'cancelled', reason, seconds: 2, errors: 1, result })
+    const end = log.end()!
+    assert.deepEqual([end.outcome, end.reason, end.seconds, end.errors, end.size], ['cancelled', reason, 2, 1, log.size])
+    assert.equal(String(end.result), JSON.stringify(result))
+    assert.equal(log.state().outcome, 'cancelled')
+    log.close()
+    for (const none of [undefined, null]) {
+      const log = newLog(`told-${none}`, '')
+      log.finish({ outcome: 'ok', seconds: 0, result: none })
+      assert.equal(log.end()!.result?.toString(), none === null ? 'null' : undefined)
+      log.close()
+    }
+    const old = newLog('told-before', '{"type":"done","time":5,"data":{"outcome":"ok","result":{"a":1,"result":2},"seconds":3}}\n')
+    assert.deepEqual([old.end()!.seconds, String(old.end()!.result)], [3, '{"a":1,"result":2}'])
+    old.close()
+  })
+
+  test('is not confused by what somebody else has written into it, which says nothing', () => {
+    const foreign = ['hello', '', '{"hello":1}', '{"type":"done"', '{"type":"done","time":', '{"type":"done","time":1}', '\0'.repeat(40)]
+    for (const [at, text] of foreign.entries()) {
+      const log = newLog(`foreign${at}`, packEntry('msg', 'ours'))
+      log.append(Buffer.from(`${text}\n`))
+      assert.deepEqual([log.end(), log.state().size], [undefined, log.size], `${text} in the log of a run that goes on`)
+      log.append(Buffer.from(packEntry('msg', 'more')))
+      log.finish({ outcome: 'ok', seconds: 1, result: 5 })
+      const { size } = log
+      if (text.includes('"time":1')) continue // forged, and so the last line of ours
+      for (let times = 0; times < 3; times++) log.append(Buffer.from(`${text}\n`))
+      assert.deepEqual([log.end()!.outcome, log.state().size], ['ok', size], `${text} in the log of a run that has ended`)
+      log.close()
+    }
+  })
+
   test('is replaced by a copy, so that who is cut off writes where nobody reads, and can see it', () => {
     const lost = newLog('fenced')
     const log = new RunLog('fenced', 'open')
@@ -186,6 +259,20 @@ test('the first reason why a run is to end is the one that counts, until the run
   assert.equal(readReason('stopped'), 'cancelled')
   removeSideFiles('stopped')
   assert.equal(readReason('stopped'), undefined)
+})
+
+test('for how long a run has been going on needs no wall clock, and ends with the machine', t => {
+  assert.equal(goingOnFor('begun'), undefined)
+  noteBegin('begun')
+  t.mock.timers.enable({ apis: ['Date'], now: Date.now() + 86_400_000 })
+  assert.ok(goingOnFor('begun')! < 60_000)
+  const [note, ...others] = readdirSync(process.env.RUNS!).filter(name => name.endsWith('.began'))
+  assert.deepEqual(others, [])
+  const path = join(process.env.RUNS!, note!)
+  writeFileSync(path, readFileSync(path, 'utf8').replace(/^\S+/, 'another-boot'))
+  assert.equal(goingOnFor('begun'), undefined)
+  removeSideFiles('begun')
+  assert.ok(!existsSync(path))
 })
 
 test('names of runs and of files are matched: none leads to another folder', () => {
