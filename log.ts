@@ -66,6 +66,7 @@ export const MAX_ENTRY = 16 * 2 ** 20
 
 const STEP = 64 * 2 ** 10 // bytes that are read at once to find the beginning of a line
 const LATEST = 64 * 2 ** 10 // bytes at the end of a log in which the last progress is looked for
+const BEGINNING = Buffer.from('{"type":"')
 const OURS = /^\{"type":"(\w+)","time":\d/ // how each of our lines begins
 
 /** A position at which no line of the log begins. */
@@ -78,6 +79,8 @@ export class RunLog {
   readonly id: string
   /** In bytes. */
   size: number
+  /** Whether it had no name any more when it was last written to: others have ended the run (see `replace`), or removed it. */
+  isRemoved = false
   #fd: number
 
   /** Throws when there is a log already that is to be created, or none that is to be opened, or the disk is full. */
@@ -94,16 +97,15 @@ export class RunLog {
   append(lines: Buffer) {
     try {
       for (let written = 0; written < lines.length;) written += writeSync(this.#fd, lines, written)
-      this.size += lines.length
+      const { size, nlink } = fstatSync(this.#fd) // somebody else may have written into it, too
+      this.size = size
+      this.isRemoved = nlink === 0
     } catch (error) {
       this.size = fstatSync(this.#fd).size
       this.cut()
       throw error
     }
   }
-
-  /** Whether it has no name any more: somebody else has ended the run, see `replace`, or has removed its log. */
-  get isRemoved() { return fstatSync(this.#fd).nlink === 0 }
 
   /**
    * Whole lines from a position: at most so many bytes, or one line that is longer; none at the end.
@@ -312,6 +314,19 @@ function unpackDone(line: Buffer): Omit<End, 'size'> {
   if (head?.seconds !== undefined) return { ...head, result: line.subarray(at + mark.length, -'}}\n'.length) }
   const { result, ...done } = JSON.parse(String(line)).data as Done // it has none, or an earlier version wrote it
   return { ...done, result: result === undefined ? undefined : Buffer.from(JSON.stringify(result)) }
+}
+
+/** Makes blanks of lines that somebody else has written: positions stay right, and who joins the lines gets JSON. */
+export function blankForeign(lines: Buffer): Buffer {
+  let hasOurs = false
+  for (let start = 0, end = 0; start < lines.length; start = end) {
+    end = lines.indexOf(LF, start) + 1
+    const isOurs = lines.subarray(start, start + BEGINNING.length).equals(BEGINNING)
+    // Behind a line of ours they belong to that, else to the next; the last line break stays in any case.
+    if (!isOurs) lines.fill(' ', Math.max(0, start - 1), hasOurs || end === lines.length ? end - 1 : end)
+    hasOurs ||= isOurs
+  }
+  return lines
 }
 
 /** Reads a line that one of our own processes wrote. Throws a SyntaxError when it is torn. */

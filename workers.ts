@@ -21,7 +21,7 @@ import { join } from 'node:path'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import { loadFunctions, version } from './load.ts'
 import {
-  goingOnFor, hasSideFiles, INVALID_ID, isId, LF, logPath, noteBegin, packEntry, PositionError, readReason, removeSideFiles, RunLog,
+  blankForeign, goingOnFor, hasSideFiles, INVALID_ID, isId, LF, logPath, noteBegin, packEntry, PositionError, readReason, removeSideFiles, RunLog,
   stderrPath, unpackEntry, withLog, writeReason, type Start, type State,
 } from './log.ts'
 import {
@@ -249,7 +249,7 @@ function readLines(run: Run, position: unknown): Buffer {
   const { size, outcome } = stateOf(run)
   if (!size) throw new RemoteError('unknown', `the log of ${run.id} was removed`)
   if (outcome && position > size) throw new RemoteError('invalid', `invalid position: the log has ended at ${size}`)
-  const lines = withLog(run.id, log => log.lines(position, MAX_PART))
+  const lines = blankForeign(withLog(run.id, log => log.lines(position, MAX_PART)))
   return outcome ? lines.subarray(0, size - position) : lines // nothing follows `done`, whoever has written there
 }
 

@@ -103,6 +103,14 @@ export const text = remote('one entry of that many characters', [{ name: 'length
   task.msg('x'.repeat(length))
 })
 
+export const heavy = remote('one entry of so many of a text, and the same as its result, when it is let go', [
+  { name: 'text', type: 'string', description: 'of which it is made' }, count, { ...name, default: '' },
+], async (task, text, count, name) => {
+  task.msg(text.repeat(count))
+  while (name && !existsSync(`${FILES}/${name}`)) await sleep(20, undefined, { signal: task.signal })
+  return text.repeat(count)
+})
+
 export const flood = remote('as many entries as it can, in one turn', [count], (task, count) => {
   for (let step = 0; step < count; step++) task.msg({ step, text: 'the quick brown fox jumps over' })
 })

@@ -9,8 +9,8 @@ import { after, suite, test } from 'node:test'
 process.env.RUNS = mkdtempSync(join(tmpdir(), 'longrun-test-')) // the rooms look at it when they are imported
 after(() => rmSync(process.env.RUNS!, { recursive: true }))
 const {
-  describeError, goingOnFor, isFile, isId, logPath, MAX_ENTRY, noteBegin, packDone, packEntry, PositionError, readReason,
-  removeSideFiles, RunLog, unpackEntry, writeReason,
+  blankForeign, describeError, goingOnFor, isFile, isId, logPath, MAX_ENTRY, noteBegin, packDone, packEntry, PositionError,
+  readReason, removeSideFiles, RunLog, unpackEntry, writeReason,
 } = await import('../log.ts')
 
 /** What a line of the log says of this, as somebody reads it there. */
@@ -224,6 +224,19 @@ suite('The log of a run', () => {
       for (let times = 0; times < 3; times++) log.append(Buffer.from(`${text}\n`))
       assert.deepEqual([log.end()!.outcome, log.state().size], ['ok', size], `${text} in the log of a run that has ended`)
       log.close()
+    }
+  })
+
+  test('gives blanks for what somebody else has written, so that its lines can be joined, and stand where they are', () => {
+    const ours = '{"type":"msg","time":1,"data":1}\n'
+    for (const others of ['hello\n', '\n', 'a\nbc\n', '{"hello":\n']) {
+      for (const [text, count] of [[ours + others + ours, 2], [others + ours, 1], [ours + others, 1], [others, 0], [others + others, 0], [ours, 1]] as const) {
+        const lines = blankForeign(Buffer.from(text))
+        assert.equal(lines.length, Buffer.byteLength(text))
+        assert.equal(lines.at(-1), 10)
+        const joined = `[${String(lines).slice(0, -1).replaceAll('\n', ',')}]`
+        assert.equal(JSON.parse(joined).length, count, `${JSON.stringify(text)} as ${JSON.stringify(String(lines))}`)
+      }
     }
   })
 
