@@ -13,6 +13,7 @@ import { after, before, test, type TestContext } from 'node:test'
 import type { Browser, Page } from 'playwright-core'
 import { App, bareEnvironment, logOf, readmeBlocks, until } from './app.ts'
 import { chromiumMissing, has, openPage, startChromium } from './browser.ts'
+import { Gate } from './gate.ts'
 
 const DJANGO_APP = join(import.meta.dirname, 'django_app.py')
 const TOKEN = 'a-long-token-of-letters+signs'
@@ -26,6 +27,7 @@ type Started = { id: string; pid: number; key: string }
 
 let browser: Browser
 let longrun: App
+let between: Gate // a proxy before it
 let django: { url: string; end(): Promise<void> }
 
 before(async () => {
@@ -33,12 +35,14 @@ before(async () => {
   const port = await freePort() // longrun must know it before the application starts, which must know longrun's
   longrun = new App({ TOKEN, ALLOWED_ORIGINS: `http://127.0.0.1:${port}` })
   await longrun.startBoth()
+  between = await new Gate(longrun, true).start()
   ;[django, browser] = await Promise.all([startDjango(port), startChromium()])
 })
 
 after(async () => {
   await browser?.close()
   await django?.end()
+  between?.end()
   await longrun?.end()
 })
 
@@ -57,21 +61,20 @@ test('a user starts a run in it, and sees it live; the page, loaded again, goes 
   await page.reload()
   await moves(page, 20)
   await ends(page, 'ok')
-  assert.deepEqual(await page.locator('#bar').evaluate((bar: HTMLProgressElement) => [bar.value, bar.max]), [40, 40])
-  assert.deepEqual(await steps(page), [...Array(40).keys()], 'each once, and in order')
+  assert.deepEqual(await bar(page), [40, 40])
+  assert.deepEqual(await heard(page), entriesOf(id), 'each once, and in order')
   await page.reload()
   await ends(page, 'ok')
-  const [first = ''] = logOf(longrun, id).split('\n')
-  assert.equal(await page.locator('#log li').first().textContent(), JSON.stringify(JSON.parse(first).data))
+  assert.deepEqual(await heard(page), entriesOf(id))
 })
 
 test('where no WebSocket gets through, it follows over HTTP, from another origin, too', { skip }, async t => {
   const page = await logIn(t, 'ada')
   await page.routeWebSocket('**', socket => socket.close())
-  await startRun(page, 60)
+  const { id } = await startRun(page, 60)
   await moves(page, 5)
   await ends(page, 'ok')
-  assert.equal((await steps(page)).length, 60)
+  assert.deepEqual(await heard(page), entriesOf(id))
 })
 
 test('its user sees why a start is refused, cancels a run, and sees why one died', { skip }, async t => {
@@ -79,17 +82,33 @@ test('its user sees why a start is refused, cancels a run, and sees why one died
   await startRun(page, 1000)
   await moves(page, 1)
   await page.click('text=Start')
-  await has(page, '#log .error', 'already running: the call ada')
-  await page.click('#cancel')
+  await has(page, PROBLEM, 'already running: the call ada')
+  await page.click('[part=cancel]')
   await ends(page, 'cancelled')
   await startRun(page, 10 ** 9, 400)
-  await has(page, '#log .error', /steps.*100000000/)
+  await has(page, PROBLEM, /steps.*100000000/)
 
   const { pid } = await startRun(page, 1000)
   await moves(page, 1)
   process.kill(pid, 'SIGKILL')
-  await has(page, '#log .error', 'killed by SIGKILL')
-  await ends(page, 'died killed by SIGKILL')
+  await ends(page, 'died: killed by SIGKILL')
+})
+
+test('its user is told when longrun is down, and when a proxy answers in its place', { skip }, async t => {
+  const page = await logIn(t, 'bob')
+  const said = { 'Content-Type': 'text/html' }
+  for (const status of [200, 403, 502]) {
+    between.instead = (_, response) => response.writeHead(status, said).end('<h1>Another page</h1>')
+    await startRun(page, 2, status === 200 ? 502 : status)
+    await has(page, PROBLEM, status === 200 ? 'longrun does not answer' : `longrun answers with status ${status}`)
+  }
+  between.instead = (_, response) => response.destroy()
+  await startRun(page, 2, 502)
+  await has(page, PROBLEM, 'longrun does not answer')
+  between.instead = undefined
+  await startRun(page, 2)
+  await ends(page, 'ok')
+  assert.equal(await page.locator(PROBLEM).textContent(), '')
 })
 
 test('another user sees nothing of it, whatever he knows but its key', { skip }, async t => {
@@ -108,14 +127,14 @@ test('another user sees nothing of it, whatever he knows but its key', { skip },
     }
     assert.equal(await opens(bob, `log${query}&run=${hers.id}`), false, `WebSocket ${query}`)
   }
-  assert.match(await refusal(bob, hers.id, his.key), /asks for a token/)
+  assert.equal(await refusal(bob, hers.id, his.key), 'this is not the key of that run')
   for (const path of ['', 'tasks', 'methods', 'health']) {
     assert.equal(await statusOf(bob, 'GET', path), 'not told', path)
   }
   assert.equal(await statusOf(bob, 'GET', `tasks/${his.id}/log?key=${his.key}`), 200, 'his own he sees')
   assert.equal(await opens(bob, `log?key=${his.key}&run=${his.id}`), true)
 
-  await ada.click('#cancel')
+  await ada.click('[part=cancel]')
   await ends(ada, 'cancelled')
 })
 
@@ -146,7 +165,7 @@ async function freePort(): Promise<number> {
 /** The application, when it answers. */
 async function startDjango(port: number) {
   const folder = mkdtempSync(join(tmpdir(), 'longrun-django-'))
-  const env = { ...bareEnvironment(), TMPDIR: folder, LONGRUN: `${longrun.url}/`, TOKEN, NO_PROXY: '*' }
+  const env = { ...bareEnvironment(), TMPDIR: folder, LONGRUN: between.url, TOKEN, NO_PROXY: '*' }
   const server = spawn(python!, [DJANGO_APP, String(port)], { env, stdio: ['ignore', 'ignore', 'pipe'] })
   const kill = () => server.kill('SIGKILL') // when this file is ended by its time-out
   process.once('exit', kill)
@@ -171,10 +190,15 @@ async function startDjango(port: number) {
 /** Opens the application as this user, in a browser of his own. */
 async function logIn(t: TestContext, name: string): Promise<Page> {
   const page = await openPage(t, browser, django.url)
+  await page.addInitScript(() => {
+    const heard: object[] = []
+    Object.assign(globalThis, { heard })
+    document.addEventListener('entries', event => heard.push(...(event as CustomEvent).detail))
+  })
   await page.fill('[name=username]', name)
   await page.fill('[name=password]', name)
   await page.click('button')
-  await page.locator('#bar').waitFor()
+  await page.locator('longrun-run').waitFor()
   return page
 }
 
@@ -188,16 +212,20 @@ async function startRun(page: Page, steps: number, status = 200): Promise<Starte
 
 /** Until the bar has come so far. */
 const moves = (page: Page, step: number) =>
-  page.waitForFunction(step => document.querySelector('progress')!.value >= step, step)
+  page.waitForFunction(step => document.querySelector('longrun-run')!.shadowRoot!.querySelector('progress')!.value >= step, step)
 
 /** Until the page says that the run has ended in this way. */
-const ends = (page: Page, outcome: string) => has(page, '#state', outcome)
+const ends = (page: Page, outcome: string) => has(page, 'longrun-run [part=words]', outcome)
 
-/** The numbers of the steps that the page shows. */
-async function steps(page: Page): Promise<number[]> {
-  const lines = await page.locator('#log .msg').allTextContents()
-  return lines.map(line => JSON.parse(line).step)
-}
+/** Where the application says why nothing was started. */
+const PROBLEM = 'p > output'
+
+const bar = (page: Page) => page.locator('longrun-run progress').evaluate((bar: HTMLProgressElement) => [bar.value, bar.max])
+
+/** The entries that the element has told the page. */
+const heard = (page: Page) => page.evaluate(() => (globalThis as unknown as { heard: object[] }).heard)
+
+const entriesOf = (id: string) => logOf(longrun, id).trimEnd().split('\n').map(line => JSON.parse(line))
 
 /** What a script of a page gets when it asks longrun, without the cookies that the browser has, or with them. */
 const statusOf = (page: Page, method: string, path: string, credentials: RequestCredentials = 'omit') =>
@@ -206,12 +234,12 @@ const statusOf = (page: Page, method: string, path: string, credentials: Request
     return answer?.status ?? 'not told'
   }, [`${longrun.url}/${path}`, method, credentials] as const)
 
-/** Whether a WebSocket opens for a script of a page. */
+/** Whether a script of a page gets something over a WebSocket. */
 const opens = (page: Page, path: string): Promise<boolean> =>
   page.evaluate(url => new Promise<boolean>(resolve => {
     const socket = new WebSocket(url)
-    socket.onopen = () => resolve(true)
-    socket.onerror = () => resolve(false)
+    socket.onmessage = () => resolve(true) // the server speaks first
+    socket.onclose = () => resolve(false)
   }), `${longrun.url.replace('http', 'ws')}/${path}`)
 
 /** What follow() tells a page that asks for this run with this key. */

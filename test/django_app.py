@@ -5,17 +5,14 @@
 The web server of longrun has the same TOKEN, and ALLOWED_ORIGINS=http://127.0.0.1:8000. There are two users, ada and
 bob, whose passwords are their names. Look for: start(), and the script of PAGE. All else is as in any application.
 """
-import json, os, sys, tempfile
+import json, os
+from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import django  # Debian: apt install python3-django
-from django.conf import settings
 from django.contrib.auth.decorators import login_required
-from django.core.management import call_command
 from django.http import JsonResponse
 from django.shortcuts import render
-from django.urls import path
 from django.views.decorators.http import require_POST
 
 LONGRUN, TOKEN = os.environ['LONGRUN'], os.environ['TOKEN']
@@ -35,46 +32,47 @@ def start(request):
         with urlopen(Request(f'{LONGRUN}tasks', json.dumps(call).encode(), headers), timeout=10) as answer:
             run = json.load(answer)  # {"id", "pid", "key"}: who has the key can see this run, and no other
     except HTTPError as refused:  # 400: wrong arguments; 409: this user's last run goes on; 503: no place is free
-        return JsonResponse(json.load(refused), status=refused.code)
+        is_its_own = refused.headers.get_content_type() == 'application/json'  # a proxy before longrun says HTML
+        errors = json.load(refused)['errors'] if is_its_own else [f'longrun answers with status {refused.code}']
+        return JsonResponse({'errors': errors}, status=refused.code)
+    except (OSError, HTTPException, ValueError):  # it is down, or what answers in its place is not longrun
+        return JsonResponse({'errors': ['longrun does not answer']}, status=502)
     request.session['run'] = run  # the page goes on with it when it is loaded again
     return JsonResponse(run)
 
 
 PAGE = '''<!doctype html>
 <title>Count</title>
-<style>.error { color: firebrick }</style>
-<form id="form">{% csrf_token %}<input name="steps" type="number" min="1" value="100"> <button>Start</button></form>
-<p><progress id="bar" value="0"></progress> <output id="state"></output> <button id="cancel">Cancel</button></p>
-<ol id="log"></ol>
+<form>{% csrf_token %}<input name="steps" type="number" min="1" value="100"> <button>Start</button></form>
+<p><longrun-run server="{{ longrun }}"></longrun-run> <output></output></p>
 {{ run|json_script:'run' }}
+<script type="module" src="{{ longrun }}longrun-run.js"></script>
 <script type="module">
-  import { follow } from '{{ longrun }}follow.js'
-  const [form, bar, state, cancel, log] = document.querySelectorAll('#form, #bar, #state, #cancel, #log') // as they stand above
-
-  function say(type, text) { // textContent, never innerHTML: a task may say anything
-    log.append(Object.assign(document.createElement('li'), { className: type, textContent: text }))
-  }
-  function show({ type, data }) {
-    if (type === 'progress') [bar.max, bar.value] = [data.total ?? 1, data.current]
-    else if (type === 'done') state.value = `${data.outcome} ${data.reason ?? ''}`
-    else say(type, data?.msg ?? JSON.stringify(data))
-  }
-  function watch({ id, key }) {
-    log.replaceChildren()
-    bar.value = state.value = ''
-    follow('{{ longrun }}', id, entries => entries.forEach(show), { key, refuse: text => say('error', text) })
-    cancel.onclick = () => fetch(`{{ longrun }}tasks/${id}?key=${key}`, { method: 'DELETE' })
+  const [form, shown, problem] = document.querySelectorAll('form, longrun-run, output') // as they stand above
+  function show({ id, key }) {
+    shown.setAttribute('run', id)
+    shown.setAttribute('key', key)
   }
   form.onsubmit = async submit => {
     submit.preventDefault()
     const answer = await fetch('start', { method: 'POST', body: new FormData(form) })
     if (answer.redirected) return location.assign(answer.url) // logged out meanwhile
     const run = await answer.json().catch(() => ({ errors: [`the server answered with status ${answer.status}`] }))
-    run.errors ? run.errors.forEach(text => say('error', text)) : watch(run)
+    problem.value = run.errors ?? ''
+    if (!run.errors) show(run)
   }
   const run = JSON.parse(document.querySelector('#run').textContent)
-  if (run) watch(run)
+  if (run) show(run)
 </script>'''
+
+# ---- All else is as in any application
+
+import sys, tempfile
+
+import django  # Debian: apt install python3-django
+from django.conf import settings
+from django.core.management import call_command
+from django.urls import path
 
 LOGIN = '<!doctype html><form method="post">{% csrf_token %}{{ form }}<button>Log in</button></form>'
 TEMPLATES = [('django.template.loaders.locmem.Loader', {'page.html': PAGE, 'login.html': LOGIN})]

@@ -206,21 +206,26 @@ suite('What the pages show, as it stands there,', () => {
     test('a program beside it does the same', { skip: missing('python3') }, () => greets('greetInPython'))
   })
 
-  test('a page of another origin follows a run', { skip: chromiumMissing }, async t => {
-    const block = readmeBlocks('html').find(block => block.includes("'KEY'"))!
+  test('a page of another origin shows a run, by the element and by follow.js, whatever it reports', { skip: chromiumMissing }, async t => {
+    const [element, script] = ['key="KEY"', "'KEY'"].map(key => readmeBlocks('html').find(block => block.includes(key))!)
+    assert.equal(element!.trim().split('\n').length, 3)
     let html = ''
     const application = createServer((_, response) => response.setHeader('Content-Type', 'text/html').end(html))
     await once(application.listen(0, '127.0.0.1'), 'listening')
     t.after(() => application.close())
     const origin = `http://127.0.0.1:${(application.address() as AddressInfo).port}`
-    const own = await startApp(t, { TOKEN, ALLOWED_ORIGINS: origin, TASKS: join(ROOT, 'tasks.ts') })
-    const call = { method: 'process', args: [20, 20] }
+    const own = await startApp(t, { TOKEN, ALLOWED_ORIGINS: origin })
+    const every = [['progress', 1], ['msg', null], ['msg', { a: 1 }], ['log', 'words'], ['warning', 'careful', { line: 1 }], ['progress', 5, 20]]
+    const call = { method: 'reports', args: [{ ...every }] }
     const { body: { id, key } } = await own.request('POST', '/tasks', call, { Authorization: `Bearer ${TOKEN}` })
-    html = block.replaceAll(ANYWHERE, own.url).replace("'ID'", `'${id}'`).replace("'KEY'", `'${key}'`)
+    const filled = (block: string) => block.replaceAll(ANYWHERE, own.url).replaceAll(/(["'])ID\1/g, `"${id}"`).replace(/(["'])KEY\1/, `"${key}"`)
+    html = `${filled(element!)}<main>${filled(script!)}</main>`.replace("'progress, output'", "'main progress, main output'")
     const browser = await startChromium()
     const page = await openPage(t, browser, origin)
     t.after(() => browser.close())
-    await has(page, 'output', 'ok')
-    assert.deepEqual(await page.locator('progress').evaluate((bar: HTMLProgressElement) => [bar.value, bar.max]), [20, 20])
+    for (const [words, bar] of [['main output', 'main progress'], ['longrun-run [part=words]', 'longrun-run progress']] as const) {
+      await has(page, words, 'ok')
+      assert.equal(await page.locator(bar).evaluate((bar: HTMLProgressElement) => bar.max), 20)
+    }
   })
 })
