@@ -101,7 +101,7 @@ export class Run {
   refuse(message) {
     this.unfollow = undefined
     if (this.phase === 'queued' || this.problem?.canRetry) return // it says already why
-    const text = message.slice(0, 1).toUpperCase() + message.slice(1)
+    const text = `${message.slice(0, 1).toUpperCase()}${message.slice(1)}.`
     if (this.call) this.problem = { text, kind: 'error' }
     else this.become('unknown', { text, kind: 'quiet' })
   }

@@ -77,6 +77,7 @@ export const minutes = time => clock(time, Date.now()).replace(/:\d\d\.\d+.*/, '
 
 /** The heading for all that happened on that day. @param {number} time */
 export function dayOf(time) {
-  const away = [0, 1].find(days => new Date(Date.now() - days * 86_400_000).toDateString() === new Date(time).toDateString())
-  return away === undefined ? weekdays.format(time) : away ? 'Yesterday' : 'Today'
+  const [now, day] = [new Date(), new Date(time).toDateString()]
+  const ago = (/** @type {number} */ days) => new Date(now.getFullYear(), now.getMonth(), now.getDate() - days).toDateString()
+  return day === ago(0) ? 'Today' : day === ago(1) ? 'Yesterday' : weekdays.format(time)
 }

@@ -392,7 +392,14 @@ test('a run that has ended says so at once, while its log is still being read', 
   assert.ok(states.includes('ok') && !states.includes('running'), `was ${states}`)
 })
 
-test('where nothing says how much is left, it says when the last entry came', { skip }, async t => {
+test('where nothing says how much is left, it says when the last entry came, and what such a run usually takes', { skip }, async t => {
+  app.letGo('early')
+  await (await app.start('tick', ['early'])).outcome()
+  const again = await app.start('tick', ['later'])
+  const other = await open(t, `/?run=${again.id}`)
+  await has(other, '#hint', /^usually [\d.]+ m?s$/)
+  app.letGo('later')
+  await again.outcome()
   const run = await app.start('polite')
   const page = await open(t, `/?run=${run.id}`)
   await page.locator('dt:text-is("Last entry") + dd', { hasText: /^[2-9] s ago$/ }).waitFor()
