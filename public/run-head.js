@@ -81,7 +81,7 @@ function drawMeter() {
   else drawFact('percent', start ? 'Entries' : 'Progress', start ? compact(store.count) : '–')
   drawFact('elapsed', ended ? 'Took' : 'Elapsed', seconds === undefined ? '–' : (ended ? duration : elapsed)(seconds))
   drawFact('speed', done ? 'Mean speed' : 'Speed', ended && !done ? '–' : speed ?? '–')
-  set(element('speed-fact', HTMLElement), 'hidden', start !== undefined && !progress)
+  set(element('speed-fact', HTMLElement).style, 'visibility', start && !progress ? 'hidden' : '') // its place stays
   for (const level of /** @type {const} */ (['warning', 'error'])) {
     const figure = element(`${level}s`, HTMLElement)
     setText(figure, compact(run.count(level)))

@@ -429,6 +429,7 @@ test('what cannot be sent is said at the field; what is left blank has its defau
   assert.match(await needed.evaluate(field => (field as HTMLTextAreaElement).validationMessage), /^Not JSON/)
   await start(page, 'takes', { object: '' })
   await state(page, 'ok')
+  await page.locator('#result-text').waitFor() // the list may have told of the end before the log
   assert.deepEqual(JSON.parse(await text(page, '#result-text')), ['s', 3, 1, false, {}])
 })
 
