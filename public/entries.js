@@ -70,8 +70,16 @@ function noteText({ msg, stack, cause, errors, ...details }) {
   return [toText(msg), told.join('\n'), toText(stack), ...causes].filter(Boolean).join('\n\n')
 }
 
+/** Where an error came from, and each of its causes: the lines of their stacks that somebody wrote.
+ * @param {Fields} fields @returns {string[]} */
+export function framesOf({ msg, stack, cause, errors }) {
+  const [head = '', ...frames] = toText(stack ?? msg).replace(FOREIGN, '').split(/\n *(?=at )/)
+  const causes = [cause ?? [], errors ?? []].flat().map(cause => framesOf(/** @type {any} */ (Object(cause))))
+  return [`Caused by: ${head}`, ...frames.map(frame => frame.trim()), ...causes.flat()]
+}
+
 /** Frames of a stack that are longrun's or Node's, and not of what somebody wrote. */
-export const FOREIGN = /((?:^ *at .*(?:node:internal|[/(](?:task|remote)\.ts:\d+).*\n?)+)/m
+export const FOREIGN = /((?:^ *at .*(?:node:internal|[/(](?:task|remote)\.ts:\d+).*\n?)+)/gm
 
 /** @param {string} text @param {number} longest @param {string} [rest] in place of what was cut off */
 export const cut = (text, longest, rest = ' …') => (text.length > longest ? text.slice(0, longest) + rest : text)

@@ -24,7 +24,7 @@ export const list = new VirtualList(element('log-list', HTMLElement), {
     Escape: () => choose(-1),
     t: () => element('times', HTMLButtonElement).click(),
   },
-  moved: () => { goal = undefined },
+  moved: () => { goal = place = undefined },
 })
 
 /** what has a number for people: not what is left out at first, or they would miss some */
@@ -40,12 +40,15 @@ export let chosen = -1
  * chosen then; or to entry `n`, so many rows below the upper edge.
  * @type {{ number: number } | { n: number, below: number } | undefined} */
 export let goal
+/** what was in sight before filters were changed: where one is until one goes elsewhere @type {typeof goal} */
+let place
 
 /** @param {number} number of the entry to go to, 0: none */
 export function showLog(number) {
   numbered = new Filter(run.store, usual)
   chosen = -1
   goal = number > 0 ? { number } : undefined
+  place = undefined
   list.following = !goal
   list.top = 0
   element('search', HTMLInputElement).value = ''
@@ -77,7 +80,7 @@ function goThrough() {
 export function filter(shown, query, onlyHits = false) {
   if (!list.following && !goal && list.count) { // what was in sight stays where it was
     const row = list.isSeen ? list.selected : Math.ceil(list.top)
-    goal = { n: rows().passed[row] ?? 0, below: row - list.top }
+    goal = place ??= { n: rows().passed[row] ?? 0, below: row - list.top }
   }
   ofLevels = shown === usual ? numbered : new Filter(run.store, shown)
   hits = query && new Filter(run.store, shown, query)
@@ -96,6 +99,7 @@ export const numberOf = n => numbered.placeOf(n + 1)
 export function choose(n) {
   const isFocused = element('entry', HTMLElement).contains(document.activeElement)
   if (n < 0 && isFocused) list.box.focus() // what is hidden loses the focus
+  place = undefined
   chosen = n
 }
 

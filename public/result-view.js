@@ -2,7 +2,7 @@
 // say where they were found are listed beside the log; with the source in which that is, if it is known.
 
 import { calmPicture, element, elements, make, set, setLink, setText } from './draw.js'
-import { cut, MORE_IN_LOG, placeOf, toText } from './entries.js'
+import { cut, framesOf, MORE_IN_LOG, placeOf, toText } from './entries.js'
 import { inView as run } from './followed-runs.js'
 import { revealEntry } from './log-view.js'
 import { VirtualList } from './virtual-list.js'
@@ -13,7 +13,7 @@ import { bytes, count } from './words.js'
 const LONGEST_RESULT = 20_000 // characters
 const MOST_TILES = 12
 const MOST_ROWS = 200 // of a table
-const STACK = 5 // lines of it: the first ones tell
+const STACK = 12 // lines of it and of its causes: the first ones tell
 /** results without anything in them, in JSON @type {Record<string, string>} */
 const EMPTY = { undefined: 'nothing', null: 'nothing', '""': 'an empty text', '[]': 'an empty list', '{}': 'an empty object' }
 
@@ -71,8 +71,7 @@ function drawFailure() {
   const words = toText(msg) || done.reason || 'It did not say what.'
   const isCoded = code !== undefined && !words.includes(toText(code))
   setText(element('failure-words', HTMLElement), isCoded ? `${words} (${toText(code)})` : words)
-  const stack = toText(error?.['stack']).split('\n').map(line => line.trim()).filter(line => line.startsWith('at '))
-  setText(element('failure-stack', HTMLElement), stack.slice(0, STACK).join('\n'))
+  setText(element('failure-stack', HTMLElement), framesOf(error ?? {}).slice(1, 1 + STACK).join('\n'))
 }
 
 function drawResult() {

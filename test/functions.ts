@@ -111,6 +111,13 @@ export const heavy = remote('one entry of so many of a text, and the same as its
   return text.repeat(count)
 })
 
+export const huge = remote('entries of 15 and of 3 MiB', [], async task => {
+  task.log('before')
+  task.msg('x'.repeat(15 * 2 ** 20))
+  task.log('after')
+  return 'y'.repeat(3 * 2 ** 20)
+})
+
 export const flood = remote('as many entries as it can, in one turn', [count], (task, count) => {
   for (let step = 0; step < count; step++) task.msg({ step, text: 'the quick brown fox jumps over' })
 })

@@ -246,20 +246,156 @@ test('under the hood, the path lights up, and the frames can be read', { skip },
   await state(page, 'cancelled')
 })
 
-test('nothing jumps while a run goes on and ends', { skip }, async t => {
-  const run = await app.start('process', [80, 20])
+test('nothing jumps while a run goes on and ends, at any width', { skip }, async t => {
+  const file = join(folder, 'still.csv')
+  await writeFile(file, ['a,b', ...upTo(100_000).map(at => (at % 5000 ? `${at},2` : `${at}`)), ''].join('\n'))
+  for (const [width, height] of [[390, 844], [820, 1180], [1280, 800], [1920, 1080]] as const) {
+    const page = await open(t, '/', { viewport: { width, height } })
+    await page.locator('#runs a, #no-runs:not([hidden])').first().waitFor()
+    const shifts = await page.evaluateHandle(() => {
+      const shifts: number[] = []
+      new PerformanceObserver(list => { // what a person did moves things in the half second after it
+        const seen = list.getEntries() as (PerformanceEntry & { value: number; hadRecentInput: boolean })[]
+        shifts.push(...seen.filter(({ hadRecentInput }) => !hadRecentInput).map(({ value }) => value))
+      }).observe({ type: 'layout-shift' })
+      return shifts
+    })
+    for (const method of ['process', 'compile', 'parts', 'importCsv']) {
+      await page.click('#new')
+      if (method === 'importCsv') await page.locator('form input[type=file]').first().setInputFiles(file)
+      await start(page, method, method === 'process' ? { steps: 60, delay: 20 } : method === 'parts' ? { name: `still-${width}` } : {})
+      if (method === 'parts') app.letGo(`still-${width}`)
+      await state(page, 'ok')
+      await page.locator('#log-list .row[data-level=done]').waitFor()
+      const sum = (await shifts.evaluate(shifts => shifts.splice(0))).reduce((sum, shift) => sum + shift, 0)
+      assert.ok(sum < 0.05, `${method} at ${width} pixels: a layout shift of ${sum}`)
+    }
+  }
+})
+
+/** The numbers of those rows of the log that are wholly in sight. */
+const inSight = (page: Page) => page.locator('#log-list').evaluate(list => {
+  const box = list.getBoundingClientRect()
+  const rows = [...list.querySelectorAll('.row:not([hidden])')].map(row => [row, row.getBoundingClientRect()] as const)
+  return rows.filter(([, { top, bottom }]) => top >= box.top - 1 && bottom <= box.bottom + 1)
+    .map(([row]) => Number(row.querySelector('.n')?.textContent)).sort((a, b) => a - b)
+})
+
+test('what is chosen stays where it was clicked, stands beside the log, and has an address', { skip }, async t => {
+  const run = await app.start('flood', [100])
+  await run.outcome()
+  for (const [width, height] of [[390, 844], [1280, 800]] as const) {
+    const page = await open(t, `/?run=${run.id}`, { viewport: { width, height } })
+    await counts(page, '102 entries')
+    const row = page.locator('#log-list .row:not([hidden])', { hasText: '"step":94' })
+    await row.scrollIntoViewIfNeeded()
+    const before = { scroll: await page.evaluate(() => scrollY), box: await row.boundingBox() }
+    await row.click()
+    await has(page, '#entry-title', 'Entry 96, msg')
+    await page.waitForURL(/&line=96$/)
+    assert.equal(await page.evaluate(() => scrollY), before.scroll)
+    assert.ok((await inSight(page)).includes(96))
+    if (width > 1000) assert.deepEqual(await row.boundingBox().then(box => box?.y), before.box?.y)
+    await page.reload()
+    await has(page, '#entry-title', 'Entry 96, msg')
+    await has(page, '#log-list [aria-selected=true]', '"step":94')
+    await page.click('#entry-close')
+    await page.waitForURL(url => !url.search.includes('line'))
+  }
+  const page = await open(t)
+  await start(page, 'compile')
+  await page.click('#findings-list .row >> nth=1')
+  await page.locator('#source-lines [aria-selected=true]').waitFor()
+  assert.equal(await page.evaluate(() => scrollY), 0, 'a problem, and beside it its line')
+})
+
+test('filters and searches keep the place, also in a large log', { skip }, async t => {
+  const run = await app.start('flood', [300_000])
+  await run.outcome()
   const page = await open(t, `/?run=${run.id}`)
-  await arrived(page, 10)
-  const shifts = await page.evaluateHandle(() => {
-    const shifts: number[] = []
-    new PerformanceObserver(list => {
-      for (const shift of list.getEntries()) shifts.push((shift as PerformanceEntry & { value: number }).value)
-    }).observe({ type: 'layout-shift' })
-    return shifts
-  })
+  await counts(page, '300,002 entries')
+  await page.fill('#search', '"step":200000,')
+  await page.press('#search', 'Enter')
+  await has(page, '#entry-title', 'Entry 200,002')
+  const seen = await inSight(page)
+  await page.press('#search', 'Escape')
+  await page.click('.chip[data-level=msg]')
+  await counts(page, '2 of 300,002 entries')
+  await page.click('.chip[data-level=msg]')
+  await counts(page, '300,002 entries')
+  await page.waitForFunction(() => document.querySelector('#log-list [aria-selected=true]'))
+  assert.deepEqual(await inSight(page), seen)
+})
+
+test('a log of huge entries is read once: they open, are searched and copied', { skip }, async t => {
+  const run = await app.start('huge')
+  await run.outcome()
+  const page = await openPage(t, browser, app.url, { permissions: ['clipboard-read', 'clipboard-write'] })
+  let reads = 0
+  page.on('request', request => { if (request.url().includes('/log?')) reads++ })
+  await page.goto(`${app.url}/?run=${run.id}`)
+  await counts(page, '5 entries')
+  await page.click('#log-list .row >> nth=2')
+  await has(page, '#entry-text', /^x{100}/)
+  await page.fill('#search', 'AFTER')
+  await has(page, '#hit-count', /2 hits$/) // its end contains it, too
+  await page.press('#search', 'Enter')
+  await has(page, '#entry-text', /^after$/)
+  assert.ok((await copied(page, '#copy-log')).length > 15 * 2 ** 20)
+  assert.ok(reads < 6, `${reads} reads`)
+})
+
+test('the log has room: wrapped, and on the full screen 25 rows of 100 characters', { skip }, async t => {
+  const run = await app.start('reports', [{ ...upTo(60).map(at => ['log', `${at} ${'word '.repeat(at % 40)}`]) }])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`, { viewport: { width: 1280, height: 800 } })
+  await counts(page, '62 entries')
+  await page.click('#full')
+  await page.waitForFunction(() => innerHeight - document.querySelector('#log-list')!.clientHeight < 200)
+  await page.locator('#log-list .row[data-level=done]').waitFor()
+  assert.ok((await inSight(page)).length >= 25)
+  const { width } = (await page.locator('#log-list .row:not([hidden]) .text').first().boundingBox())!
+  assert.ok(width / 7.9 > 100, `${width} pixels of text`)
+  await page.setViewportSize({ width: 600, height: 500 })
+  await page.click('#wrap')
+  await page.press('#log-list', 'End')
+  const wholeRows = () => page.locator('#log-list .row:not([hidden]) .text')
+    .evaluateAll(texts => texts.every(text => text.scrollWidth <= text.clientWidth))
+  assert.ok(await wholeRows())
+  assert.equal((await inSight(page)).at(-1), 62, 'the last row is in sight')
+  await page.press('#log-list', 'Home')
+  await page.waitForFunction(() => document.querySelector('#log-list [aria-posinset="1"][aria-selected=true]'))
+  assert.equal((await inSight(page))[0], 1)
+  await page.keyboard.press('Escape') // the entry
+  await page.keyboard.press('Escape') // the full screen
+  await page.locator('#run-title').waitFor()
+})
+
+test('an error is read as it was written: line breaks, causes, and frames of others pale', { skip }, async t => {
+  const run = await app.start('explain', ['cause', 'error'])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`)
   await state(page, 'ok')
-  const seen = await shifts.jsonValue()
-  assert.ok(seen.reduce((sum, shift) => sum + shift, 0) < 0.01, `layout shifts: ${seen}`)
+  await page.click('#next-warning')
+  const told = await page.locator('#entry-text').innerText()
+  assert.match(told, /^outside: inside.*\n\nError: outside\n +at .*functions\.ts[^]*\n\nCaused by: inside[^]*Error: inside\n +at /)
+  await page.locator('#entry-text .foreign', { hasText: 'task.ts' }).first().waitFor()
+})
+
+test('a search in a run that goes on is told once, and not at each of its entries', { skip }, async t => {
+  const page = await open(t)
+  await start(page, 'process', { steps: 1000, delay: 20 })
+  await arrived(page, 3)
+  const said = await page.locator('#hit-spoken[role=status]').evaluateHandle(found => {
+    const said: string[] = []
+    new MutationObserver(() => said.push(found.textContent ?? '')).observe(found, { childList: true, characterData: true, subtree: true })
+    return said
+  })
+  await page.fill('#search', 'step')
+  await has(page, '#hit-spoken', /hits/)
+  await has(page, '#hit-count', /^[5-9]\d hits/)
+  assert.equal((await said.jsonValue()).length, 1)
+  await page.click('#cancel')
 })
 
 test('the page fits the screen from phone to desk, and keeps still when asked to', { skip }, async t => {
@@ -492,15 +628,19 @@ test('on a phone the run in view is in sight in the list, and what is pressed is
   assert.deepEqual(small, [])
 })
 
-test('colours and overwriting of the command line are not shown raw', { skip }, async t => {
-  const run = await app.start('reports', [{
-    a: ['log', '\x1b[1;31mred\x1b[0m'], b: ['msg', ' 10 %\r 20 %\r\n'], c: ['log', 'a\r\nb'],
-  }])
+test('what a program writes for a terminal is read as a terminal shows it', { skip }, async t => {
+  const told = {
+    '\x1b[1;31mred\x1b[0m': 'red', ' 10 %\r 20 %\r\n': ' 20 %↵', 'a\r\nb': 'a↵b',
+    'bold\x1b(B\x1b[m': 'bold', '\x1b[38:2::255:0:0mred': 'red', '\x1b7a\x1b8\x1b=b\x1b>': 'ab', '\x1b[>4;2m\x1b[<ua': 'a',
+    '10%\b\b\b20%': '20%', '|\b/\b-': '-', '\x9b31mred': 'red', 'a\x1bPq#0\x1b\\b': 'ab', 'a\x1b]0;title\x07b': 'ab',
+    '\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\': 'link', 'photo\u202egnp.exe': 'photo\\u202egnp.exe', '': '',
+  }
+  const run = await app.start('reports', [{ ...Object.keys(told).map(text => ['log', text]) }])
   await run.outcome()
-  const page = await open(t, `/?run=${run.id}`)
-  await counts(page, '5 entries')
+  const page = await open(t, `/?run=${run.id}`, { viewport: { width: 1280, height: 1200 } })
+  await counts(page, `${Object.keys(told).length + 2} entries`)
   const shown = (await page.locator('#log-list .row:not([hidden]) .text').allTextContents()).slice(1, -1)
-  assert.deepEqual(shown, ['red', ' 20 %↵', 'a↵b'])
+  assert.deepEqual(shown, Object.values(told))
 })
 
 test('an error among very many entries is seen beside the log, and a click goes to the nearest', { skip }, async t => {
