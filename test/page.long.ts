@@ -266,7 +266,7 @@ test('nothing jumps while a run goes on and ends, at any width', { skip }, async
       await start(page, method, method === 'process' ? { steps: 60, delay: 20 } : method === 'parts' ? { name: `still-${width}` } : {})
       if (method === 'parts') app.letGo(`still-${width}`)
       await state(page, 'ok')
-      await page.locator('#log-list .row[data-level=done]').waitFor()
+      await page.locator('#log-list .row[data-level=done]:not([hidden])').waitFor()
       const sum = (await shifts.evaluate(shifts => shifts.splice(0))).reduce((sum, shift) => sum + shift, 0)
       assert.ok(sum < 0.05, `${method} at ${width} pixels: a layout shift of ${sum}`)
     }
@@ -295,7 +295,8 @@ test('what is chosen stays where it was clicked, stands beside the log, and has 
     await page.waitForURL(/&line=96$/)
     assert.equal(await page.evaluate(() => scrollY), before.scroll)
     assert.ok((await inSight(page)).includes(96))
-    if (width > 1000) assert.deepEqual(await row.boundingBox().then(box => box?.y), before.box?.y)
+    assert.equal((await row.boundingBox())?.y, before.box?.y)
+    await row.click() // nothing lies over it
     await page.reload()
     await has(page, '#entry-title', 'Entry 96, msg')
     await has(page, '#log-list [aria-selected=true]', '"step":94')
