@@ -370,7 +370,8 @@ function respondError(response: ServerResponse, error: unknown) {
   if (!isForPerson) return respondJson(response, status, { errors: [message] }, headers)
   // A click on a link in another site carries no strict cookie; loaded again, it is a request of our own page.
   if (request.headers['sec-fetch-site'] === 'cross-site') headers.Refresh = '0'
-  const page = tokenForm(unpackAsked(request), String(files.get('token.html')?.body), String(files.get('token.css')?.body))
+  const [form, style] = ['token.html', 'token.css'].map(name => String(files.get(name)?.body)) as [string, string]
+  const page = tokenForm(unpackAsked(request), form, style)
   response.writeHead(status, { 'Content-Type': 'text/html; charset=utf-8', ...page.headers, ...headers })
   response.end(page.body)
 }

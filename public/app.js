@@ -1,6 +1,6 @@
 // The page begins here: how it is connected, what can be started, and which run the address names. Everything is drawn
-// by draw.js, so look there first (picture, redraw); then, in the order of a click: forms.js, start-run.js, followed-runs.js
-// and follow.js (how entries come), run-state.js (what they say), run-head.js, log-view.js, result-view.js (what is seen).
+// by draw.js, so look there first (picture, redraw); then, in the order of a click: forms.js, start-run.js,
+// followed-runs.js, follow.js (how entries come), run-state.js (what they say), run-head.js, log-view.js, result-view.js.
 
 import { element, elements, framePicture, set, setText } from './draw.js'
 import { connection, fetchList, goTo, inView, openRun, setInView } from './followed-runs.js'

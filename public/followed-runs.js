@@ -45,7 +45,8 @@ export function openRun(id, call) {
 /** Also a run that the server would not carry before: it may have asked for its token. @param {Run} run */
 export function followRun(run) {
   const refuse = (/** @type {string} */ why) => { run.refuse(why); redraw() }
-  run.unfollow ??= connection.follow(run.id, (entries, next) => receive(run, entries, next), { next: run.store.end, refuse })
+  const options = { next: run.store.end, refuse }
+  run.unfollow ??= connection.follow(run.id, (entries, next) => receive(run, entries, next), options)
 }
 
 /** What is not drawn yet is acknowledged only up to a bound: a page that cannot keep up is not drowned.
@@ -72,7 +73,7 @@ export function usualSeconds(method) {
   return all.map(({ seconds = 0 }) => seconds).sort((one, other) => one - other)[all.length >> 1]
 }
 
-/** Asks for the newest runs, and for others that went on; when that may leave a gap, for all. @param {boolean} [isWhole] */
+/** Asks for the newest runs, and others that went on; where that may leave a gap, for all. @param {boolean} [isWhole] */
 export async function fetchList(isWhole = !listed || Date.now() > wholeAt + WHOLE_PAUSE) {
   const answer = await request('GET', isWhole ? 'tasks' : `tasks?limit=${NEWEST}`)
   // the token has changed: what the server gives instead of the page asks for it

@@ -30,7 +30,7 @@ export function offerMethods(/** @type {Method[]} */ methods) {
 
 export const canRepeat = (/** @type {Run} */ { method }) => offered.has(method)
 
-/** At once; where a file is missing, as a page keeps none over a reload, by the form, which names it. @param {Run} run */
+/** At once; where a file is missing, as a page keeps none over a reload, by the form that names it. @param {Run} run */
 export function repeatRun(run) {
   const args = run.call?.args ?? run.args
   const parameters = offered.get(run.method)?.parameters ?? []
@@ -70,7 +70,8 @@ function makeControl(parameter, { label, preset, accept = '', choices }, control
   const { name, type, description, default: usual, min = '', max = '' } = parameter
   const chosen = choices ?? parameter.choices?.map(choice => /** @type {const} */ ([String(choice), choice]))
   const options = chosen?.map(([words, value]) => new Option(words, JSON.stringify(value)))
-  const control = options ? make('select', '', ...options) : make(type === 'text' || type === 'object' ? 'textarea' : 'input')
+  const isLong = type === 'text' || type === 'object'
+  const control = options ? make('select', '', ...options) : make(isLong ? 'textarea' : 'input')
   const required = usual === undefined && !['boolean', 'string', 'text'].includes(type)
   controls.set(name, control)
   Object.assign(control, { name, required, spellcheck: false })

@@ -12,21 +12,15 @@ import { count } from './words.js'
 /** The result in figures, in place of all that was returned; `waiting`: the note before there is one.
  * @typedef {{ figures: (result: Fields, run: Run) => [name: string, figure: string][],
  *   note: (result: Fields) => string, waiting: string }} Summary */
-/**
- * @typedef {object} Known
- * @property {string} heading of its form
- * @property {string} button
- * @property {Record<string, Field>} fields by the name of the parameter; one that is missing here has the usual control
- * @property {string} [sample] a file of the page to try it with
- * @property {string[]} [filled] parameters without a control
- * @property {(values: Fields) => { values: Fields, callId: string }} [complete] what is called with what the form holds
- * @property {(args: unknown[]) => string} [name] of a run, by its arguments but for files, long ones cut
- * @property {Summary} [summary]
- * @property {string} [download] words for the file that it produces
- * @property {string} [findings] heading of the warnings and errors that say where they were found
- * @property {(result: Fields) => { warning?: unknown, error?: unknown }} [counted] with those that are not in the log
- * @property {(args: unknown[]) => string} [source] the text in which they were found
- */
+/** `heading`, `button`: of its form; `fields`: by the name of the parameter, one that is missing has the usual control;
+ * `sample`: a file of the page to try it with; `filled`: parameters without a control; `complete`: what is called with
+ * what the form holds; `name`: of a run, by its arguments but for files; `download`: words for the file that it produces;
+ * `findings`: heading of the warnings and errors that say where they were found; `source`: the text in which that was;
+ * `counted`: with those that are not in the log.
+ * @typedef {{ heading: string, button: string, fields: Record<string, Field>, sample?: string, filled?: string[],
+ *   complete?: (values: Fields) => { values: Fields, callId: string }, name?: (args: unknown[]) => string,
+ *   summary?: Summary, download?: string, findings?: string, source?: (args: unknown[]) => string,
+ *   counted?: (result: Fields) => { warning?: unknown, error?: unknown } }} Known */
 
 /** @type {[words: string, value: unknown][]} */
 const DELIMITERS = [['found from the first line', {}],

@@ -44,7 +44,10 @@ export class Pace {
   }
 
   /** From its beginning to what was told last: when it is over, this says more than the last half second. */
-  get mean() { return this.#last > this.#began ? ((this.#reached.at(-1) ?? 0) - this.#base) / (this.#last - this.#began) * 1000 : 0 }
+  get mean() {
+    const seconds = (this.#last - this.#began) / 1000
+    return seconds > 0 ? ((this.#reached.at(-1) ?? 0) - this.#base) / seconds : 0
+  }
 
   /** The speed at the end of each step, over about a second; the last step is not over yet. */
   get speeds() {

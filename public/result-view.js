@@ -15,7 +15,7 @@ const MOST_TILES = 12
 const MOST_ROWS = 200 // of a table
 const STACK = 12 // lines of it and of its causes: the first ones tell
 /** results without anything in them, in JSON @type {Record<string, string>} */
-const EMPTY = { undefined: 'nothing', null: 'nothing', '""': 'an empty text', '[]': 'an empty list', '{}': 'an empty object' }
+const EMPTY = { undefined: 'nothing', null: 'nothing', '""': 'an empty text', '[]': 'an empty list', '{}': 'no fields' }
 
 const [tiles, text, table, note] = elements(HTMLElement, 'tiles', 'result-text', 'result-table', 'result-note')
 const [failure, source, findings] = elements(HTMLElement, 'failure', 'source', 'findings')

@@ -33,7 +33,8 @@ let isBlocked = false
 let [saidState, saidAt, leftAt] = ['', 0, '']
 
 slowPicture(() => { isBlocked = canNotify && Notification.permission === 'denied' }) // another process is asked
-for (const draw of [drawName, drawButtons, drawMeter, drawLeft, drawHint, drawSteps, drawProblem, announce]) calmPicture(draw)
+const pictures = [drawName, drawButtons, drawMeter, drawLeft, drawHint, drawSteps, drawProblem, announce]
+for (const draw of pictures) calmPicture(draw)
 
 const isFlawed = () => run.state === 'ok' && run.count('error') > 0
 const isOver = () => run.state in MARKS
@@ -173,7 +174,8 @@ framePicture(() => {
   set(document, 'title', run.id ? `${mark} · ${run.title} · longrun` : 'longrun')
   const circle = '<circle cx="16" cy="16" r="12" fill="none" stroke-width="6" transform="rotate(-90 16 16)"'
   const arc = `stroke="${colour}" stroke-dasharray="${Math.round((run.part ?? 0.3) * 16) * 4.7} 76"/>`
-  const ring = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">${circle} stroke="#8a93a655"/>${circle} ${arc}</svg>`
+  const rings = `${circle} stroke="#8a93a655"/>${circle} ${arc}`
+  const ring = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">${rings}</svg>`
   setAttribute(element('icon', HTMLLinkElement), 'href', `data:image/svg+xml,${encodeURIComponent(ring)}`)
   for (const run of runs.values()) if (run.done && run.wantsNotice) giveNotice(run)
 })
@@ -188,12 +190,12 @@ function giveNotice(/** @type {import('./run-state.js').Run} */ run) {
   }
 }
 
-cancel.addEventListener('click', () => cancelRun(run))
 steps.addEventListener('click', ({ target }) => target instanceof HTMLElement && showEntry(Number(target.dataset.n ?? 0)))
-repeat.addEventListener('click', () => repeatRun(run))
-change.addEventListener('click', () => fillForm(run))
-wait.addEventListener('click', () => attempt(run, true))
-retry.addEventListener('click', () => attempt(run))
+/** @type {[HTMLButtonElement, (asked: typeof run) => unknown][]} */
+const deeds = [
+  [cancel, cancelRun], [repeat, repeatRun], [change, fillForm], [retry, attempt], [wait, run => attempt(run, true)],
+]
+for (const [button, act] of deeds) button.addEventListener('click', () => act(run))
 notify.addEventListener('click', async () => {
   const asking = run
   const permission = await Notification.requestPermission().catch(() => 'denied') // a frame may not even ask

@@ -12,8 +12,8 @@ import { amount, compact, counted } from './words.js'
 /** @typedef {{ n: number, type: 'warning' | 'error', line: number, fields: Fields }} Finding `n`: its entry's number */
 /** @typedef {{ method: string, args: (unknown | File)[], callId: string }} Call */
 /** @typedef {{ current: number, total: number | undefined, unit: string }} Progress */
-/** A part of the work: the upload, what follows a step's entry, or, without a name, what is counted in one unit. `n`: its
- * first entry's number, -1 of an upload; `seconds`: how long it took, when it is over.
+/** A part of the work: the upload, what follows a step's entry, or, without a name, what is counted in one unit. `n`:
+ * its first entry's number, -1 of an upload; `seconds`: how long it took, when it is over.
  * @typedef {{ name: string, n: number, began: number, pace: Pace, progress?: Progress, seconds?: number }} Step */
 /** What stands in the way: in words, with what can be done about it. `passes`: until the servers answer again.
  * @typedef {{ text: string, kind: 'error' | 'busy' | 'quiet', canRetry?: boolean, canWait?: boolean, other?: string,
@@ -25,9 +25,9 @@ const MOST_STEPS = 100 // the last ones; a function may begin one for each of a 
 
 /** @type {Record<string, string>} */
 const STATES = {
-  uploading: 'Uploading', asking: 'Starting', full: 'No place is free', queued: 'Waiting to start', refused: 'Not started',
-  unsure: 'No answer yet', unknown: 'Cannot be shown', joining: 'Waiting for its log', running: 'Running',
-  cancelling: 'Cancelling', ...OUTCOMES,
+  uploading: 'Uploading', asking: 'Starting', full: 'No place is free', queued: 'Waiting to start', 
+  refused: 'Not started', unsure: 'No answer yet', unknown: 'Cannot be shown', joining: 'Waiting for its log',
+  running: 'Running', cancelling: 'Cancelling', ...OUTCOMES,
 }
 
 export class Run {

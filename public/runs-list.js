@@ -8,8 +8,8 @@ import { partOf, Run, wordsOf } from './run-state.js'
 import { compact, dayOf, duration, elapsed, minutes } from './words.js'
 
 /** @import { Listed } from './requests.js' */
-/** @typedef {{ id: string, title: string, time: number, state: string, isOver: boolean, errors: number, warnings: number,
- *   seconds: number | undefined, part: number | undefined }} Item */
+/** @typedef {{ id: string, title: string, time: number, state: string, isOver: boolean, errors: number,
+ *   warnings: number, seconds: number | undefined, part: number | undefined }} Item */
 
 const FEW = 8 // runs that need no filter
 
@@ -56,7 +56,8 @@ function toItem(told) {
     const [errors, warnings] = [run.count('error'), run.count('warning')]
     return { id, title, time: start?.time ?? Date.now(), state, isOver: !!ended, errors, warnings, seconds, part }
   }
-  const { id, title, method, started, outcome, seconds, errors = 0, warnings = 0, progress } = /** @type {Listed} */ (told)
+  const listed = /** @type {Listed} */ (told)
+  const { id, title, method, started, outcome, seconds, errors = 0, warnings = 0, progress } = listed
   const known = { id, title: nameOf(method, title ?? method), time: started, errors, warnings, seconds }
   return { ...known, state: outcome ?? 'running', isOver: outcome !== undefined, part: partOf(progress) }
 }

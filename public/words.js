@@ -23,7 +23,7 @@ export function amount(n, unit, format = count) {
   return unit ? `${figure} ${unit}` : figure
 }
 
-/** "46 of 120 steps", "13.9 of 41.5 MB". @param {number} current @param {number | undefined} total @param {string} unit */
+/** "13.9 of 41.5 MB". @param {number} current @param {number | undefined} total @param {string} unit */
 export function reached(current, total, unit) {
   if (total === undefined) return amount(current, unit)
   const figure = unit === 'bytes' ? bytes(current, total).split(' ')[0] : amount(current)
@@ -59,8 +59,8 @@ export function estimate(/** @type {number} */ seconds) {
   return `about ${(seconds / 3600).toFixed(1)} h`
 }
 
-/** The time of an entry: with its day where that is not the day on which its log began, and with its zone where the clock
- * was changed since then, as an hour comes twice. @param {number} time @param {number} [since] when its log began */
+/** The time of an entry: with its day where that is not the day on which its log began, and with its zone where the
+ * clock was changed since then, as an hour comes twice. @param {number} time @param {number} [since] when its log began */
 export function clock(time, since = time) {
   const [at, began] = [new Date(time), new Date(since)]
   if (Number.isNaN(at.getTime())) return '–' // a task can say anything
@@ -77,7 +77,8 @@ export const minutes = time => clock(time, Date.now()).replace(/:\d\d\.\d+.*/, '
 
 /** The heading for all that happened on that day. @param {number} time */
 export function dayOf(time) {
-  const [now, day] = [new Date(), new Date(time).toDateString()]
-  const ago = (/** @type {number} */ days) => new Date(now.getFullYear(), now.getMonth(), now.getDate() - days).toDateString()
-  return day === ago(0) ? 'Today' : day === ago(1) ? 'Yesterday' : weekdays.format(time)
+  const [day, before] = [new Date(time).toDateString(), new Date()]
+  if (day === before.toDateString()) return 'Today'
+  before.setDate(before.getDate() - 1)
+  return day === before.toDateString() ? 'Yesterday' : weekdays.format(time)
 }

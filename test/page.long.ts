@@ -82,7 +82,7 @@ test('when the workers server does not answer, the page says so, and nothing is 
   assert.deepEqual(await steps(page), upTo(200))
 })
 
-test('while the workers server is away, figures are pale, nothing is estimated, and the page says what still holds', { skip }, async t => {
+test('while the workers server is away, figures are pale, and the page says what still holds', { skip }, async t => {
   const own = await startApp(t, { SPARES: '0' })
   const run = await own.start('process', [10_000, 20])
   const page = await openPage(t, browser, `${own.url}/?run=${run.id}`)
@@ -102,7 +102,8 @@ test('asking what is new costs little, however many runs have ended', { skip }, 
   t.after(() => own.end())
   const [began, callId] = [Date.now() - 86_400_000, 'call '.repeat(10)]
   for (const n of upTo(1000)) {
-    const start = { type: 'start', time: began + n, data: { method: 'process', args: [n, 1], callId: callId + n, pid: 1, timeLimit: 0 } }
+    const call = { method: 'process', args: [n, 1], callId: callId + n, pid: 1, timeLimit: 0 }
+    const start = { type: 'start', time: began + n, data: call }
     const done = { type: 'done', time: began + n + 9, data: { outcome: 'ok', seconds: 0.009, errors: 1 } }
     await writeFile(join(own.runs, `old-${n}.ndjson`), `${JSON.stringify(start)}\n${JSON.stringify(done)}\n`)
   }
@@ -529,7 +530,7 @@ test('a run that has ended says so at once, while its log is still being read', 
   assert.ok(states.includes('ok') && !states.includes('running'), `was ${states}`)
 })
 
-test('where nothing says how much is left, it says when the last entry came, and what such a run usually takes', { skip }, async t => {
+test('where nothing says how much is left, it says when the last entry came, and what is usual', { skip }, async t => {
   app.letGo('early')
   await (await app.start('tick', ['early'])).outcome()
   const again = await app.start('tick', ['later'])
@@ -564,7 +565,8 @@ test('an upload shows how much of it is there, and stays as a part of the work',
   const page = await open(t)
   const seen = await page.locator('#steps').evaluateHandle(steps => {
     const seen = new Set<string>()
-    new MutationObserver(() => seen.add(steps.textContent ?? '')).observe(steps, { subtree: true, childList: true, characterData: true })
+    new MutationObserver(() => seen.add(steps.textContent ?? ''))
+      .observe(steps, { subtree: true, childList: true, characterData: true })
     return seen
   })
   await page.locator('form[data-method=importCsv] input[type=file]').setInputFiles(file)
