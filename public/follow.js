@@ -10,8 +10,7 @@
 
 /** A run's last one has the type `done`. @typedef {import('../log.ts').Entry} Entry */
 /** @typedef {(entries: Entry[], next: number) => unknown} Receive */
-/** Why a run is not followed any more. `refused`: nothing can be read from there; `key`: it is not the right one, or the
- * server asks for its token; `origin`: the server does not let this page in; `threw`: `receive` did, or this module.
+/** Why a run is not followed any more; REFERENCE.md explains them.
  * @typedef {'refused' | 'key' | 'origin' | 'threw'} Code */
 /**
  * @typedef {object} Options
@@ -74,8 +73,7 @@ export class Connection {
   over = 'WebSocket'
   /** whether the workers server answers the web server */
   workers = true
-  /** whether somebody else answers in the server's place, such as a proxy whose login has run out: loaded anew, the page
-   * would show what that says */
+  /** whether somebody else answers in the server's place: loaded anew, the page would show what that says */
   stranger = false
   /** since when it has not been live, 0 while it is; and when the next attempt is due. In milliseconds since 1970 */
   lost = 0
@@ -199,7 +197,7 @@ export class Connection {
     }
     this.#socket.onmessage = ({ data }) => this.#hearMessage(data)
     this.#socket.onclose = closing => {
-      if (closing?.code === FOREIGN) this.#refuseAll(closing.reason, 'origin')
+      if (closing?.code === FOREIGN) this.#readers.forEach(reader => this.#refuse(reader, closing.reason, 'origin'))
       this.#loseConnection(Date.now())
     }
   }
@@ -319,12 +317,7 @@ export class Connection {
     if (this.#stop(reader)) attempt(() => reader.refuse?.(message, code))
   }
 
-  /** @param {string} message @param {Code} code */
-  #refuseAll(message, code) {
-    for (const reader of [...this.#readers.values()]) this.#refuse(reader, message, code)
-  }
-
-  /** A mistake, somebody else's or ours: who can mend it has to see it. @param {Reader} reader @param {unknown} error */
+  /** A mistake, the caller's or ours, which has to be seen. @param {Reader} reader @param {unknown} error */
   #break(reader, error) {
     console.error(error)
     this.#refuse(reader, `not followed any more: ${error}`, 'threw')
@@ -353,9 +346,8 @@ export class Connection {
   /** Whether HTTP gets through, to our server and not only to what stands before it. */
   async #isAnswered() {
     const answer = await this.#ask(this.key ? `tasks/${this.run}/log?offset=now` : 'health', 2 * BEAT)
-    const code = refusalIn(answer, 0)
-    if (code) this.#refuseAll(wordsOf(answer), code)
-    this.#note('stranger', answer?.isOurs === false && answer.status < 500) // 502: a proxy, before a server that is down
+    for (const reader of this.#readers.values()) this.#refuseBy(reader, answer, 0)
+    this.#note('stranger', answer?.isOurs === false && answer.status < 500) // 502: a proxy, and no server
     if (answer?.isOurs) this.#note('workers', answer.status !== 503 && answer.status !== 504)
     return answer?.isOurs
   }
@@ -374,8 +366,7 @@ export class Connection {
       /** @type {Answer | undefined} */
       const answer = await (isAtEnd ? waitInPlace(read) : inTurn(read))
       if (signal.aborted) return
-      const code = refusalIn(answer, reader.next)
-      if (code) return this.#refuse(reader, wordsOf(answer), code)
+      if (this.#refuseBy(reader, answer, reader.next)) return
       if (answer?.isOurs && (answer.status === 204 || Array.isArray(answer.data))) {
         failures = 0
         isAtEnd = answer.headers.has('stream-up-to-date')
@@ -385,8 +376,18 @@ export class Connection {
     }
   }
 
+  /** If the server says that it will not carry a run. It may not know it yet, or have troubles of its own.
+   * @param {Reader} reader @param {Answer | undefined} answer @param {number} next */
+  #refuseBy(reader, answer, next) {
+    const { status = 0, isOurs, data } = answer ?? {}
+    if (!isOurs || status < 400 || status >= 500 || (status === 404 && next === 0)) return false
+    this.#refuse(reader, data.errors.join('; '), status === 401 ? 'key' : status === 403 ? 'origin' : 'refused')
+    return true
+  }
+
   /** Undefined: there was no answer, or it was cut off. `patience` in milliseconds.
-   * @param {string} path @param {number} patience @param {AbortSignal} [signal] @returns {Promise<Answer | undefined>} */
+   * @param {string} path @param {number} patience @param {AbortSignal} [signal]
+   * @returns {Promise<Answer | undefined>} */
   async #ask(path, patience, signal) {
     if (signal?.aborted) return
     const url = new URL(path, this.server)
@@ -408,19 +409,9 @@ export class Connection {
   }
 }
 
-/** Why the server will not carry a run. That it does not know it yet, or has troubles of its own, is no reason.
- * @param {Answer | undefined} answer @param {number} next @returns {Code | undefined} */
-function refusalIn(answer, next) {
-  if (!answer?.isOurs || answer.status < 400 || answer.status >= 500 || (answer.status === 404 && next === 0)) return
-  return answer.status === 401 ? 'key' : answer.status === 403 ? 'origin' : 'refused'
-}
-
-/** @param {Answer | undefined} answer @returns {string} */
-const wordsOf = answer => answer?.data?.errors?.join('; ')
-
-// A browser has six connections to a server, for all its pages: were a read to wait on each, no page could be loaded any
-// more, and no run be cancelled. So few wait, in places that pages of one origin share; all others ask again and again, and
-// one after the other. So do pages that nobody sees.
+// A browser has six connections to a server, for all its pages: were a read to wait on each, no page could be loaded,
+// and no run cancelled. So few wait, in places that all pages of an origin share. The others ask again and again, one
+// after the other, and so do pages that nobody sees.
 
 /** @type {Promise<unknown>} */
 let turn = Promise.resolve()
@@ -443,13 +434,12 @@ async function waitInPlace(read) {
   return answer ?? pause(RECHECK).then(() => inTurn(read))
 }
 
-/** Names that are held by this page, where a browser has none for all of them: over plain HTTP. @type {Set<string>} */
+/** Over plain HTTP a browser has no locks: a page then has places of its own. @type {Set<string>} */
 const held = new Set()
-
 /** @type {{ request(name: string, options: object, act: (lock: unknown) => unknown): Promise<unknown> }} */
 const locks = globalThis.navigator?.locks ?? {
   async request(name, _, act) {
-    if (held.has(name)) return act(null)
+    if (held.has(name)) return
     held.add(name)
     await act(name)
     held.delete(name)
