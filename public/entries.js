@@ -41,24 +41,21 @@ export const toText = value => (typeof value === 'string' ? value : value === un
 /** @param {unknown} value */
 export const toNumber = value => (typeof value === 'number' && Number.isFinite(value) ? value : undefined)
 
-/** The line of a row in the log. @param {Entry} entry @param {number} [longest] */
-export const describe = (entry, longest = LONGEST_LINE) => cut(wholeLine(entry), longest)
-
-function wholeLine(/** @type {Entry} */ entry) {
-  return printable(lines[LEVELS[levelOf(entry)] ?? 'msg'](fieldsOf(entry), entry.data))
-}
+/** The line of a row in the log. @param {Entry} entry */
+export const describe = (entry, longest = LONGEST_LINE) =>
+  cut(printable(lines[LEVELS[levelOf(entry)] ?? 'msg'](fieldsOf(entry), entry.data)), longest)
 
 /** Whether an entry contains what is searched for, in its row or in what the row leaves out.
  * @param {Entry} entry @param {RegExp} query */
 export function contains(entry, query) {
-  return query.test(wholeLine(entry)) || (entry.type !== 'msg' && query.test(JSON.stringify(entry.data)))
+  return query.test(describe(entry, Infinity)) || (entry.type !== 'msg' && query.test(JSON.stringify(entry.data)))
 }
 
 /** All that an entry says: a note as text, with real line breaks; anything else as JSON. @param {Entry} entry */
 export function fullText(entry) {
-  const isNote = lines[entry.type] === describeNote && typeof fieldsOf(entry)['msg'] === 'string'
-  if (isNote) return printable(noteText(fieldsOf(entry)))
-  return printable(typeof entry.data === 'string' ? entry.data : JSON.stringify(entry.data, null, 2))
+  const { type, data } = entry
+  const isNote = lines[type] === describeNote && typeof fieldsOf(entry)['msg'] === 'string'
+  return printable(isNote ? noteText(fieldsOf(entry)) : typeof data === 'string' ? data : JSON.stringify(data, null, 2))
 }
 
 /** The message, its details, the stack, and the same of each cause. @param {Fields} fields @returns {string} */

@@ -1,7 +1,7 @@
 // All that the page knows about single functions. Any other function has a form, a result and findings, too, made
 // from what the server and the log say; these have better words for them. One of your own may stand here, and need not.
 
-import { toNumber, toText } from './entries.js'
+import { printable, toNumber, toText } from './entries.js'
 import { parseJson } from './requests.js'
 import { count } from './words.js'
 
@@ -93,9 +93,9 @@ export function nameOf(method, title) {
   const inside = title.slice(method.length + 1, isCut ? undefined : -1)
   for (const end of ['', '"', '\\"']) { // where it was cut, perhaps within a text, or behind a backslash in it
     const args = parseJson(`[${inside}${end}]`)
-    if (args) return (knownFunction(method)?.name?.(args) ?? title) + (isCut ? '…' : '')
+    if (args) return printable((knownFunction(method)?.name?.(args) ?? title) + (isCut ? '…' : ''))
   }
-  return title
+  return printable(title)
 }
 
 /** @param {string} method */

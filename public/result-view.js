@@ -2,7 +2,7 @@
 // say where they were found are listed beside the log; with the source in which that is, if it is known.
 
 import { calmPicture, element, elements, make, set, setLink, setText } from './draw.js'
-import { cut, framesOf, MORE_IN_LOG, placeOf, toText } from './entries.js'
+import { cut, framesOf, MORE_IN_LOG, placeOf, printable, toText } from './entries.js'
 import { inView as run } from './followed-runs.js'
 import { revealEntry } from './log-view.js'
 import { VirtualList } from './virtual-list.js'
@@ -68,7 +68,7 @@ function drawFailure() {
   setText(element('result-title', HTMLElement), isFailed ? 'What went wrong' : 'Result')
   if (!isFailed) return
   const { msg, code } = error ?? {} // its causes are in its message
-  const words = toText(msg) || done.reason || 'It did not say what.'
+  const words = printable(toText(msg)) || done.reason || 'It did not say what.'
   const isCoded = code !== undefined && !words.includes(toText(code))
   setText(element('failure-words', HTMLElement), isCoded ? `${words} (${toText(code)})` : words)
   setText(element('failure-stack', HTMLElement), framesOf(error ?? {}).slice(1, 1 + STACK).join('\n'))
@@ -138,13 +138,13 @@ function drawFindings() {
   const found = known.counted && run.result ? run.count('warning') + run.count('error') : n
   const more = found > n ? `The first ${count(n)} of ${count(found)} are named; the rest are counted.` : ''
   const none = run.done ? 'None.' : 'None so far.'
-  setText(element('findings-note', HTMLElement), chosen ? toText(chosen.fields['msg']) : n ? more : none)
+  setText(element('findings-note', HTMLElement), chosen ? printable(toText(chosen.fields['msg'])) : n ? more : none)
   findingList.draw(n)
 }
 
 function describeFinding(/** @type {number} */ n) {
   const { type = '', fields = {} } = run.findings[n] ?? {}
-  const [title, code] = [toText(fields['msg']), toText(fields['code'])]
+  const [title, code] = [printable(toText(fields['msg'])), toText(fields['code'])]
   return { level: type, title, texts: [type, placeOf(fields), [title, code].filter(Boolean).join('  ')] }
 }
 

@@ -136,9 +136,8 @@ export class VirtualList {
   }
 
   #placeRows(/** @type {number} */ scroll) {
-    let y = scroll
+    let y = scroll - (this.top % 1) * this.#heightOf(Math.floor(this.top))
     for (let n = this.#first; n < Math.floor(this.top); n++) y -= this.#heightOf(n)
-    y -= (this.top % 1) * this.#heightOf(Math.floor(this.top))
     this.rows.forEach((row, at) => {
       if (!row.hidden) set(row.style, 'transform', `translateY(${Math.round(y)}px)`)
       y += this.#heightOf(this.#first + at)
