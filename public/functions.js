@@ -89,13 +89,11 @@ export function titleOf({ method, args }) {
 
 /** What people call a run, wherever it is named. @param {string} method @param {string} title in the server's list */
 export function nameOf(method, title) {
-  const isCut = title.length >= LONGEST_TITLE
+  const isCut = title.length >= LONGEST_TITLE && !title.endsWith(')')
   const inside = title.slice(method.length + 1, isCut ? undefined : -1)
-  for (const end of ['', '"', '\\"']) { // where it was cut, perhaps within a text, or behind a backslash in it
-    const args = parseJson(`[${inside}${end}]`)
-    if (args) return printable((knownFunction(method)?.name?.(args) ?? title) + (isCut ? '…' : ''))
-  }
-  return printable(title)
+  const ends = ['', '"', '\\"'] // where it was cut, perhaps within a text, or behind a backslash in it
+  const args = ends.map(end => parseJson(`[${inside}${end}]`)).find(Array.isArray)
+  return printable(((args && knownFunction(method)?.name?.(args)) || title) + (isCut ? '…' : ''))
 }
 
 /** @param {string} method */
