@@ -17,8 +17,8 @@ export const TASK_PROGRAM = join(import.meta.dirname, `task${ENDING}`)
 
 /**
  * The remote functions by name: those that the module of TASKS exports. A Map, because in an object `toString` and
- * `__proto__` would be functions that anyone may call. Throws what the module throws, and a RemoteError when there is no
- * such module, or it exports none, or has changed since the server of this task process was started.
+ * `__proto__` would be functions that anyone may call. Throws what the module throws, and a RemoteError when there is
+ * none, or it exports none, or has changed since the server of this task process was started.
  */
 export async function loadFunctions(): Promise<Map<string, Remote>> {
   const wanted = process.env[VERSION]
@@ -82,7 +82,8 @@ async function loadModule(path: string): Promise<Record<string, object>> {
 
 function isBeyondNode(error: unknown): boolean {
   const { code = '' } = error as NodeJS.ErrnoException
-  return error instanceof SyntaxError || /^ERR_(UNKNOWN|UNSUPPORTED|MODULE_NOT_FOUND|REQUIRE)|^MODULE_NOT_FOUND$/.test(code)
+  const isNotFound = code.endsWith('MODULE_NOT_FOUND') // of CommonJS, it has no ERR_
+  return error instanceof SyntaxError || isNotFound || /^ERR_(UNKNOWN|UNSUPPORTED|REQUIRE)/.test(code)
 }
 
 // For modules tsx would run a second thread, and a task process would be loaded in 400 ms, not in 150. So that is done

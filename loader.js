@@ -1,5 +1,5 @@
-// What lets Node run our TypeScript, on every version: `node --import ./loader.js workers.ts`. From 22.18 on, Node strips
-// types itself, and nothing is loaded here; before that tsx does it.
+// What lets Node run our TypeScript, on every version: `node --import ./loader.js workers.ts`. From 22.18 on, Node
+// strips types itself, and nothing is loaded here; before that tsx does it.
 // Trap, code of somebody else's: what tsx has transformed it keeps in the system's temporary folder, and it runs what
 // lies there, whoever has put it there. So it keeps nothing; or, as a task process has to start fast, keeps it where
 // Node does the same, which is in RUNS.
@@ -8,7 +8,7 @@ if (!('typescript' in process.features && process.features.typescript)) {
   const { LONGRUN_VERSION: isTask, NODE_COMPILE_CACHE: folder, TMPDIR } = process.env
   process.env.TSX_DISABLE_CACHE = folder ? '' : '1'
   if (folder) process.env.TMPDIR = folder
-  // For task processes not the whole of it: that runs a second thread for `import`, and takes 300 ms to load one, not 150.
+  // For a task process not the whole of it: that runs a second thread for `import`, which takes 150 ms more to start.
   await import(isTask ? 'tsx/cjs' : 'tsx')
   if (TMPDIR === undefined) delete process.env.TMPDIR
   else process.env.TMPDIR = TMPDIR

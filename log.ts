@@ -74,7 +74,7 @@ export class PositionError extends Error {
   override name = 'PositionError'
 }
 
-/** The log of one run, open. The one place where lines are appended, and where a run is ended. */
+/** @internal The log of one run, open. The one place where lines are appended, and where a run is ended. */
 export class RunLog {
   readonly id: string
   /** In bytes. */
@@ -231,7 +231,7 @@ function openLog(path: string, how = 0): number {
   return openSync(path, constants.O_RDWR | constants.O_APPEND | constants.O_NOFOLLOW | how, 0o600)
 }
 
-/** Opens the log of a run for as long as `act` takes. Throws ENOENT when there is none. */
+/** @internal Opens the log of a run for as long as `act` takes. Throws ENOENT when there is none. */
 export function withLog<T>(id: string, act: (log: RunLog) => T): T {
   const log = new RunLog(id, 'open')
   try {

@@ -56,12 +56,12 @@ export function remote<const P extends readonly Parameter[]>(
   return Object.assign({ description, parameters, run }, { [MARK]: true })
 }
 
-/** Whether something that a module exports is what remote() gives. */
+/** @internal Whether something that a module exports is what remote() gives. */
 export function isRemote(value: unknown): value is Remote {
   return typeof value === 'object' && value !== null && MARK in value
 }
 
-/** Throws a RemoteError that names the argument that does not fit. */
+/** @internal Throws a RemoteError that names the argument that does not fit. */
 export function checkArgs(called: Remote, args: unknown[]) {
   const { parameters } = called
   if (args.length > parameters.length) {
@@ -78,12 +78,12 @@ export function checkArgs(called: Remote, args: unknown[]) {
   }
 }
 
-/** The arguments, with the defaults of those that were not given. */
+/** @internal The arguments, with the defaults of those that were not given. */
 export function withDefaults({ parameters }: Remote, args: unknown[]): unknown[] {
   return parameters.map((parameter, index) => args[index] ?? parameter.default)
 }
 
-/** The arguments by name, with the path of each upload. */
+/** @internal The arguments by name, with the path of each upload. */
 export function argsByName(called: Remote, args: unknown[]): Record<string, unknown> {
   const values = withDefaults(called, args)
   return Object.fromEntries(called.parameters.map(({ name, type }, index) =>
@@ -139,10 +139,10 @@ export class Task {
   #isOver = false
   /** The arguments by name, as a program gets them: an upload by its path. */
   args: Record<string, unknown> = {}
-  /** How many of them were reported, for `done`. */
+  /** @internal How many of them were reported, for `done`. */
   readonly counts = { error: 0, warning: 0 }
 
-  /** `size` of the log so far, in bytes; `write` appends whole lines to it, and publishes them. */
+  /** @internal `size` of the log so far, in bytes; `write` appends whole lines to it, and publishes them. */
   constructor(id: string, signal: AbortSignal, size: number, write: (lines: Buffer) => void) {
     this.id = id
     this.signal = signal
@@ -162,7 +162,7 @@ export class Task {
   /** Something went wrong, and the function goes on. To end the run, throw. */
   error(msg: unknown, details?: Details) { this.#report('error', note(msg, details)) }
 
-  /** Takes room for a line in the log, and returns its size. Throws a RangeError when there is not enough. */
+  /** @internal Takes room for a line in the log, and returns its size. Throws a RangeError when there is not enough. */
   reserve(line: string): number {
     const bytes = Buffer.byteLength(line)
     if (this.#size + bytes > MAX_LOG) throw new RangeError(`the log of a run may have ${MAX_LOG} bytes (MAX_LOG)`)
@@ -171,6 +171,7 @@ export class Task {
   }
 
   /**
+   * @internal
    * What was printed, as an entry: by the function, or by a program in words of its own. Prints have half of the log,
    * so that they never fail a run, nor take the room of what it reports: what is more is dropped, and counted.
    */
@@ -186,7 +187,7 @@ export class Task {
 
   #report(type: Entry['type'], data: unknown) { this.add(type, packEntry(type, data)) }
 
-  /** Adds a packed entry. */
+  /** @internal Adds a packed entry. */
   add(type: Entry['type'], line: string) {
     const bytes = this.reserve(line)
     if (this.#isOver) return // nothing follows `done`, not even what an exit handler reports
@@ -201,7 +202,7 @@ export class Task {
     if (performance.now() - this.#since > LONG_TURN) this.flush()
   }
 
-  /** Writes what was gathered in this turn. */
+  /** @internal Writes what was gathered in this turn. */
   flush() {
     if (!this.#bytes) return
     const lines = Buffer.from(this.#gathered)
@@ -210,7 +211,7 @@ export class Task {
     this.#write(lines)
   }
 
-  /** Writes what was gathered, and takes no more. False when that has been done before. */
+  /** @internal Writes what was gathered, and takes no more. False when that has been done before. */
   close(): boolean {
     if (this.#dropped && !this.#isOver) {
       const msg = `${this.#dropped} printed lines were dropped: prints have half of a log, ${MAX_LOG / 2} bytes`
@@ -369,6 +370,7 @@ const PARTS = /[^]{1,16384}/gu // in which a longer one comes; a character has a
 const BAR_PAUSE = 100 // milliseconds from one state of a terminal's progress bar to the next
 
 /**
+ * @internal
  * Makes a function that takes printed bytes, as they come, and prints them in lines, each of which `\n`, `\r\n` or `\r`
  * ends. Without bytes, it takes the end, which ends a last line, too. A terminal writes lines that end by `\r` one over
  * the other: of them, one in 100 ms is printed, and the last. A line that begins as JSON does may be of MAX_ENTRY

@@ -22,7 +22,8 @@ import {
 } from './protocol.ts'
 import { endOf, oncePerChunk, Readers, type Reader, type Sink, type Size } from './readers.ts'
 import {
-  HOST, MAX_UPLOAD, onStop, openRuns, PORT, printWithoutWaiting, refuseToStart, TOKEN, UPLOADS, XPUB_ADDR,
+  HOST, MAX_UPLOAD, onStop, openRuns, PACKAGE_VERSION, PORT, printWithoutWaiting, refuseToStart, TOKEN, UPLOADS,
+  XPUB_ADDR,
 } from './settings.ts'
 import { downloadLog, isKnown, sendFile, sendLog, type Visit } from './streams.ts'
 
@@ -342,7 +343,7 @@ async function receiveFile({ request, response }: Visit) {
 async function sendHealth({ response }: Visit) {
   const answer = await callRemote({ method: 'ping' }, 3000).catch(() => undefined)
   const { running, limit } = JSON.parse(String(answer ?? '{}'))
-  const health = { server: true, workers: answer !== undefined, running, limit, readers: readers.count }
+  const health = { version: PACKAGE_VERSION, server: true, workers: answer !== undefined, running, limit, readers: readers.count }
   respondJson(response, answer ? 200 : 503, health)
 }
 

@@ -5,6 +5,7 @@
 import {
   accessSync, constants, existsSync, fstatSync, lstatSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync,
 } from 'node:fs'
+import { createRequire } from 'node:module'
 import { availableParallelism, getPriority, setPriority } from 'node:os'
 import { dirname, extname, join, resolve } from 'node:path'
 import { isatty } from 'node:tty'
@@ -36,6 +37,8 @@ export const SPARES = LAUNCH.length ? wholeNumber('SPARES', 0, 0, 0) : wholeNumb
 export const MAX_TIME_LIMIT = 20 * 24 * 3600
 /** In seconds; 0: none. */
 export const TIME_LIMIT = wholeNumber('TIME_LIMIT', 0, 0, MAX_TIME_LIMIT)
+/** Of this package, as /health tells it. */
+export const PACKAGE_VERSION: string = createRequire(import.meta.url)('longrun/package.json').version
 /** `.ts`; where this is installed, and was built, `.js`. */
 export const ENDING = extname(import.meta.filename)
 export const TASKS = resolve(process.env.TASKS || join(import.meta.dirname, `tasks${ENDING}`))
@@ -165,6 +168,7 @@ export const RUN_MARK = 'LONGRUN_RUN'
 export const VERSION = 'LONGRUN_VERSION'
 
 /**
+ * @internal
  * The environment of a task process: its server's, without what is the servers' own. (Whoever can run code as this user
  * can read the servers' own environment; so what is left out here are names that would mislead, and the TOKEN, which
  * programs print by mistake.)
@@ -199,6 +203,7 @@ export function lowerPriority(pid: number, tries = 10) {
 // ---- The terminal
 
 /**
+ * @internal
  * Calls `stop` when somebody wants this process to end. A SIGHUP says so where there is a terminal that can be closed;
  * without one it is what `nohup` is to protect from (Node undoes what that does).
  */

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // `npm start`, and `npx longrun` where it is installed: both servers, as one program. They end together: by Ctrl-C, by
-// SIGTERM to npm, by a closed terminal (SIGHUP), and when one of them refuses to start (exit code 78), which is the exit
-// code then. One that crashed, or was killed, has not refused: the other goes on, and it can be started again.
+// SIGTERM to npm, by a closed terminal (SIGHUP), and when one of them refuses to start, whose exit code, 78, is its own
+// then. One that crashed, or was killed, has not refused: the other goes on, and it can be started again.
 
 import { spawn } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
@@ -19,6 +19,7 @@ const LOADER = ENDING === '.js' || stripsTypes ? [] : ['--import', import.meta.r
 /** @type {import('node:child_process').ChildProcess[]} */
 const servers = []
 let isEnding = false
+let isHungUp = false
 
 const { module, watch } = readArguments()
 if (module) process.env.TASKS = resolve(module)
@@ -29,6 +30,14 @@ if (watch) { // `npm run dev`: each is started again when its files change
   // The web server comes when the workers server is ready: so what both would refuse is said once.
   start('workers', [], ['ipc']).on('message', message => message === 'ready' && !isEnding && start('server'))
 }
+// Trap: npx starts this below a shell, which gets the SIGTERM, dies by it, and tells nobody.
+const parent = process.ppid
+const watchParent = setInterval(() => {
+  if (process.ppid === parent) return
+  clearInterval(watchParent)
+  if (!isHungUp) pass('SIGTERM')
+}, process.env.npm_command === 'exec' ? 500 : 2 ** 30).unref()
+
 // In a terminal, each gets the signal from there, too, and perhaps from npm: what comes at once counts as one.
 for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) process.on(signal, () => pass(signal))
 
@@ -48,6 +57,7 @@ function start(name, options = [], channel = []) {
 
 /** @param {NodeJS.Signals} signal */
 function pass(signal) {
+  isHungUp ||= signal === 'SIGHUP'
   isEnding ||= signal !== 'SIGHUP' || [0, 1, 2].some(isatty) // as onStop() in settings.ts has it
   for (const server of servers) server.kill(signal)
 }

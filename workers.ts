@@ -87,8 +87,10 @@ if (!existsSync('/proc/self/environ')) refuseToStart(ELSEWHERE)
 claimRuns()
 printWithoutWaiting()
 const loadedVersion = version()
-const functions = await loadFunctions().catch(error =>
-  refuseToStart(`cannot load the remote functions, TASKS is ${TASKS}: ${error instanceof RemoteError ? error.message : error.stack}`))
+const functions = await loadFunctions().catch(error => {
+  const reason = error instanceof RemoteError ? error.message : error.stack // who has written it looks for the line
+  return refuseToStart(`cannot load the remote functions, TASKS is ${TASKS}: ${reason}`)
+})
 const taken = [...RESERVED, 'default'].find(name => functions.has(name))
 if (taken) refuseToStart(`a remote function cannot be named ${taken}: export const ANOTHER_NAME = remote(…)`)
 if (![REP_ADDR, XSUB_ADDR, XPUB_ADDR].every(isLocal)) makeKeys()

@@ -4,11 +4,13 @@
 import assert from 'node:assert/strict'
 import { execFile, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync,
+} from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { test, type TestContext } from 'node:test'
+import { after, before, suite, test, type TestContext } from 'node:test'
 import { promisify } from 'node:util'
 import {
   App, bareEnvironment, gone, logOf, processesOf, readmeBlocks, ROOT, startProgram, until, type Server,
@@ -137,6 +139,162 @@ test('npm run dev starts each server again when a file changes that it is made o
   await program.exited
 })
 
+// ---- In a project of one's own
+
+suite('Installed in a project of one\'s own,', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'longrun-test-'))
+  const own = join(folder, 'own')
+  const longrun = join(own, 'node_modules/longrun')
+  after(() => rmSync(folder, { recursive: true }))
+  const write = (name: string, text: string) => writeFileSync(join(own, name), text)
+  const inOwn = (command: string, ...args: string[]) =>
+    run(command, args, { cwd: own, env: { ...bareEnvironment(), ...QUICK, npm_config_offline: 'true' } })
+
+  before(async () => { // as the README shows it; npm finds the packages that it needs there already
+    const lines = readmeBlocks('sh').find(block => block.startsWith('npm pack'))!.trimEnd().split('\n')
+    assert.equal(lines.length, 6)
+    mkdirSync(own)
+    cpSync(join(ROOT, 'node_modules'), join(own, 'node_modules'), { recursive: true, filter: path => !path.includes('.cache') })
+    const [pack, , init, install, make, start] = lines as [string, string, string, string, string, string]
+    const packed = await run('sh', ['-ec', `${pack.replace('npm pack', `npm pack --pack-destination ${folder}`)}`], { cwd: ROOT, env: bareEnvironment() })
+    assert.equal(packed.code, 0, packed.output)
+    for (const line of [init, install.replace('../longrun/', `${folder}/`), make]) {
+      const { code, output } = await inOwn('sh', '-ec', line)
+      assert.equal(code, 0, output)
+    }
+    assert.equal(start, 'npx longrun tasks.ts')
+    assert.ok(!existsSync(join(ROOT, 'dist')), 'nothing that was built is left')
+  })
+
+  /** Both servers, by `npx longrun`; and they are ended. */
+  async function withBoth(t: TestContext, module: string, act: (app: App) => Promise<void>, env: Record<string, string> = {}) {
+    const { app, program } = await startBoth(t, ['npx', 'longrun', module], { TASKS: '', ...env }, own)
+    await act(app)
+    program.process.kill('SIGTERM')
+    await program.exited
+  }
+
+  test('it runs the functions of that project, without a loader', async t => {
+    await withBoth(t, 'tasks.ts', async app => {
+      const disk = await app.start('disk')
+      assert.equal((await disk.outcome()).outcome, 'ok')
+      assert.match(disk.log(), /Filesystem/)
+      assert.deepEqual(processesOf(app.runs).filter(({ command }) => /tsx|loader/.test(command)), [])
+      const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
+      assert.equal((await app.request('GET', '/health')).body.version, version)
+      assert.equal((await inOwn('npx', 'longrun', '--version')).output.trim(), version)
+    })
+  })
+
+  test('it says what is wrong with a command line, and which settings there are', async () => {
+    const { output } = await inOwn('npx', 'longrun', '--help')
+    for (const name of ['PORT', 'TASKS', 'TOKEN', 'MAX_UPLOAD']) assert.match(output, new RegExp(`^  ${name} `, 'm'))
+    assert.ok(output.split('\n').length < 30)
+    write('empty.ts', 'export const x = 1')
+    for (const [args, reason] of [
+      [['nowhere.ts'], /Cannot find module .*nowhere\.ts$/m], [['empty.ts'], /empty\.ts exports no remote function/],
+      [['a.ts', 'b.ts'], /b\.ts is too much/], [['--sideways'], /--sideways/],
+    ] as const) {
+      const refused = await inOwn('npx', 'longrun', ...args)
+      assert.match(refused.output, reason)
+      assert.deepEqual([refused.code, refused.output.match(/^longrun: /gm)?.length], [78, 1], refused.output)
+      assert.doesNotMatch(refused.output, /^ +at /m)
+    }
+  })
+
+  test('it takes modules as people write them', async t => {
+    mkdirSync(join(own, 'lib'), { recursive: true })
+    write('lib/dep.ts', 'export enum Word { hello = "hello" }\nexport type Name = string\n')
+    write('tsconfig.json', '{ "compilerOptions": { "paths": { "@lib/*": ["./lib/*"] }, "experimentalDecorators": true } }')
+    const body = `greet = remote('greets', [{ name: 'name', type: 'string', description: '' }], (task, name) => \`\${hello} \${name}\`)\n`
+    const plain = `const hello = 'hello'\nexport const ${body}`
+    const longrun = `import { remote } from 'longrun'\n`
+    for (const [name, text, type] of [
+      ['typed.ts', `${longrun}const hello: string = 'hello'\nexport const ${body}`],
+      ['typed.mts', `${longrun}const hello: string = 'hello'\nexport const ${body}`],
+      ['plain.js', longrun + plain],
+      ['plain.mjs', longrun + plain],
+      ['required.cjs', `const { remote } = require('longrun')\nconst hello = 'hello'\nexports.${body}`],
+      ['enums.ts', `${longrun}import { Word, Name } from './lib/dep'\nconst hello: Name = Word.hello\nexport const ${body}`],
+      ['paths.ts', `${longrun}import { Word } from '@lib/dep'\nconst hello = Word.hello\nexport const ${body}`],
+      ['decorated.ts', `${longrun}const d = (_: unknown) => {}\n@d class Word { constructor(readonly text: string) {} }\nconst hello = new Word('hello').text\nexport const ${body}`],
+      ['awaiting.ts', `${longrun}const hello: string = await Promise.resolve('hello')\nexport const ${body}`],
+      ['common.ts', `${longrun}const hello: string = 'hello'\nexport const ${body}`, 'commonjs'],
+    ] as [string, string, string?][]) {
+      write(name, text)
+      await inOwn('npm', 'pkg', 'set', `type=${type ?? 'module'}`)
+      await withBoth(t, name, async app => {
+        const greeting = await app.start('greet', ['Al'])
+        const { outcome, reason, result } = await greeting.outcome()
+        assert.deepEqual([outcome, result], ['ok', 'hello Al'], `${name}: ${reason}`)
+      })
+    }
+    await inOwn('npm', 'pkg', 'set', 'type=module')
+  })
+
+  test('its types hold for others\' compilers, which find what is wrong in their files and nothing in ours', async () => {
+    const parameters = `[{ name: 'count', type: 'integer', description: '' }, { name: 'how', type: 'string', description: '', choices: ['a', 'b'] }]`
+    const source = (use: string) => `import { command, remote } from 'longrun'
+import { follow } from 'longrun/follow.js'
+export * from 'longrun/tasks.js'
+export const count = remote('', ${parameters}, async (task, count, how) => { task.progress(${use}); return how })
+export const list = command('', ${parameters}, ({ count }) => ['seq', count], { env: { A: 'b' } })
+export const follower = follow('http://127.0.0.1/', 'id', entries => entries.forEach(({ type }) => type))
+`
+    const strict = ['--strict', '--exactOptionalPropertyTypes', '--noPropertyAccessFromIndexSignature',
+      '--noUncheckedIndexedAccess', '--isolatedModules', '--verbatimModuleSyntax', '--noUnusedLocals', '--noEmit', '--ignoreConfig']
+    for (const modules of [['--module', 'nodenext'], ['--module', 'esnext', '--moduleResolution', 'bundler']]) {
+      write('typed.ts', source('count, 10'))
+      assert.deepEqual(await inOwn('npx', 'tsc', ...strict, ...modules, 'typed.ts'), { code: 0, output: '' })
+      for (const [use, error] of [['how', /how|string/], ['count.length', /length/], ["count, 'ten'", /number/]] as const) {
+        write('typed.ts', source(use))
+        const wrong = await inOwn('npx', 'tsc', ...strict, ...modules, 'typed.ts')
+        assert.match(wrong.output, /^typed\.ts\(4,/)
+        assert.match(wrong.output, error)
+      }
+    }
+  })
+
+  test('what it exports can be imported, and ends no process', async () => {
+    const program = `
+      const { remote, command, FILES } = await import('longrun')
+      const { callRemote } = await import('longrun/protocol.js')
+      const { importCsv } = await import('longrun/tasks.js')
+      const { follow } = await import('longrun/follow.js')
+      console.log([remote, command, callRemote, importCsv.run, follow].map(one => typeof one).join(), FILES)`
+    const env = { ...bareEnvironment(), PROCESS_LIMIT: 'wrong', RUNS: '/nowhere' }
+    const { output } = await run(process.execPath, ['--input-type=module', '--eval', program], { cwd: own, env })
+    assert.equal(output.trim(), 'function,function,function,function,function /nowhere/files')
+  })
+
+  test('a run goes on while another version takes its place; that starts nothing before the workers server is restarted', async t => {
+    write('slow.ts', `import { remote } from 'longrun'
+import { existsSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+export const slow = remote('', [], async task => {
+  for (let step = 0; !existsSync(process.env['RUNS'] + '/files/go'); step++) { task.msg({ step }); await sleep(50) }
+})
+`)
+    const { app, program } = await startBoth(t, ['npx', 'longrun', 'slow.ts'], { TASKS: '', SPARES: '0' }, own)
+    const slow = await app.start('slow')
+    await slow.reader.until(({ entries }) => entries.length > 2)
+    const manifest = readFileSync(join(longrun, 'package.json'), 'utf8')
+    writeFileSync(join(longrun, 'package.json'), manifest.replace(/"version": ".*?"/, '"version": "2.0.1"'))
+    const late = await app.start('slow')
+    assert.match((await late.outcome()).reason!, /changed since the workers server was started: restart it/)
+    const workers = processesOf(app.runs).find(({ command }) => command.endsWith('/workers.js'))!
+    process.kill(workers.pid, 'SIGKILL')
+    await gone(workers.pid)
+    app.workers = await startProgram([process.execPath, join(longrun, 'dist/workers.js')], { ...app.env, TASKS: 'slow.ts' }, own)
+    const next = await app.start('slow')
+    app.letGo('go')
+    for (const one of [slow, next]) assert.equal((await one.outcome()).outcome, 'ok')
+    writeFileSync(join(longrun, 'package.json'), manifest)
+    program.process.kill('SIGTERM')
+    await program.exited
+  })
+})
+
 // ---- In a container
 
 test('what the Dockerfile of the README copies and installs is all that npm start needs', async t => {
@@ -161,8 +319,8 @@ test('what the Dockerfile of the README copies and installs is all that npm star
   assert.deepEqual((await wrong.outcome()).result, { errors: 1, warnings: 0 })
 
   const [, probe] = /^HEALTHCHECK CMD (.+)$/m.exec(dockerfile)!
-  const [node, ...args] = (JSON.parse(probe!) as string[]).map(arg => arg.replace('http://127.0.0.1:8080', app.url))
-  const health = async () => (await run(node!, args, { env: bareEnvironment() })).code
+  const [node, ...args] = JSON.parse(probe!) as string[]
+  const health = async () => (await run(node!, args, { env: { ...bareEnvironment(), PORT: new URL(app.url).port } })).code
   assert.equal(await health(), 0)
   const [workers] = processesOf(app.runs).filter(({ command }) => command.endsWith('/workers.ts'))
   process.kill(workers!.pid, 'SIGTERM')
