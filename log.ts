@@ -316,7 +316,10 @@ function unpackDone(line: Buffer): Omit<End, 'size'> {
   return { ...done, result: result === undefined ? undefined : Buffer.from(JSON.stringify(result)) }
 }
 
-/** Makes blanks of lines that somebody else has written: positions stay right, and who joins the lines gets JSON. */
+/**
+ * @internal
+ * Makes blanks of lines that somebody else has written: positions stay right, and who joins the lines gets JSON.
+ */
 export function blankForeign(lines: Buffer): Buffer {
   let hasOurs = false
   for (let start = 0, end = 0; start < lines.length; start = end) {
