@@ -11,8 +11,8 @@ const WINDOW = 2 ** 20 // bytes that a client may have unacknowledged; beyond, i
 const JOINED = 64 * 2 ** 10 // bytes of chunks that become one; copying more costs more than it saves
 const MAX_READS = 16 // reads of logs that are under way at once: calls must find a free socket, too
 const CHECK = 2000 // ms between two questions for the sizes of the logs
+const COMMA = 44
 const SILENCE = 1500 // ms without an answer to such a question after which nobody seems to be there
-const COMMA = 44 // the byte
 
 // ---- A reader
 
@@ -155,16 +155,14 @@ export type Source = {
 /** The readers of one run, and the chunks that wait for the end of the turn. */
 type Followed = { readers: Set<Reader>; waiting: Chunk[] }
 
-/** A read that waits for its turn or is under way, and who has asked for it: whether each still wants it. */
-type Reading = { askers: (() => boolean)[]; chunk?: Promise<Chunk> }
-
 /** Who follows which run. */
 export class Readers {
   /** Whether questions for sizes are answered soon; undefined before the first. */
   isAnswering: boolean | undefined
   #source: Source
   #runs = new Map<string, Followed>()
-  #reads = new Map<string, Reading>() // by run and position
+  // The reads that wait for their turn or are under way, by run and position; each asker tells whether it still wants it.
+  #reads = new Map<string, { askers: (() => boolean)[]; chunk?: Promise<Chunk> }>()
   #limitReads = limit(MAX_READS)
   #wanted = new Set<string>() // logs whose size is asked for at the end of this turn
   #sizes?: Promise<Map<string, Size>> // the answer to that question
@@ -288,8 +286,10 @@ export class Readers {
 }
 
 function passOn({ readers, waiting }: Followed) {
-  if (!waiting.length) return
-  const chunk = join(waiting.splice(0))
+  const [first, ...others] = waiting.splice(0)
+  if (!first) return
+  const lines = [first, ...others].map(({ lines }) => lines)
+  const chunk = others.length ? { ...first, lines: Buffer.concat(lines) } : first
   for (const reader of readers) reader.receive(chunk)
 }
 
@@ -306,11 +306,6 @@ function partFrom(chunk: Chunk, position: number): Chunk | undefined {
   return isLine ? { ...chunk, position, lines: chunk.lines.subarray(offset) } : undefined
 }
 
-function join(chunks: Chunk[]): Chunk {
-  const [first] = chunks
-  return chunks.length === 1 ? first! : { ...first!, lines: Buffer.concat(chunks.map(({ lines }) => lines)) }
-}
-
 /**
  * Makes a function that packs a chunk for clients: its lines as the elements of a JSON array, between two texts. All
  * readers of a chunk get the same bytes, so they are made once. No entry is parsed: line breaks are turned into commas.
@@ -318,15 +313,13 @@ function join(chunks: Chunk[]): Chunk {
 export function oncePerChunk(around: (chunk: Chunk) => [head: string, foot: string]): (chunk: Chunk) => Buffer {
   const made = new WeakMap<Chunk, Buffer>()
   return chunk => {
-    const bytes = made.get(chunk) ?? wrap(chunk.lines.subarray(0, -1), ...around(chunk))
+    const known = made.get(chunk)
+    if (known) return known
+    const [head, foot] = around(chunk)
+    const bytes = Buffer.concat([Buffer.from(head), chunk.lines.subarray(0, -1), Buffer.from(foot)])
+    const elements = bytes.subarray(head.length, -foot.length)
+    for (let at = elements.indexOf(LF); at >= 0; at = elements.indexOf(LF, at + 1)) elements[at] = COMMA
     made.set(chunk, bytes)
     return bytes
   }
-}
-
-function wrap(lines: Buffer, head: string, foot: string): Buffer {
-  const bytes = Buffer.concat([Buffer.from(head), lines, Buffer.from(foot)])
-  const elements = bytes.subarray(head.length, head.length + lines.length)
-  for (let at = elements.indexOf(LF); at >= 0; at = elements.indexOf(LF, at + 1)) elements[at] = COMMA
-  return bytes
 }
