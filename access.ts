@@ -16,10 +16,9 @@ import { ALLOWED_HOSTS, ALLOWED_ORIGINS, HOST, TOKEN } from './settings.ts'
 /** In ms: for so long the rest of what was refused is still read. */
 export const LINGER = 3000
 
-/** What a request says of itself. The path as it came: never decoded or resolved, so none can lead elsewhere. */
 export type Asked = { path: string; query: URLSearchParams; headers: IncomingHttpHeaders }
 
-/** What a request asks for. */
+/** What a request says of itself. The path as it came: never decoded or resolved, so none can lead elsewhere. */
 export function unpackAsked({ url = '', headers }: IncomingMessage): Asked {
   const [path = '', search] = url.split('?', 2)
   return { path, query: new URLSearchParams(search), headers }
@@ -47,7 +46,7 @@ export function admit(asked: Asked, hosts: Set<string>): Pass | HttpError {
   if (stranger) return stranger
   if (MODULES.includes(path)) return {}
   const run = runOf(asked)
-  const isForeign = headers.origin !== undefined && !isOwn(headers.origin, hosts)
+  const isForeign = headers.origin !== undefined && !hosts.has(/^https?:\/\/(.+)$/.exec(headers.origin)?.[1] ?? '')
   if (isForeign && !isShared(asked)) return foreignPage(headers.origin!)
   if (!TOKEN) return {}
   const cookie = cookieFor(asked)
@@ -89,10 +88,6 @@ function checkHost({ host }: IncomingHttpHeaders, hosts: Set<string>): HttpError
   return new HttpError(403, `this server does not answer to the Host ${shown(host)}: ${mend}`)
 }
 
-function isOwn(origin: string, hosts: Set<string>): boolean {
-  return hosts.has(/^https?:\/\/(.+)$/.exec(origin)?.[1] ?? '')
-}
-
 function foreignPage(origin: string): HttpError {
   if (ALLOWED_ORIGINS.includes(origin)) {
     return new HttpError(403, `pages of ${shown(origin)} may only follow, cancel and download runs, each by its key`)
@@ -108,9 +103,7 @@ const shown = (text: string) => text.slice(0, 100)
 // ---- The token
 
 /** In constant time: how long a comparison takes would tell how much of a guess was right. */
-function isSame(given: string, right: string): boolean {
-  return timingSafeEqual(sha256(given), sha256(right))
-}
+const isSame = (given: string, right: string) => timingSafeEqual(sha256(given), sha256(right))
 
 export function sha256(text: string | Buffer): Buffer {
   return createHash('sha256').update(text).digest()
@@ -157,8 +150,7 @@ export function tokenForm({ path, query }: Asked, form: string, style: string) {
 
 // ---- The key of a run
 
-/** The files that pages of all origins may have: they follow runs. */
-const MODULES = ['/follow.js', '/longrun-run.js']
+const MODULES = ['/follow.js', '/longrun-run.js'] // they follow runs: pages of all origins may have them
 
 /** The key of a run, which lets its holder see that run alone. Nothing is stored: whoever has the token can make it. */
 export function keyOf(id: string): string {
@@ -271,13 +263,10 @@ export async function takeTurn(socket: Duplex, answer: EventEmitter) {
  */
 export function ignoreUpgrade(server: Server, request: IncomingMessage, socket: Duplex, head: Buffer) {
   if (socket.destroyed) return // meanwhile
-  const { method, url, httpVersion, rawHeaders } = request
-  const lines = [`${method} ${url} HTTP/${httpVersion}`]
-  for (let at = 0; at < rawHeaders.length; at += 2) {
-    if (rawHeaders[at]!.toLowerCase() !== 'upgrade') lines.push(`${rawHeaders[at]}: ${rawHeaders[at + 1]}`)
-  }
+  const { method, url, httpVersion, headers: { upgrade, ...headers } } = request
+  const again = Buffer.from(packHead(`${method} ${url} HTTP/${httpVersion}`, headers), 'latin1')
   for (const event of ['error', 'resume', 'pause', 'drain']) socket.removeAllListeners(event) // they are set up anew
-  socket.unshift(Buffer.concat([Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1'), head]))
+  socket.unshift(Buffer.concat([again, head]))
   server.emit('connection', socket)
 }
 
@@ -299,9 +288,11 @@ export function refuseMalformed({ code = '' }: NodeJS.ErrnoException, socket: Du
 export function refuseConnection(socket: Duplex, { status, message, headers }: HttpError) {
   const body = JSON.stringify({ errors: [message] })
   const own = { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body), Connection: 'close' }
-  const lines = Object.entries({ ...HEADERS, ...headers, ...own }).map(([name, value]) => `${name}: ${value}\r\n`)
-  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${body}`)
+  socket.end(packHead(`HTTP/1.1 ${status} ${STATUS_CODES[status]}`, { ...HEADERS, ...headers, ...own }) + body)
   // Trap: closing a connection on which something is unread resets it, and the answer is lost. So read on, for a while.
   socket.resume()
   setTimeout(() => socket.destroy(), LINGER)
 }
+
+const packHead = (first: string, headers: object) =>
+  [first, ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`), '\r\n'].join('\r\n')

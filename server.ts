@@ -242,8 +242,11 @@ async function respond(request: IncomingMessage, response: ServerResponse) {
   const preflight = request.method === 'OPTIONS' && preflightHeaders(asked)
   if (preflight) return void response.writeHead(204, preflight).end()
   const method = request.method === 'HEAD' ? 'GET' : request.method
-  if (pass instanceof HttpError && path === '/health' && method === 'GET') return probeHealth(response)
-  if (pass instanceof HttpError) throw pass
+  if (pass instanceof HttpError) {
+    if (path !== '/health' || method !== 'GET') throw pass
+    // For anybody, such as a load balancer: so it tells little, and costs no request to the workers server.
+    return void response.writeHead(readers.isAnswering ? 200 : 503, { 'Content-Length': 0 }).end()
+  }
   if (pass.cookie) {
     query.delete('token') // out of the address, and so out of the history, and of what people copy
     const Location = `./${query.size ? `?${query}` : ''}` // relative: a proxy may show us below a path of its own
@@ -345,11 +348,6 @@ async function sendHealth({ response }: Visit) {
   const { running, limit } = JSON.parse(String(answer ?? '{}'))
   const health = { version: PACKAGE_VERSION, server: true, workers: answer !== undefined, running, limit, readers: readers.count }
   respondJson(response, answer ? 200 : 503, health)
-}
-
-/** For anybody, such as a load balancer: so it tells little, and costs no request to the workers server. */
-function probeHealth(response: ServerResponse) {
-  response.writeHead(readers.isAnswering ? 200 : 503, { 'Content-Length': 0 }).end()
 }
 
 /** A buffer is JSON already. */

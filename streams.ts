@@ -8,10 +8,11 @@ import { open } from 'node:fs/promises'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { HttpError } from './access.ts'
 import { isFile } from './log.ts'
 import type { Chunk } from './protocol.ts'
-import { endOf, oncePerChunk, type Reader, type Readers, type Size } from './readers.ts'
+import { endOf, oncePerChunk, type Readers, type Size } from './readers.ts'
 import { FILES } from './settings.ts'
 
 const POLL_TIME = 20_000 // ms that a long-poll waits
@@ -109,16 +110,12 @@ async function sizeOf(readers: Readers, id: string): Promise<Size> {
 /** Until a log goes on, or ends, or for POLL_TIME, or until the client has gone. */
 async function somethingNew(readers: Readers, { id, position }: Chunk, response: ServerResponse) {
   if (response.destroyed) return // its 'close' will not come any more
-  let reader: Reader | undefined
-  let timer: NodeJS.Timeout | undefined
-  await new Promise<void>(resolve => {
-    const wake = () => resolve()
-    reader = readers.follow(id, position, { send: wake, finish: wake, refuse: wake, isFull: () => false })
-    timer = setTimeout(resolve, POLL_TIME)
-    response.once('close', resolve)
-  })
-  clearTimeout(timer)
-  readers.unfollow(reader!)
+  const patience = new AbortController()
+  const wake = () => patience.abort()
+  const reader = readers.follow(id, position, { send: wake, finish: wake, refuse: wake, isFull: () => false })
+  response.once('close', wake)
+  await sleep(POLL_TIME, undefined, { signal: patience.signal }).catch(() => {}) // rejects when it is awoken
+  readers.unfollow(reader)
 }
 
 // ---- Server-Sent Events
