@@ -26,7 +26,6 @@ export function unpackAsked({ url = '', headers }: IncomingMessage): Asked {
 
 /** An answer other than success: the message is for the user. */
 export class HttpError extends Error {
-  override name = 'HttpError'
   readonly status: number
   readonly headers: Record<string, string>
   constructor(status: number, message: string, headers: Record<string, string> = {}) {
@@ -46,8 +45,9 @@ export function admit(asked: Asked, hosts: Set<string>): Pass | HttpError {
   if (stranger) return stranger
   if (MODULES.includes(path)) return {}
   const run = runOf(asked)
-  const isForeign = headers.origin !== undefined && !hosts.has(/^https?:\/\/(.+)$/.exec(headers.origin)?.[1] ?? '')
-  if (isForeign && !isShared(asked)) return foreignPage(headers.origin!)
+  const { origin } = headers
+  const isForeign = origin !== undefined && !hosts.has(/^https?:\/\/(.+)$/.exec(origin)?.[1] ?? '')
+  if (isForeign && !isShared(asked)) return foreignPage(origin)
   if (!TOKEN) return {}
   const cookie = cookieFor(asked)
   if (cookie) return { cookie }

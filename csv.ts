@@ -107,14 +107,13 @@ function doubtsOf(csv: Buffer, names: string[], columns: string[], rival?: strin
   if (some) doubts.push(`columns without a name, or with that of another, are called ${some}`)
   if (columns.length === 1) doubts.push('there is only one column: are the delimiter and the first line right?')
   if (rival) doubts.push(`${DELIMITERS.get(rival)} would fit as well: if the columns are wrong, name the delimiter`)
-  if (columns.every(isNumber)) doubts.push('the first line, which names the columns, has only numbers')
+  const areNumbers = columns.every(name => /^[-+]?[\d.,]*\d[\d.,]*$/.test(name))
+  if (areNumbers) doubts.push('the first line, which names the columns, has only numbers')
   const invalid = whatIsInvalid(csv)
   if (invalid) doubts.push(`${invalid}: the rows that have it are left out; save the file as UTF-8`)
   if (csv.includes(0)) doubts.push('there are NUL bytes in it: it may be no text, or damaged')
   return doubts
 }
-
-const isNumber = (name: string) => /^[-+]?[\d.,]*\d[\d.,]*$/.test(name)
 
 /** What the first bytes of a file are, if they are no UTF-8 text with rows in it. */
 function whatElse(bytes: Buffer): string | undefined {
@@ -190,9 +189,8 @@ function tryDelimiter(csv: Buffer, start: number, json: Buffer, delimiter: strin
 }
 
 /** A row as the inside of a JSON array, for what is read before the columns have names. */
-function bareFormat(delimiter: string): Format {
-  return { delimiter: delimiter.charCodeAt(0), mayHaveBlanks: true, around: [] }
-}
+const bareFormat = (delimiter: string): Format =>
+  ({ delimiter: delimiter.charCodeAt(0), mayHaveBlanks: true, around: [] })
 
 function formatOf(names: string[], columns: string[], bare: Format) {
   const before = columns.map((name, i) => `${i ? '",' : '{'}${JSON.stringify(name)}:"`)

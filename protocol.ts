@@ -58,11 +58,9 @@ export function unpackCall(frames: Buffer[]): Call {
   if (!Array.isArray(args)) throw invalid('arguments', 'not a JSON array')
   const call = { method: method!, callId: callId!, id: id!, args }
   if (limit === undefined) return call
-  const timeLimit = Number(limit)
-  if (!/^\d+(\.\d+)?(e-\d+)?$/.test(limit) || timeLimit > MAX_TIME_LIMIT) {
-    throw invalid('time limit', `not a number of seconds from 0 to ${MAX_TIME_LIMIT}`)
-  }
-  return { ...call, timeLimit }
+  const timeLimit = /^\d+(\.\d+)?(e-\d+)?$/.test(limit) ? Number(limit) : Infinity
+  if (timeLimit <= MAX_TIME_LIMIT) return { ...call, timeLimit }
+  throw invalid('time limit', `not a number of seconds from 0 to ${MAX_TIME_LIMIT}`)
 }
 
 const REQUEST_FRAMES = ['method', 'call id', 'id', 'arguments', 'time limit']
@@ -120,7 +118,6 @@ export type Kind = 'invalid' | 'unknown' | 'conflict' | 'failed'
 
 /** The call was refused: the message says what is wrong. */
 export class RemoteError extends Error {
-  override name = 'RemoteError'
   readonly kind: Kind
   constructor(kind: Kind, message: string) {
     super(message)
@@ -128,12 +125,10 @@ export class RemoteError extends Error {
   }
 }
 /** There is no place at the moment: the process limit is reached, or the workers server is stopping. */
-export class BusyError extends Error {
-  override name = 'BusyError'
-}
+export class BusyError extends Error {}
+
 /** No reply in time; if the call was sent, it may have been executed all the same. */
 export class TimeoutError extends Error {
-  override name = 'TimeoutError'
   constructor(isSent: boolean) {
     super(`the workers server does not answer; the call ${isSent ? 'may have been' : 'was not'} executed`)
   }
@@ -193,7 +188,8 @@ export async function bindSocket(socket: { bind(address: string): Promise<void> 
     const probe = connect(address.slice('ipc://'.length))
     const isInUse = await once(probe, 'connect').then(() => true, () => false)
     probe.destroy()
-    if (isInUse) refuseToStart(`another workers server is running on ${address}: stop it, or set RUNS to another folder`)
+    const mend = 'stop it, or set RUNS to another folder'
+    if (isInUse) refuseToStart(`another workers server is running on ${address}: ${mend}`)
   }
   await socket.bind(address).catch(error => refuseToStart(`cannot listen on ${address}: ${error.message}`))
 }

@@ -161,7 +161,7 @@ export class Readers {
   isAnswering: boolean | undefined
   #source: Source
   #runs = new Map<string, Followed>()
-  // The reads that wait for their turn or are under way, by run and position; each asker tells whether it still wants it.
+  // Reads that wait for their turn or are under way, by run and position; each asker says whether it still wants it.
   #reads = new Map<string, { askers: (() => boolean)[]; chunk?: Promise<Chunk> }>()
   #limitReads = limit(MAX_READS)
   #wanted = new Set<string>() // logs whose size is asked for at the end of this turn

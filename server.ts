@@ -377,13 +377,10 @@ function respondError(response: ServerResponse, error: unknown) {
 
 // ---- The page
 
-type File = { type: string; body: Buffer; tag: string }
-
 /** The files of the page, read once: what is not in here cannot be asked for. */
-function loadFiles(): Map<string, File> {
+function loadFiles() {
   const folder = join(import.meta.dirname, 'public')
-  const all = readdirSync(folder, { withFileTypes: true })
-  const found = all.filter(file => file.isFile() && extname(file.name) in TYPES)
+  const found = readdirSync(folder, { withFileTypes: true }).filter(file => file.isFile() && extname(file.name) in TYPES)
   const loaded = new Map(found.map(({ name }) => {
     const body = readFileSync(join(folder, name))
     return [name, { type: TYPES[extname(name)]!, body, tag: `"${sha256(body).toString('base64url')}"` }]
