@@ -92,6 +92,8 @@ server.on('error', (error: NodeJS.ErrnoException) => {
 })
 server.listen(PORT, HOST, 4096, () => console.log(`longrun is at http://${[...hosts()][0]}/`))
 
+// Below stand functions, and what they alone need: a `const` there is not yet defined while the program above runs.
+
 // ---- Chunks, from the workers server to the readers
 
 async function receiveChunks() {
