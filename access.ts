@@ -131,8 +131,8 @@ function cookieFor({ path, query, headers }: Asked): string | undefined {
 }
 
 /**
- * A page that asks a person for the token, made of a form and its style, and takes the run of the address along. A wrong
- * token does not stay in the address, and so in the history: the page is loaded anew without it.
+ * A page that asks a person for the token, made of a form and its style, and takes the run of the address along. A
+ * wrong token does not stay in the address, and so in the history: the page is loaded anew without it.
  */
 export function tokenForm({ path, query }: Asked, form: string, style: string) {
   const run = query.get('run')

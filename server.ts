@@ -348,8 +348,9 @@ async function receiveFile({ request, response }: Visit) {
 async function sendHealth({ response }: Visit) {
   const answer = await callRemote({ method: 'ping' }, 3000).catch(() => undefined)
   const { running, limit } = JSON.parse(String(answer ?? '{}'))
-  const health = { version: PACKAGE_VERSION, server: true, workers: answer !== undefined, running, limit, readers: readers.count }
-  respondJson(response, answer ? 200 : 503, health)
+  respondJson(response, answer ? 200 : 503, {
+    version: PACKAGE_VERSION, server: true, workers: answer !== undefined, running, limit, readers: readers.count,
+  })
 }
 
 /** A buffer is JSON already. */
@@ -382,7 +383,8 @@ function respondError(response: ServerResponse, error: unknown) {
 /** The files of the page, read once: what is not in here cannot be asked for. */
 function loadFiles() {
   const folder = join(import.meta.dirname, 'public')
-  const found = readdirSync(folder, { withFileTypes: true }).filter(file => file.isFile() && extname(file.name) in TYPES)
+  const all = readdirSync(folder, { withFileTypes: true })
+  const found = all.filter(file => file.isFile() && extname(file.name) in TYPES)
   const loaded = new Map(found.map(({ name }) => {
     const body = readFileSync(join(folder, name))
     return [name, { type: TYPES[extname(name)]!, body, tag: `"${sha256(body).toString('base64url')}"` }]

@@ -288,7 +288,7 @@ suite('Among other servers', () => {
     assert.equal((await ask(own, 'POST', '/health')).status, 401)
     const [status, body] = await probe(BEARER)
     assert.equal(status, 200)
-    assert.deepEqual(Object.keys(JSON.parse(String(body))), ['server', 'workers', 'running', 'limit', 'readers'])
+    assert.deepEqual(Object.keys(JSON.parse(String(body))), ['version', 'server', 'workers', 'running', 'limit', 'readers'])
 
     own.workers.process.kill('SIGSTOP')
     const began = performance.now()
