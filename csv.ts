@@ -10,20 +10,14 @@ import type { FileHandle } from 'node:fs/promises'
 /** What the first lines of a file tell. */
 export type Header = {
   columns: string[]
-  /** For a person: what was found, and what was chosen. */
-  summary: string
-  /** For a person: what may be wrong all the same, a sentence each. */
-  doubts: string[]
-  /** Of the file, in bytes. */
-  size: number
-  /** Where the first row begins, in bytes; its line, from 1. */
-  position: number
-  line: number
+  summary: string // for a person: what was found, and what was chosen
+  doubts: string[] // for a person: what may be wrong all the same, a sentence each
+  size: number // of the file, in bytes
+  position: number // where the first row begins, in bytes
+  line: number // and in which line, from 1
   format: Format
-  /** Whether a carriage return alone ends a line. */
-  isMac: boolean
-  /** What the header would be as a row. */
-  asRow: Buffer
+  isMac: boolean // whether a carriage return alone ends a line
+  asRow: Buffer // what the header would be as a row
 }
 /** The rows that were read from `position` (in bytes) on. `json` has a line for each; its memory is used again. */
 export type Part = { position: number; rows: number; json: Buffer }

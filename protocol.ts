@@ -100,11 +100,11 @@ function isHeld(token: string): boolean {
   return /[.eE]/.test(token) ? Number.isFinite(Number(token)) : Number.isSafeInteger(Number(token))
 }
 
-/** A request as a Router receives it: who sent it, and its own frames. */
-type Envelope = { peer: Buffer; body: Buffer[] }
-
-/** Undefined for a peer that is no REQ socket: without the empty delimiter there is nobody to answer. */
-export function unpackEnvelope([peer, delimiter, ...body]: Buffer[]): Envelope | undefined {
+/**
+ * A request as a Router receives it: who sent it, and its own frames. Undefined for a peer that is no REQ socket:
+ * without the empty delimiter there is nobody to answer.
+ */
+export function unpackEnvelope([peer, delimiter, ...body]: Buffer[]) {
   return peer && delimiter?.length === 0 ? { peer, body } : undefined
 }
 
@@ -141,7 +141,7 @@ export const rawResult = (lines: Buffer): Reply => ({ tag: RESULT_TAG, payload: 
 export const refused = ({ kind, message }: RemoteError): Reply => ({ tag: ERROR_TAG, payload: `${kind}: ${message}` })
 export const busy = (message: string): Reply => ({ tag: BUSY_TAG, payload: message })
 
-export const packReply = ({ peer }: Envelope, { tag, payload }: Reply) => [peer, '', tag, payload]
+export const packReply = ({ peer }: { peer: Buffer }, { tag, payload }: Reply) => [peer, '', tag, payload]
 
 /** The payload of a reply. Throws the RemoteError or BusyError that it stands for. */
 function unpackReply([tag, payload = Buffer.alloc(0)]: Buffer[]): Buffer {
@@ -230,14 +230,13 @@ const serverKey = () => readFileSync(PUBLIC, 'utf8')
 /** The workers server makes its keys when it starts, perhaps just now. Without one the process ends. */
 export async function waitForServerKey() {
   if ([REP_ADDR, XPUB_ADDR].every(isLocal)) return
-  for (const deadline = performance.now() + KEY_TIME; ; await sleep(100)) {
-    try {
-      return serverKey()
-    } catch (error) {
-      if (performance.now() < deadline) continue
-      const mend = 'start it first, or copy that file to here'
-      refuseToStart(`no key of the workers server: ${(error as Error).message}; ${mend}`)
-    }
+  const deadline = performance.now() + KEY_TIME
+  while (!existsSync(PUBLIC) && performance.now() < deadline) await sleep(100)
+  try {
+    serverKey()
+  } catch (error) {
+    const mend = 'start it first, or copy that file to here'
+    refuseToStart(`no key of the workers server: ${(error as Error).message}; ${mend}`)
   }
 }
 

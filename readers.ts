@@ -36,14 +36,10 @@ export class Reader {
   readonly id: string
 
   // Positions in the log, in bytes. Always: acknowledged ≤ next ≤ seen.
-  /** The client has dealt with all before it. */
-  #acknowledged: number
-  /** What it wants next: all before it has been sent. */
-  #next: number
-  /** The log is known to reach so far; chunks that arrive during a catch-up only move this. */
-  #seen: number
-  /** Where the log ends for good, once that is known. */
-  #finalSize = Infinity
+  #acknowledged: number // the client has dealt with all before it
+  #next: number // what it wants next: all before it has been sent
+  #seen: number // the log is known to reach so far; chunks that arrive during a catch-up only move this
+  #finalSize = Infinity // where the log ends for good, once that is known
 
   #isCatchingUp = false
   #isStopped = false

@@ -42,7 +42,7 @@ const TYPES: Record<string, string> = {
 
 // ---- The program
 
-process.on('uncaughtException', error => {
+process.on('uncaughtException', error => { // told by Node itself, it would wait for a terminal that nobody reads
   console.error(error)
   process.exit(1)
 })
@@ -185,8 +185,7 @@ function keepBeating(socket: WebSocket) {
   let missed = 0
   socket.on('pong', () => { missed = 0 })
   const timer = setInterval(() => {
-    if (missed === 2) return socket.terminate()
-    missed++
+    if (++missed > 2) return socket.terminate()
     socket.ping()
     socket.send(JSON.stringify({ beat: BEAT }))
   }, BEAT)
