@@ -1,7 +1,6 @@
-// Who gets in, and what is told to who does not. First pure functions of what a request says of itself: its path, its
-// query and its headers; the settings say what is right. Three who want something: a page of ours, a program with the
-// token, and a page of somebody else's web application that may see one run, by its key. Then how many requests of a
-// connection are answered at once, and what becomes of those that are none. Look for: admit; takeTurn.
+// Who gets in, and what is told to who does not: a page of ours, a program with the token, or a page of somebody else's
+// web application that may see one run, by its key. First pure functions of a request's path, query and headers; then
+// how requests on a connection wait for each other, and what becomes of what is none. Look for: admit; takeTurn.
 
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
 import type { EventEmitter } from 'node:events'
@@ -68,10 +67,7 @@ const unauthorized = (message: string) => new HttpError(401, message, { 'WWW-Aut
 /** Whether HOST can be reached from this machine alone. */
 export const isLoopback = HOST === 'localhost' || HOST === '::1' || /^127\./.test(HOST) && isIP(HOST) === 4
 
-/**
- * The names under which this server answers, HOST first. Any other Host is that of a foreign page,
- * whose owner lets his own name lead to our address (DNS rebinding).
- */
+/** The names of this server, HOST first. Others are those of foreign pages, made to lead here (DNS rebinding). */
 export function ownHosts(port: number): Set<string> {
   const isEverywhere = HOST === '0.0.0.0' || HOST === '::'
   const local = isLoopback || isEverywhere ? ['localhost', '127.0.0.1', '::1'] : []

@@ -100,20 +100,14 @@ function isHeld(token: string): boolean {
   return /[.eE]/.test(token) ? Number.isFinite(Number(token)) : Number.isSafeInteger(Number(token))
 }
 
-/**
- * A request as a Router receives it: who sent it, and its own frames. Undefined for a peer that is no REQ socket:
- * without the empty delimiter there is nobody to answer.
- */
+/** Who sent what a Router received, and its own frames; undefined for who is no REQ socket, and waits for no reply. */
 export function unpackEnvelope([peer, delimiter, ...body]: Buffer[]) {
   return peer && delimiter?.length === 0 ? { peer, body } : undefined
 }
 
 // ---- Replies
 
-/**
- * Why a call was refused. `invalid`: the request has to be mended; `unknown`: nothing has that name; `conflict`: not in
- * this state; `failed`: the server's fault.
- */
+/** Why a call was refused: it has to be mended; nothing has that name; not in this state; by the server's fault. */
 export type Kind = 'invalid' | 'unknown' | 'conflict' | 'failed'
 
 /** The call was refused: the message says what is wrong. */

@@ -30,10 +30,7 @@ const eventOf = oncePerChunk(() => ['event: data\ndata:[', ']\n\n'])
 /** A request on its way to its answer; `name` is that of the run or the file that its path names. */
 export type Visit = { request: IncomingMessage; response: ServerResponse; name: string; query: URLSearchParams }
 
-/**
- * Answers a read of the log of the run that has this name. Throws an HttpError, a RemoteError or a TimeoutError, before
- * anything is sent.
- */
+/** Answers a read of a run's log. Throws an HttpError, a RemoteError or a TimeoutError, before anything is sent. */
 export async function sendLog(readers: Readers, { request, response, name: id, query }: Visit) {
   const { offset, live } = request.method === 'HEAD' ? { offset: 'now' as const, live: null } : unpackRead(query)
   let part = offset === 'now' ? await readTail(readers, id) : await readPart(readers, id, offset, response)
