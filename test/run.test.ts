@@ -195,7 +195,7 @@ suite('A run', () => {
     assert.deepEqual(methods.find(({ name }: { name: string }) => name === 'process').parameters.map(({ name, default: value }: any) => [name, value]),
       [['steps', 10], ['delay', 100]])
     assert.ok(!methods.some(({ name }: { name: string }) => name === 'unmarked'))
-    assert.deepEqual(Object.keys((await app.request('GET', '/health')).body), ['server', 'workers', 'running', 'limit', 'readers'])
+    assert.deepEqual(Object.keys((await app.request('GET', '/health')).body), ['version', 'server', 'workers', 'running', 'limit', 'readers'])
     const run = await app.start('process', [1, 1])
     await run.outcome()
     const call = async (method: string, ...args: unknown[]) => {
