@@ -4,28 +4,44 @@ import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { suite, test } from 'node:test'
+import { suite, test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Dealer } from 'zeromq'
-import { App, gone, processesOf, startApp, startServer, tcpAddresses, until } from './app.ts'
+import { App, gone, logOf, processesOf, startApp, startServer, tcpAddresses, until } from './app.ts'
 
-test('on a full disk the run fails with an error that the page shows; the servers and the others go on', async t => {
+/** An application that has its runs on a disk of 2 MB of its own; undefined where none can be mounted. */
+function onSmallDisk(t: TestContext, env: Record<string, string> = {}) {
   const disk = mkdtempSync(join(tmpdir(), 'longrun-disk-'))
   try {
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=2m,mode=0700', 'tmpfs', disk], { stdio: 'ignore' })
   } catch {
     rmSync(disk, { recursive: true })
-    return t.skip('a small tmpfs cannot be mounted here')
+    return undefined
   }
-  const app = new App({ RUNS: join(disk, 'runs'), PROCESS_LIMIT: '4' })
+  const app = new App({ RUNS: join(disk, 'runs'), ...env })
   t.after(() => app.end().finally(() => {
     execFileSync('umount', ['-l', disk])
     rmSync(disk, { recursive: true })
   }))
+  const filler = join(disk, 'filler')
+  return {
+    app,
+    fill() {
+      for (const size of [4096, 1]) assert.throws(() => { for (;;) appendFileSync(filler, 'x'.repeat(size)) }, /ENOSPC/)
+    },
+    empty() { rmSync(filler) },
+    remount(how: string) { execFileSync('mount', ['-o', `remount,${how}`, disk]) },
+  }
+}
+
+test('on a full disk the run fails with an error that the page shows; the servers and the others go on', async t => {
+  const disk = onSmallDisk(t, { PROCESS_LIMIT: '4' })
+  if (!disk) return t.skip('a small tmpfs cannot be mounted here')
+  const { app } = disk
   await app.startBoth()
   const other = await app.start('process', [60, 50])
   const run = await app.start('flood', [100_000])
@@ -35,15 +51,14 @@ test('on a full disk the run fails with an error that the page shows; the server
   assert.ok((await other.entries()).at(-1)!.type === 'done', 'the other has its end, too')
   assert.equal((await app.request('POST', '/files', Buffer.alloc(2 ** 20))).status, 507)
   await app.untilRunning() // from here on, nobody else takes or frees space
-  const filler = join(disk, 'filler')
-  assert.throws(() => { for (;;) appendFileSync(filler, Buffer.alloc(4096)) }, /ENOSPC/)
+  disk.fill()
   const tasks = () => processesOf(app.runs).filter(({ command }) => command.includes('task.ts')).map(({ pid }) => pid)
   const before = tasks()
   const refused = await app.request('POST', '/tasks', { method: 'process', args: [2, 1] })
   assert.equal(refused.status, 500)
   assert.match(refused.body.errors[0], /cannot start a log: ENOSPC/)
   await until(() => tasks().some(pid => !before.includes(pid))) // the next spare is loaded all the same
-  rmSync(filler)
+  disk.empty()
   rmSync(join(app.runs, `${run.id}.ndjson`))
   assert.equal((await (await app.start('exit', [0])).entries()).length, 4, 'it works again when there is room')
 
@@ -54,15 +69,152 @@ test('on a full disk the run fails with an error that the page shows; the server
   await app.kill('workers')
   await app.startWorkers()
   rmSync(join(app.runs, 'ballast'))
-  assert.throws(() => { for (;;) appendFileSync(filler, 'x') }, /ENOSPC/)
+  disk.fill()
   process.kill(orphan.pid, 'SIGKILL')
   const attempts = () => app.workers.output.filter(line => /cannot be ended: ENOSPC/.test(line)).length
   await until(() => attempts() > 0)
   const first = Date.now()
   await until(() => attempts() >= 4)
   assert.ok(Date.now() - first > 2000, 'an adopted run that cannot be ended is tried again each second, not more and more often')
-  rmSync(filler)
+  disk.empty()
   assert.equal((await orphan.outcome()).outcome, 'died')
+})
+
+test('on a full disk it starts, and ends what has died meanwhile; on a read-only one it says so', async t => {
+  const disk = onSmallDisk(t, { PROCESS_LIMIT: '4' })
+  if (!disk) return t.skip('a small tmpfs cannot be mounted here')
+  const { app } = disk
+  await app.startBoth()
+  const lost = await app.start('tick', ['go'])
+  await lost.reader.until(({ entries }) => entries.length > 1)
+  await app.kill('workers')
+  process.kill(lost.pid, 'SIGKILL')
+  disk.fill()
+  await app.startWorkers()
+  assert.equal((await lost.outcome()).outcome, 'died')
+  await app.kill('workers', 'SIGTERM')
+  disk.fill()
+  await app.startWorkers() // after a clean stop, too
+  const refused = await app.request('POST', '/tasks', { method: 'process', args: [2, 1] })
+  assert.match(refused.body.errors[0], /cannot start a log: ENOSPC/)
+  disk.empty()
+  assert.equal((await (await app.start('process', [2, 1])).outcome()).outcome, 'ok')
+  await app.untilRunning()
+  for (const which of ['workers', 'server'] as const) await app.kill(which, 'SIGTERM')
+  disk.remount('ro')
+  for (const file of ['workers.ts', 'server.ts']) {
+    await assert.rejects(startServer(file, app.env), ({ message }: Error) => /EROFS: read-only/.test(message) && !/\n +at /.test(message))
+  }
+  disk.remount('rw')
+  await app.startBoth()
+})
+
+const HEAVY = 3_000_000 // times `€"`, which is 15 MB of JSON
+
+test('whoever has heavy entries and results slows down nobody: they are followed, adopted, listed and read', async t => {
+  const app = new App({ PROCESS_LIMIT: '8' })
+  t.after(() => app.end())
+  await app.startBoth()
+  const heavy = await Promise.all([1, 2, 3].map(() => app.start('heavy', ['€"', HEAVY, 'go'])))
+  for (const { reader } of heavy) await reader.until(({ entries }) => entries.length > 1)
+  await app.kill('workers')
+  await app.startWorkers()
+  const check = async (outcome?: string) => {
+    const list: { id: string; outcome?: string }[] = (await app.request('GET', '/tasks')).body
+    for (const { id } of heavy) assert.equal(list.find(run => run.id === id)!.outcome, outcome)
+    assert.equal((await (await app.start('process', [2, 1])).outcome()).outcome, 'ok')
+  }
+  await check()
+  app.letGo('go')
+  for (const run of heavy) {
+    const { outcome, result } = await run.outcome()
+    assert.deepEqual([outcome, (result as string).length], ['ok', 2 * HEAVY])
+  }
+  await check('ok')
+  await app.kill('workers')
+  await app.startWorkers()
+  await check('ok')
+  const { result } = (await app.request('GET', `/tasks/${heavy[0]!.id}`)).body
+  assert.equal(result, '€"'.repeat(HEAVY))
+})
+
+test('an entry and a result of 16 MiB are read by everybody, whatever the text; with one byte more they are refused', async t => {
+  const app = new App({ PROCESS_LIMIT: '2' })
+  t.after(() => app.end())
+  await app.startBoth()
+  for (const text of ['x', '€', '\u0007']) {
+    const bytes = Buffer.byteLength(JSON.stringify(text)) - 2
+    const most = Math.floor((2 ** 24 - 2) / bytes)
+    for (const [count, entries, reason] of [
+      [most - 100, 3, undefined], // with room for what stands beside a result
+      [most, 3, /^an entry may have 16777216 bytes, this one has \d+$/], // as an entry it fits
+      [most + 1, 2, /^an entry may have 16777216 bytes, this one has \d+$/],
+    ] as const) {
+      const run = await app.start('heavy', [text, count])
+      const done = await run.outcome()
+      assert.deepEqual([done.outcome, run.reader.entries.length], [reason ? 'error' : 'ok', reason ? entries + 1 : entries])
+      if (reason) assert.match(done.reason!, reason)
+      else assert.equal(done.result, text.repeat(count))
+      const download = await app.request('GET', `/tasks/${run.id}/log.ndjson`)
+      assert.equal(download.body, run.log())
+      await app.untilRunning()
+    }
+  }
+})
+
+test('of servers that are started at the same moment, whatever their addresses, one runs', async t => {
+  const app = new App({})
+  t.after(() => app.end())
+  for (let round = 0; round < 4; round++) {
+    const environments = [{}, tcpAddresses(), { REP_ADDR: `ipc://${app.runs}/other.sock` }]
+    const begun = await Promise.allSettled(environments.map(env => startServer('workers.ts', { ...app.env, ...env })))
+    const [started, ...others] = begun.flatMap(one => one.status === 'fulfilled' ? one.value : [])
+    assert.ok(started && !others.length, `round ${round}: ${begun.map(({ status }) => status)}`)
+    for (const one of begun) if (one.status === 'rejected') assert.match(String(one.reason), /another workers server is running on/)
+    started.process.kill()
+    await started.exited
+  }
+  await app.startWorkers()
+})
+
+test('a spare may be older than the time limit of its run, also for the next server', async t => {
+  const app = new App({ SPARES: '1' })
+  t.after(() => app.end())
+  await app.startBoth()
+  const spare = () => processesOf(app.runs).find(({ command }) => command.includes('task.ts'))?.pid
+  await until(spare, 'there is a spare')
+  const ready = performance.now()
+  await until(() => performance.now() - ready > 11_000, 'it is old')
+  const run = await app.start('tick', ['never'], { timeLimit: 10 })
+  await run.reader.until(({ entries }) => entries.length > 1)
+  await app.kill('workers')
+  await app.startWorkers()
+  const { reason, seconds } = await run.outcome()
+  assert.equal(reason, 'over its time limit of 10 s')
+  assert.ok(seconds > 9.9, `${seconds} s`)
+})
+
+test('spares come back after a time of trouble, however often something is started meanwhile', async t => {
+  const app = new App({ SPARES: '1', PROCESS_LIMIT: '2' })
+  t.after(() => app.end())
+  const tasks = join(app.runs, 'own.ts')
+  const [trouble, starts] = [join(app.runs, 'trouble'), join(app.runs, 'starts')]
+  writeFileSync(tasks, `import { appendFileSync, existsSync } from 'node:fs'
+    import { remote } from ${JSON.stringify(join(import.meta.dirname, '../remote.ts'))}
+    if (process.send && existsSync(${JSON.stringify(trouble)})) { appendFileSync(${JSON.stringify(starts)}, 'x'); process.exit(7) }
+    export const say = remote('', [], () => {})`)
+  writeFileSync(trouble, '')
+  app.env.TASKS = tasks
+  await app.startWorkers()
+  await until(() => existsSync(starts) && readFileSync(starts, 'utf8').length > 7, 'the pause has grown to seconds')
+  rmSync(trouble)
+  const isReady = () => readdirSync(app.runs).some(name => name.startsWith('task.'))
+  await until(async () => {
+    const id = randomUUID()
+    await app.call('say', '', id, '[]')
+    await until(() => existsSync(join(app.runs, `${id}.ndjson`)) && logOf(app, id).includes('"done"'), 'it has ended')
+    return isReady()
+  }, 'there is a spare')
 })
 
 suite('The workers server', { concurrency: 4 }, () => {
