@@ -21,12 +21,12 @@ import { join } from 'node:path'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import { loadFunctions, version } from './load.ts'
 import {
-  blankForeign, goingOnFor, hasSideFiles, INVALID_ID, isId, LF, logPath, noteBegin, packEntry, PositionError, readReason, removeSideFiles, RunLog,
-  stderrPath, unpackEntry, withLog, writeReason, type Start, type State,
+  blankForeign, goingOnFor, hasSideFiles, INVALID_ID, isId, LF, logPath, noteBegin, packEntry, PositionError, readReason,
+  removeSideFiles, RunLog, stderrPath, unpackEntry, withLog, writeReason, type Start, type State,
 } from './log.ts'
 import {
-  attempt, claimRuns, endProcesses, endSpares, finishTelling, hasOpen, isLaunched, isAbsence, keepSpares, lastErrors, sendSignal,
-  startProcess, tellEnd, trimErrors,
+  attempt, claimRuns, endProcesses, endSpares, finishTelling, hasOpen, isAbsence, isLaunched, keepSpares, lastErrors,
+  sendSignal, startProcess, tellEnd, trimErrors,
 } from './processes.ts'
 import {
   bindOptions, bindSocket, busy, BusyError, connectOptions, createSocket, isLocal, makeKeys, packChunk, packReply,
@@ -76,7 +76,7 @@ let nextSweep = 0 // when that looks again at the earliest, by a clock that nobo
 let stopping = 0 // since when, by a clock that nobody sets
 let patience = GRACE // ms for those who are told of ends, when the server stops
 
-// ---- The program
+// ---- The program: below its last line stand functions only, as a `const` there is not defined yet when they run
 
 const ELSEWHERE = `it runs on Linux, and needs its /proc. Elsewhere, in a container, by the Dockerfile in REFERENCE.md:
     docker build -t longrun .
@@ -435,7 +435,7 @@ function finishRun(run: Run, why: string) {
   clearTimeout(run.timer)
   attempt('tidy up', () => removeSideFiles(run.id))
   gone.set(run.id, run)
-  if (gone.size === 1) setTimeout(freePlaces, nextSweep - performance.now())
+  if (gone.size === 1) setTimeout(freePlaces, Math.max(0, nextSweep - performance.now()))
 }
 
 // A look for what runs have left reads the environments of all processes of the machine, which takes 0.1 s with 4,000
