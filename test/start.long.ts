@@ -1,5 +1,5 @@
-// How both servers are started for good: by `npm start`, in a copy that has what a container gets, and as systemd would
-// do it. The README shows the Dockerfile and the units; what stands there is what runs here.
+// How both servers are started for good: by `npm start`; and installed in a project of one's own by `npx longrun`, with
+// what a container gets, and as systemd would do it. What the README and the reference show is what runs here.
 
 import assert from 'node:assert/strict'
 import { execFile, spawnSync } from 'node:child_process'
@@ -145,6 +145,7 @@ suite('Installed in a project of one\'s own,', () => {
   const folder = mkdtempSync(join(tmpdir(), 'longrun-test-'))
   const own = join(folder, 'own')
   const longrun = join(own, 'node_modules/longrun')
+  const TARBALL = `longrun-${JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')).version}.tgz`
   after(() => rmSync(folder, { recursive: true }))
   const write = (name: string, text: string) => writeFileSync(join(own, name), text)
   const inOwn = (command: string, ...args: string[]) =>
@@ -293,96 +294,102 @@ export const slow = remote('', [], async task => {
     program.process.kill('SIGTERM')
     await program.exited
   })
-})
 
-// ---- In a container
+  // ---- In a container
 
-test('what the Dockerfile of the README copies and installs is all that npm start needs', async t => {
-  const [dockerfile = ''] = readmeBlocks('dockerfile')
-  const rooms = readdirSync(ROOT).filter(file => file.endsWith('.ts'))
-  const copy = mkdtempSync(join(tmpdir(), 'longrun-test-'))
-  t.after(() => rmSync(copy, { recursive: true }))
-  for (const [, names, to] of dockerfile.matchAll(/^COPY (.+) (\S+)$/gm)) {
-    const files = names!.split(' ').flatMap(name => name === '*.ts' ? rooms : name)
-    for (const name of files) cpSync(join(ROOT, name), join(copy, to === './' ? name : to!), { recursive: true })
+  test('what the Dockerfile copies and installs is all that it needs', async t => {
+    const [dockerfile = ''] = readmeBlocks('dockerfile')
+    const [context, image] = ['context', 'image'].map(name => join(folder, name)) as [string, string]
+    mkdirSync(context)
+    for (const name of ['package.json', 'package-lock.json']) { // as if the tarball had been installed from there
+      writeFileSync(join(context, name), readFileSync(join(own, name), 'utf8').replaceAll('file:../', 'file:'))
+    }
+    cpSync(join(folder, TARBALL), join(context, TARBALL))
+    writeFileSync(join(context, 'tasks.mjs'), "export * from 'longrun/tasks.js'\n")
+    for (const [, names, to] of dockerfile.matchAll(/^COPY (.+) (\S+)$/gm)) {
+      for (const name of names!.split(' ')) cpSync(join(context, name), join(image, to!, name))
+    }
+    const [, install] = /^RUN (npm .+)$/m.exec(dockerfile)!
+    const installed = await run('sh', ['-c', install!], { cwd: image, env: { ...bareEnvironment(), ...QUICK } })
+    assert.equal(installed.code, 0, installed.output)
+    assert.doesNotMatch(installed.output.replaceAll(/^npm warn install-scripts.*$/gm, ''), /warn/i)
+
+    const [, command] = /^CMD (.+)$/m.exec(dockerfile)!
+    const { app, program } = await startBoth(t, JSON.parse(command!), { TASKS: '' }, image)
+    const wrong = await app.start('compile', ['const n: number = "1"']) // by the compiler, which is a dependency, too
+    assert.deepEqual((await wrong.outcome()).result, { errors: 1, warnings: 0 })
+
+    const [, probe] = /^HEALTHCHECK CMD (.+)$/m.exec(dockerfile)!
+    const [node, ...args] = JSON.parse(probe!) as string[]
+    const health = async () => (await run(node!, args, { env: { ...bareEnvironment(), PORT: new URL(app.url).port } })).code
+    assert.equal(await health(), 0)
+    const [workers] = processesOf(app.runs).filter(({ command }) => command.endsWith('/workers.js'))
+    process.kill(workers!.pid, 'SIGTERM')
+    await until(async () => await health() === 1, 'the probe fails without a workers server')
+    program.process.kill('SIGTERM')
+    await program.exited
+  })
+
+  // ---- With systemd
+
+  const units = readmeBlocks('ini').map(unit => unit.replaceAll('/usr/bin/node', process.execPath))
+  const [workersUnit = '', serverUnit = '', both = ''] = units
+  const setting = (unit: string, name: string) => new RegExp(`^${name}=(.*)$`, 'm').exec(unit)![1]!
+
+  test('as systemd starts it, a restart leaves the runs going on, and TERM is the real stop, and no failure', async t => {
+    const { RUNS, TASKS, ...env } = await makeSettings(t)
+    assert.equal(RUNS, `/var/lib/${setting(both, 'StateDirectory')}`)
+    assert.equal(dirname(TASKS!), setting(both, 'WorkingDirectory'))
+    const app = new App(env)
+    t.after(() => app.end())
+    const startUnit = (unit: string) => startProgram(setting(unit, 'ExecStart').split(' '), app.env, own)
+    app.workers = await startUnit(workersUnit)
+    app.server = await startUnit(serverUnit)
+    app.url = /http:\/\/\S+:\d+/.exec(app.server.ready)![0]
+    const start = (method: string, id: string, ...args: unknown[]) =>
+      app.request('POST', '/tasks', { method, id, args }, { Authorization: `Bearer ${env['TOKEN']}` })
+
+    assert.equal((await start('tick', 'survivor', 'go')).status, 202)
+    await until(() => logOf(app, 'survivor').split('\n').length > 3, 'it is on its way')
+    assert.equal(setting(workersUnit, 'KillMode'), 'process')
+    await app.kill('workers', setting(workersUnit, 'KillSignal') as NodeJS.Signals)
+    app.workers = await startUnit(workersUnit)
+    app.letGo('go')
+    await until(() => /"outcome":"ok".*\n$/.test(logOf(app, 'survivor')), 'it has ended')
+
+    assert.equal((await start('polite', 'stopped')).status, 202)
+    assert.deepEqual(await app.kill('workers', 'SIGTERM'), [0, null]) // so `Restart=on-failure` lets it rest
+    assert.match(logOf(app, 'stopped'), /"outcome":"cancelled"[^\n]*\n$/)
+    assert.deepEqual(await app.kill('server', 'SIGTERM'), [0, null])
+  })
+
+  /** The settings in the file that the reference makes for the units. */
+  async function makeSettings(t: TestContext): Promise<Record<string, string>> {
+    const folder = mkdtempSync(join(tmpdir(), 'longrun-test-'))
+    t.after(() => rmSync(folder, { recursive: true }))
+    const file = setting(both, 'EnvironmentFile')
+    const commands = readmeBlocks('sh').find(block => block.includes(file))!
+    await run('sh', ['-c', commands.replace(/^useradd .*/, '').replace(file, join(folder, 'env'))])
+    assert.equal(statSync(join(folder, 'env')).mode & 0o777, 0o600)
+    const lines = readFileSync(join(folder, 'env'), 'utf8').trimEnd().split('\n')
+    return Object.fromEntries(lines.map(line => line.split('=', 2)))
   }
-  const [, install] = /^RUN (npm .+)$/m.exec(dockerfile)!
-  const installed = await run('sh', ['-c', install!], { cwd: copy, env: { ...bareEnvironment(), ...QUICK } })
-  assert.equal(installed.code, 0, installed.output)
-  assert.doesNotMatch(installed.output, /warn/i)
 
-  const { scripts } = JSON.parse(readFileSync(join(copy, 'package.json'), 'utf8'))
-  const [, command] = /^CMD (.+)$/m.exec(dockerfile)!
-  assert.equal(scripts.start, `exec ${JSON.parse(command!).join(' ')}`)
-  const { app, program } = await startBoth(t, ['npm', 'start'], { TASKS: '' }, copy)
-  const wrong = await app.start('compile', ['const n: number = "1"']) // by the compiler, which is a dependency, too
-  assert.deepEqual((await wrong.outcome()).result, { errors: 1, warnings: 0 })
-
-  const [, probe] = /^HEALTHCHECK CMD (.+)$/m.exec(dockerfile)!
-  const [node, ...args] = JSON.parse(probe!) as string[]
-  const health = async () => (await run(node!, args, { env: { ...bareEnvironment(), PORT: new URL(app.url).port } })).code
-  assert.equal(await health(), 0)
-  const [workers] = processesOf(app.runs).filter(({ command }) => command.endsWith('/workers.ts'))
-  process.kill(workers!.pid, 'SIGTERM')
-  await until(async () => await health() === 1)
-  program.process.kill('SIGTERM')
-  await program.exited
-})
-
-// ---- With systemd
-
-const units = readmeBlocks('ini')
-  .map(unit => unit.replaceAll('/usr/bin/node', process.execPath).replaceAll('/opt/longrun', ROOT))
-const [workersUnit = '', serverUnit = ''] = units
-const setting = (unit: string, name: string) => new RegExp(`^${name}=(.*)$`, 'm').exec(unit)![1]!
-
-test('the units of the README: a restart leaves the runs going on, TERM is the real stop, and no failure', async t => {
-  const { RUNS, ...env } = await makeSettings(t)
-  assert.equal(RUNS, `/var/lib/${setting(workersUnit, 'StateDirectory')}`)
-  const app = new App(env)
-  t.after(() => app.end())
-  const startUnit = (unit: string) =>
-    startProgram(setting(unit, 'ExecStart').split(' '), app.env, setting(unit, 'WorkingDirectory'))
-  app.workers = await startUnit(workersUnit)
-  app.server = await startUnit(serverUnit)
-  app.url = /http:\/\/\S+:\d+/.exec(app.server.ready)![0]
-  const start = (method: string, id: string, ...args: unknown[]) =>
-    app.request('POST', '/tasks', { method, id, args }, { Authorization: `Bearer ${env['TOKEN']}` })
-
-  assert.equal((await start('tick', 'survivor', 'go')).status, 202)
-  await until(() => logOf(app, 'survivor').split('\n').length > 3, 'it is on its way')
-  assert.equal(setting(workersUnit, 'KillMode'), 'process')
-  await app.kill('workers', setting(workersUnit, 'KillSignal') as NodeJS.Signals)
-  app.workers = await startUnit(workersUnit)
-  app.letGo('go')
-  await until(() => logOf(app, 'survivor').endsWith('\n') && logOf(app, 'survivor').includes('"outcome":"ok"'))
-
-  assert.equal((await start('polite', 'stopped')).status, 202)
-  assert.deepEqual(await app.kill('workers', 'SIGTERM'), [0, null]) // so `Restart=on-failure` lets it rest
-  assert.match(logOf(app, 'stopped'), /"outcome":"cancelled"[^\n]*\n$/)
-  assert.deepEqual(await app.kill('server', 'SIGTERM'), [0, null])
-})
-
-/** The settings in the file that the README makes for the units. */
-async function makeSettings(t: TestContext): Promise<Record<string, string>> {
-  const folder = mkdtempSync(join(tmpdir(), 'longrun-test-'))
-  t.after(() => rmSync(folder, { recursive: true }))
-  const file = setting(workersUnit, 'EnvironmentFile')
-  const commands = readmeBlocks('sh').find(block => block.includes(file))!
-  await run('sh', ['-c', commands.replace(/^useradd .*/, '').replace(file, join(folder, 'env'))])
-  assert.equal(statSync(join(folder, 'env')).mode & 0o777, 0o600)
-  const lines = readFileSync(join(folder, 'env'), 'utf8').trimEnd().split('\n')
-  return Object.fromEntries(lines.map(line => line.split('=', 2)))
-}
-
-const systemdMissing = spawnSync('systemd-analyze', ['--version']).status !== 0 && 'systemd-analyze is missing'
-test('systemd finds nothing wrong with the units', { skip: systemdMissing }, async t => {
-  const folder = mkdtempSync(join(tmpdir(), 'longrun-test-'))
-  t.after(() => rmSync(folder, { recursive: true }))
-  const files = units.map(unit => join(folder, /^# \/etc\/systemd\/system\/(\S+)$/m.exec(unit)![1]!))
-  files.forEach((file, index) => writeFileSync(file, units[index]!))
-  const verdict = await run('systemd-analyze', ['verify', '--man=no', ...files])
-  assert.deepEqual(verdict, { code: 0, output: '' })
+  const systemdMissing = spawnSync('systemd-analyze', ['--version']).status !== 0 && 'systemd-analyze is missing'
+  test('systemd finds nothing wrong with the units, and calls them closed', { skip: systemdMissing }, async () => {
+    const files = units.map(unit => join(folder, 'units', /^# \/etc\/systemd\/system\/(\S+)$/m.exec(unit)![1]!))
+    for (const [index, file] of files.entries()) {
+      mkdirSync(dirname(file), { recursive: true })
+      writeFileSync(file, units[index]!)
+    }
+    const services = files.filter(file => file.endsWith('.service'))
+    const verdict = await run('systemd-analyze', ['verify', '--man=no', ...services])
+    assert.deepEqual(verdict, { code: 0, output: '' })
+    for (const service of services) { // of 100 points, of which a unit without any such setting has 92
+      const { code, output } = await run('systemd-analyze', ['security', '--offline=true', '--threshold=25', service])
+      assert.equal(code, 0, output)
+    }
+  })
 })
 
 // ---- What the tests need
