@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { execFile, execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -57,6 +57,7 @@ suite('The README', () => {
       assert.ok(Math.abs(shown - real) <= Math.max(60, real / 5), `${room}: ${real} lines; npm run readme counts anew`)
     }
     const rooms = rowsOf(readme, '| file | lines |').map(([file]) => /`(.*)`/.exec(file!)![1]!).filter(room => room.endsWith('.ts'))
+    assert.deepEqual([...rooms].sort(), readdirSync(ROOT).filter(name => name.endsWith('.ts')).sort())
     for (const room of rooms) {
       const imported = [...read(room).matchAll(/ from '\.\/(.*\.ts)'/g)].map(([, name]) => name!)
       assert.deepEqual(imported.filter(name => rooms.indexOf(name) >= rooms.indexOf(room)), [], `${room} imports what comes later`)
