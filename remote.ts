@@ -67,14 +67,9 @@ export function checkArgs(called: Remote, args: unknown[]) {
   if (args.length > parameters.length) {
     throw new RemoteError('invalid', `invalid arguments: ${args.length} given, at most ${parameters.length} are taken`)
   }
-  const values = withDefaults(called, args)
-  for (const [index, parameter] of parameters.entries()) {
-    const value = values[index]
-    const isMissing = value === undefined || value === null
-    const wrong = isMissing
-      ? `missing (${parameter.type})`
-      : WRONG[parameter.type](value, parameter) || notChosen(value, parameter)
-    if (wrong) throw new RemoteError('invalid', `invalid argument ${parameter.name}: ${wrong}`)
+  for (const [index, value] of withDefaults(called, args).entries()) {
+    const wrong = whatIsWrong(value, parameters[index]!)
+    if (wrong) throw new RemoteError('invalid', `invalid argument ${parameters[index]!.name}: ${wrong}`)
   }
 }
 
@@ -83,39 +78,32 @@ export function withDefaults({ parameters }: Remote, args: unknown[]): unknown[]
   return parameters.map((parameter, index) => args[index] ?? parameter.default)
 }
 
-/** @internal The arguments by name, with the path of each upload. */
-export function argsByName(called: Remote, args: unknown[]): Record<string, unknown> {
-  const values = withDefaults(called, args)
-  return Object.fromEntries(called.parameters.map(({ name, type }, index) =>
-    [name, type === 'file' ? join(UPLOADS, String(values[index])) : values[index]]))
+function whatIsWrong(value: unknown, parameter: Parameter): string | false {
+  const { type, choices = [value] } = parameter
+  if (value === undefined || value === null) return `missing (${type})`
+  return WRONG[type](value, parameter) || !choices.includes(value as string) && `not one of ${choices.join(', ')}`
 }
 
 /** What is wrong with a value of each type; false: nothing. */
 const WRONG: Record<keyof Types, (value: unknown, parameter: Parameter) => string | false> = {
   string: value => typeof value !== 'string' && 'not a string',
   text: value => typeof value !== 'string' && 'not a string',
-  file: value => !isUpload(value) && 'no such upload: the file has to be uploaded first',
+  file: value => {
+    const isThere = isId(value) && existsSync(join(UPLOADS, value))
+    return !isThere && 'no such upload: the file has to be uploaded first'
+  },
   boolean: value => typeof value !== 'boolean' && 'not true or false',
   object: value => (typeof value !== 'object' || Array.isArray(value)) && 'not an object',
-  number: (value, range) => Number.isFinite(value) ? notWithin(value, range) : 'not a number',
+  number: (value, { min = -Infinity, max = Infinity }) => {
+    if (typeof value !== 'number' || !Number.isFinite(value)) return 'not a number'
+    return (value < min || value > max) && `not from ${min} to ${max}`
+  },
   integer: (value, range) => WRONG.number(value, range) || !Number.isSafeInteger(value) && 'not a whole number',
-}
-
-function isUpload(value: unknown): boolean {
-  return isId(value) && existsSync(join(UPLOADS, value))
-}
-
-function notWithin(value: unknown, { min = -Infinity, max = Infinity }: Parameter): string | false {
-  return (Number(value) < min || Number(value) > max) && `not from ${min} to ${max}`
-}
-
-function notChosen(value: unknown, { choices }: Parameter): string | false {
-  return choices !== undefined && !choices.includes(value as string) && `not one of ${choices.join(', ')}`
 }
 
 // ---- The handle that a function reports through
 
-const BATCH = 64 * 2 ** 10 // bytes that are gathered at most before they are written
+const BATCH = 64 * 2 ** 10 // characters that are gathered at most before they are written
 const LONG_TURN = 20 // milliseconds: a function that never yields is followed live too
 
 type Details = { line?: number; column?: number; file?: string; [detail: string]: unknown }
@@ -131,8 +119,7 @@ export class Task {
   readonly signal: AbortSignal
   #write: (lines: Buffer) => void
   #gathered = ''
-  #bytes = 0 // of what is gathered
-  #since = 0
+  #since = 0 // when that began
   #size: number
   #printed = 0 // bytes of what was printed
   #dropped = 0 // lines that were printed, and found no room
@@ -162,12 +149,11 @@ export class Task {
   /** Something went wrong, and the function goes on. To end the run, throw. */
   error(msg: unknown, details?: Details) { this.#report('error', note(msg, details)) }
 
-  /** @internal Takes room for a line in the log, and returns its size. Throws a RangeError when there is not enough. */
-  reserve(line: string): number {
-    const bytes = Buffer.byteLength(line)
-    if (this.#size + bytes > MAX_LOG) throw new RangeError(`the log of a run may have ${MAX_LOG} bytes (MAX_LOG)`)
-    this.#size += bytes
-    return bytes
+  /** @internal Takes room for a line in the log. Throws a RangeError when there is not enough. */
+  reserve(line: string) {
+    const size = this.#size + Buffer.byteLength(line)
+    if (size > MAX_LOG) throw new RangeError(`the log of a run may have ${MAX_LOG} bytes (MAX_LOG)`)
+    this.#size = size
   }
 
   /**
@@ -178,52 +164,48 @@ export class Task {
   print(type: 'log' | 'progress', data: unknown) {
     const line = packEntry(type, data)
     const bytes = Buffer.byteLength(line)
-    const hasRoom = this.#printed + bytes <= MAX_LOG / 2 && this.#size + bytes <= MAX_LOG
-    if (!hasRoom) this.#dropped++
-    if (!hasRoom || this.#isOver) return
-    this.#printed += bytes
-    this.add(type, line)
+    if (this.#printed + bytes > MAX_LOG / 2 || this.#size + bytes > MAX_LOG) {
+      this.#dropped++
+    } else if (!this.#isOver) {
+      this.#printed += bytes
+      this.add(type, line)
+    }
   }
 
   #report(type: Entry['type'], data: unknown) { this.add(type, packEntry(type, data)) }
 
   /** @internal Adds a packed entry. */
   add(type: Entry['type'], line: string) {
-    const bytes = this.reserve(line)
+    this.reserve(line)
     if (this.#isOver) return // nothing follows `done`, not even what an exit handler reports
     if (type === 'error' || type === 'warning') this.counts[type]++
-    if (this.#bytes + bytes > BATCH) this.flush()
-    if (!this.#bytes) {
+    if (this.#gathered.length + line.length > BATCH) this.flush()
+    if (!this.#gathered) {
       this.#since = performance.now()
       setImmediate(() => this.flush())
     }
     this.#gathered += line
-    this.#bytes += bytes
     if (performance.now() - this.#since > LONG_TURN) this.flush()
   }
 
   /** @internal Writes what was gathered in this turn. */
   flush() {
-    if (!this.#bytes) return
     const lines = Buffer.from(this.#gathered)
     this.#gathered = ''
-    this.#bytes = 0
-    this.#write(lines)
+    if (lines.length) this.#write(lines)
   }
 
   /** @internal Writes what was gathered, and takes no more. False when that has been done before. */
   close(): boolean {
-    if (this.#dropped && !this.#isOver) {
+    if (this.#isOver) return false
+    if (this.#dropped) {
       const msg = `${this.#dropped} printed lines were dropped: prints have half of a log, ${MAX_LOG / 2} bytes`
-      const line = packEntry('log', { msg }) // on top of MAX_LOG, as what follows it
-      this.#gathered += line
-      this.#bytes += line.length
+      this.#gathered += packEntry('log', { msg }) // on top of MAX_LOG, as what follows it
     }
-    this.#dropped = 0
+    this.#dropped = 0 // a write that fails closes, too
     this.flush()
-    const isFirst = !this.#isOver
     this.#isOver = true
-    return isFirst
+    return true
   }
 }
 
@@ -337,7 +319,7 @@ function sendSignal({ pid }: ChildProcess, signal: NodeJS.Signals | 0): boolean 
   }
 }
 
-const isNote = (data: any) => typeof data.msg === 'string'
+const isNote = ({ msg }: any) => typeof msg === 'string'
 const isNumber = Number.isFinite
 
 /** What a program can say as `{"type", "data"}`, and the shape of its data. */
@@ -380,25 +362,18 @@ export function cutLines(print: (line: string) => void, takeEntry = (_: string) 
   const decoder = new StringDecoder() // a chunk may end within a character; what is no UTF-8 becomes U+FFFD
   let line = '' // that has not ended
   let mayBeEntry = false // whether it can be one
+  let lastEnd: string | undefined // of the line before
   let bar = '' // that was not printed yet
   let barTimer: NodeJS.Timeout | undefined
-  let isAfterReturn = false // a chunk may end within `\r\n`, too
 
   return bytes => {
-    let text = bytes ? decoder.write(bytes) : decoder.end()
-    if (isAfterReturn && text.startsWith('\n')) {
-      printBar()
-      text = text.slice(1)
-      isAfterReturn = false
-    }
-    if (text) isAfterReturn = text.endsWith('\r')
+    const text = bytes ? decoder.write(bytes) : decoder.end()
     const pieces = text.split(/(\r\n?|\n)/) // lines and their ends in turns
-    for (let index = 1; index < pieces.length; index += 2) {
-      add(pieces[index - 1]!)
-      endLine(pieces[index] === '\r')
+    for (let index = 0; index < pieces.length; index += 2) {
+      add(pieces[index]!)
+      endLine(pieces[index + 1])
     }
-    add(pieces.at(-1)!)
-    if (!bytes && line) endLine(false)
+    if (!bytes && line) endLine('\n')
     if (!bytes) printBar()
   }
 
@@ -413,12 +388,15 @@ export function cutLines(print: (line: string) => void, takeEntry = (_: string) 
     parts.forEach(part => print(part))
   }
 
-  function endLine(isBar: boolean) {
+  function endLine(end: string | undefined) {
+    if (!end) return
+    const isSecondHalf = !line && end === '\n' && lastEnd === '\r' // a chunk may end within `\r\n`, too
     const ended = line
     line = ''
-    if (!isBar) printBar()
-    if (mayBeEntry && takeEntry(ended)) return
-    if (!isBar) return printLine(ended)
+    lastEnd = end
+    if (end !== '\r') printBar()
+    if (isSecondHalf || mayBeEntry && takeEntry(ended)) return
+    if (end !== '\r') return printLine(ended)
     bar = ended
     barTimer ??= setTimeout(printBar, BAR_PAUSE)
   }

@@ -4,7 +4,7 @@
 // then. One that crashed, or was killed, has not refused: the other goes on, and it can be started again.
 
 import { spawn } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { isatty } from 'node:tty'
 import { parseArgs } from 'node:util'
@@ -13,31 +13,27 @@ const PACKAGE = import.meta.resolve('longrun/package.json') // ours
 const REFUSED = 78 // as refuseToStart() in settings.ts has it
 const FOLDER = import.meta.dirname
 const ENDING = existsSync(join(FOLDER, 'workers.ts')) ? '.ts' : '.js' // what is installed was built
-const stripsTypes = 'typescript' in process.features && Boolean(process.features.typescript)
-const LOADER = ENDING === '.js' || stripsTypes ? [] : ['--import', import.meta.resolve('./loader.js')]
+const LOADER = ENDING === '.js' ? [] : ['--import', import.meta.resolve('./loader.js')]
 
 /** @type {import('node:child_process').ChildProcess[]} */
 const servers = []
 let isEnding = false
-let isHungUp = false
 
 const { module, watch } = readArguments()
 if (module) process.env.TASKS = resolve(module)
 if (watch) { // `npm run dev`: each is started again when its files change
+  const rooms = readdirSync(FOLDER).filter(name => name.endsWith(ENDING))
   start('workers', ['--watch']) // what it imports
-  start('server', [...importsOf(`server${ENDING}`), 'public'].map(path => `--watch-path=${join(FOLDER, path)}`))
+  start('server', ['public', ...rooms].map(path => `--watch-path=${join(FOLDER, path)}`))
 } else {
   // The web server comes when the workers server is ready: so what both would refuse is said once.
   start('workers', [], ['ipc']).on('message', message => message === 'ready' && !isEnding && start('server'))
 }
-// Trap: npx starts this below a shell, which gets the SIGTERM, dies by it, and tells nobody.
+// Trap: npx starts this below a shell, which gets its SIGTERM, dies by it, and tells nobody. When a signal has come here
+// as well, that is enough: a second one would mean "at once".
 const parent = process.ppid
-const watchParent = setInterval(() => {
-  if (process.ppid === parent) return
-  clearInterval(watchParent)
-  if (!isHungUp) pass('SIGTERM')
-}, process.env.npm_command === 'exec' ? 500 : 2 ** 30).unref()
-
+const watchParent = setInterval(() => process.ppid !== parent && pass('SIGTERM'), 500).unref()
+if (process.env.npm_command !== 'exec') clearInterval(watchParent)
 // In a terminal, each gets the signal from there, too, and perhaps from npm: what comes at once counts as one.
 for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) process.on(signal, () => pass(signal))
 
@@ -57,32 +53,19 @@ function start(name, options = [], channel = []) {
 
 /** @param {NodeJS.Signals} signal */
 function pass(signal) {
-  isHungUp ||= signal === 'SIGHUP'
+  clearInterval(watchParent)
   isEnding ||= signal !== 'SIGHUP' || [0, 1, 2].some(isatty) // as onStop() in settings.ts has it
   for (const server of servers) server.kill(signal)
 }
 
-/** Names of the rooms that a room is made of. @param {string} room */
-function importsOf(room) {
-  const rooms = new Set([room])
-  for (const name of rooms) { // those that are added meanwhile, too
-    const source = readFileSync(join(FOLDER, name), 'utf8')
-    for (const [, imported] of source.matchAll(/ from '\.\/(.+)'/g)) rooms.add(String(imported))
-  }
-  return [...rooms]
-}
-
-// ---- The command line
-
 /** Ends the process where that is all that is asked for. @returns {{ module?: string, watch?: boolean }} */
 function readArguments() {
-  const options = /** @type {const} */ ({
-    watch: { type: 'boolean' }, help: { type: 'boolean' }, version: { type: 'boolean' },
-  })
+  const flag = /** @type {const} */ ({ type: 'boolean' })
+  const options = { watch: flag, help: flag, version: flag }
   try {
-    const { values: { watch, help, version }, positionals: [module, ...others] } =
-      parseArgs({ options, allowPositionals: true })
-    if (others.length) throw new Error(`one module is all that it takes: ${others[0]} is too much`)
+    const { values: { watch, help, version }, positionals } = parseArgs({ options, allowPositionals: true })
+    const [module, other] = positionals
+    if (other) throw new Error(`one module is all that it takes: ${other} is too much`)
     if (!help && !version) return { module, watch }
     console.log(help ? helpText() : JSON.parse(readFileSync(new URL(PACKAGE), 'utf8')).version)
     process.exit()

@@ -4,13 +4,15 @@
 
 import { setMaxListeners } from 'node:events'
 import { statSync } from 'node:fs'
+import { join } from 'node:path'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
+import { stripVTControlCharacters } from 'node:util'
 import { Publisher } from 'zeromq'
 import { loadFunctions } from './load.ts'
 import { describeError, logPath, packDone, readReason, RunLog, type Done, type Note, type Outcome } from './log.ts'
 import { connectOptions, createSocket, MAX_CHUNK, packChunk } from './protocol.ts'
-import { argsByName, cutLines, Task, withDefaults, type Remote } from './remote.ts'
-import { printWithoutWaiting, RUN_MARK, XSUB_ADDR } from './settings.ts'
+import { cutLines, Task, withDefaults, type Remote } from './remote.ts'
+import { printWithoutWaiting, RUN_MARK, UPLOADS, XSUB_ADDR } from './settings.ts'
 
 const PATIENCE = 60_000 // ms until a launched process gives up waiting for its log to show on a shared file system
 const NO_LINES = Buffer.alloc(0)
@@ -23,7 +25,9 @@ void main(process.argv[2])
  */
 async function main(id: string | undefined) {
   printWithoutWaiting()
-  copyErrorsToTerminal()
+  // What it says on stderr goes to a file, from which it is quoted if the process dies; and to the terminal, too, where
+  // the author of a function looks for it: by stdout's write as it is now, as logPrints would log the copy.
+  copyOutput(process.stderr, process.stdout.write.bind(process.stdout))
   const assigned = id ?? waitForRun()
   const functions = await loadFunctions().catch(error => error as Error)
   const socket = createSocket(Publisher, { ...connectOptions(XSUB_ADDR), sendTimeout: 0 }) // too much is dropped
@@ -36,31 +40,23 @@ async function main(id: string | undefined) {
   void run(new RunLog(await assigned, 'open'), functions, socket)
 }
 
-// What a task process says on stderr goes to a file, from which it is quoted if the process dies; and here to the
-// terminal, too, where the author of a function looks for it.
-function copyErrorsToTerminal() {
-  const show = process.stdout.write.bind(process.stdout) // as it is now: logPrints would log the copy, too
-  const write = process.stderr.write.bind(process.stderr)
-  process.stderr.write = (text: string | Uint8Array, ...others: any[]) => {
-    show(text)
-    return write(text, ...others)
-  }
-}
-
 /** From now on, what this process prints is logged, a line each; returns what logs a last line without an end. */
 function logPrints(task: Task): () => void {
-  const outputs = [process.stdout, process.stderr].map(output => {
-    const take = cutLines(msg => task.print('log', { msg }))
-    const write = output.write.bind(output)
-    output.write = (text: string | Uint8Array, ...others: any[]) => {
-      const encoding = typeof others[0] === 'string' ? others[0] as BufferEncoding : 'utf8'
-      const isWritten = write(text, ...others)
-      take(typeof text === 'string' ? Buffer.from(text, encoding) : Buffer.from(text))
-      return isWritten
-    }
-    return take
-  })
-  return () => outputs.forEach(take => take())
+  const print = (line: string) => task.print('log', { msg: stripVTControlCharacters(line) }) // without its colours
+  const takes = [process.stdout, process.stderr].map(output => copyOutput(output, cutLines(print)))
+  return () => takes.forEach(take => take())
+}
+
+/** Gives all that is written to an output to `take` as well, which it returns. */
+function copyOutput<T extends (bytes: Buffer) => unknown>(output: NodeJS.WriteStream, take: T): T {
+  const write = output.write.bind(output)
+  output.write = (text: string | Uint8Array, ...others: any[]) => {
+    const encoding = typeof others[0] === 'string' ? others[0] as BufferEncoding : 'utf8'
+    const isWritten = write(text, ...others)
+    take(typeof text === 'string' ? Buffer.from(text, encoding) : Buffer.from(text))
+    return isWritten
+  }
+  return take
 }
 
 /** Waits until this spare gets a run, whose id it returns. The process ends when its server does before that. */
@@ -109,8 +105,10 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
   try {
     if (functions instanceof Error) throw functions
     const called = functions.get(method)!
-    task.args = argsByName(called, args)
-    const result = await called.run(task, ...withDefaults(called, args))
+    const values = withDefaults(called, args)
+    task.args = Object.fromEntries(called.parameters.map(({ name, type }, index) =>
+      [name, type === 'file' ? join(UPLOADS, String(values[index])) : values[index]]))
+    const result = await called.run(task, ...values)
     const done = ended(abort.signal.aborted ? 'cancelled' : 'ok', result)
     task.reserve(packDone(done)) // throws when it cannot be written as JSON, or does not fit any more
     end(done)

@@ -349,7 +349,7 @@ suite('What is printed', { concurrency: 3 }, () => {
   test('by a function is in its log, once, in its place, and in the terminal', async () => {
     const mark = 'printed in a test'
     const run = await app.start('js', [`
-      task.msg('first'); console.log('${mark} %d', 1); console.error('${mark} 2'); task.msg('then')
+      task.msg('first'); console.log('\\x1b[33m${mark} %d\\x1b[39m', 1); console.error('${mark} 2'); task.msg('then')
       process.stdout.write('${mark} '); process.stderr.write('${mark} 4\\n'); process.stdout.write('3\\n')
       process.stdout.write('c3bc', 'hex'); process.stdout.write(Buffer.from(' end')); await new Promise(resolve => process.stdout.write('', resolve))`])
     assert.deepEqual(await said(run), [
