@@ -185,7 +185,8 @@ function listRuns(filter: unknown = {}) {
     throw new RemoteError('invalid', 'invalid arguments: list takes [{"callId": TEXT, "limit": NUMBER}], or less')
   }
   const kept = [...ended.values()].slice(Math.max(0, ended.size - KEEP_RUNS)) // the others are about to be removed
-  const all = [...kept, ...running.values()].sort((one, other) => other.began - one.began)
+  const live = [...running.values()].filter(({ id }) => !ended.has(id)) // who has ended keeps its place a moment longer
+  const all = [...kept, ...live].sort((one, other) => other.began - one.began)
   const wanted = all.filter(({ start }) => callId === undefined || `${start.callId}/`.startsWith(`${callId}/`))
   return wanted.slice(0, Number(limit)).map(summary)
 }

@@ -4,39 +4,27 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import {
-  chmodSync, chownSync, cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, watch,
-  writeFileSync,
-} from 'node:fs'
-import { connect, type Socket } from 'node:net'
-import { networkInterfaces, tmpdir } from 'node:os'
+import { readdirSync, readFileSync, statSync, symlinkSync, watch, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
-import { after, before, test } from 'node:test'
+import { test } from 'node:test'
 import { gzipSync } from 'node:zlib'
 import { WebSocket } from 'ws'
 import { Dealer, Publisher, Request } from 'zeromq'
-import { App, ask, memoryOf, missing, port, ROOT, startServer, UPGRADE } from './app.ts'
+import {
+  app, CALL, collect, converse, cookieName, exchange, frame, guarded, honest, hostLine, JSON_TYPE, MAX_UPLOAD, NAME,
+  rawOf, runsOf, statuses, TOKEN, upgradeHead,
+} from './access.ts'
+import { App, ask, port, ROOT, startServer, UPGRADE } from './app.ts'
 
-const TOKEN = 'a-long.Secret~of+letters/and=signs'
-const NAME = 'longrun.example.org' // the server's name behind a reverse proxy
-const MAX_UPLOAD = 100_000
-
-const app = new App({ MAX_UPLOAD: String(MAX_UPLOAD), PROCESS_LIMIT: '16' })
-const guarded = new App({ HOST: '0.0.0.0', TOKEN, ALLOWED_HOSTS: `${NAME}, Other.Example.org`, PROCESS_LIMIT: '16' })
-let slow: Promise<string>[] = []
-
-before(async () => {
-  await Promise.all([app.startWorkers(), guarded.startWorkers()])
-  await Promise.all([app.startServer(), guarded.startServer()])
-  // These take as long as the server's patience: begun here, looked at last.
-  const post = `POST /tasks HTTP/1.1\r\n${hostLine(app)}Content-Type: application/json\r\n`
-  slow = [
-    '', 'GET / HT', `GET / HTTP/1.1\r\n${hostLine(app)}X: `, `${post}Content-Length: 100\r\n\r\n{`,
-    `${post}Transfer-Encoding: chunked\r\n\r\n5\r\n{`, `PUT / HTTP/1.1\r\n${hostLine(app)}Content-Length: 100\r\n\r\n{`,
-  ].map(begun => exchange(app, begun))
-})
-after(() => Promise.all([app.end(), guarded.end()]))
+// These take as long as the server's patience: begun here, looked at last.
+const post = `POST /tasks HTTP/1.1\r\n${hostLine(app)}Content-Type: application/json\r\n`
+const slow = [
+  '', 'GET / HT', `GET / HTTP/1.1\r\n${hostLine(app)}X: `, `${post}Content-Length: 100\r\n\r\n{`,
+  `${post}Transfer-Encoding: chunked\r\n\r\n5\r\n{`, `PUT / HTTP/1.1\r\n${hostLine(app)}Content-Length: 100\r\n\r\n{`,
+].map(begun => exchange(app, begun))
 
 // ---- Foreign pages
 
@@ -206,7 +194,7 @@ test('a browser shows the token once, in a form, and gets a cookie that no scrip
 })
 
 test('two servers on one host do not log each other out: a browser keeps the cookies of both, and sends both to both', async t => {
-  const other = new App({ TOKEN: `${TOKEN}-of-another` })
+  const other = new App({ SPARES: '0', TOKEN: `${TOKEN}-of-another` })
   t.after(() => other.end())
   await other.startServer()
   const jar = new Map<string, string>() // of a browser: cookies know no ports
@@ -245,43 +233,6 @@ test('logs, uploads and sockets are for the own user alone', async () => {
   assert.deepEqual([mode(), mode('uploads'), mode('files')], ['700', '700', '700'])
   assert.deepEqual([mode(`${run.id}.ndjson`), mode('uploads', upload), mode('files', `${run.id}.txt`)], ['600', '600', '600'])
   for (const name of ['rep.sock', 'xsub.sock', 'xpub.sock']) assert.match(mode(name), /00$/, name)
-})
-
-test('a runs folder that others can reach is refused, before anything is put into it', async t => {
-  const folder = mkdtempSync(join(tmpdir(), 'longrun-test-'))
-  t.after(() => rmSync(folder, { recursive: true }))
-  const make = (name: string, mode = 0o700) => {
-    mkdirSync(join(folder, name))
-    chmodSync(join(folder, name), mode)
-    return join(folder, name)
-  }
-  const refuses = (file: string, RUNS: string, why: RegExp) => assert.rejects(startServer(file, { ...app.env, RUNS }), why)
-  symlinkSync(make('victim'), join(folder, 'link'))
-  symlinkSync(folder, join(make('inner'), 'uploads'))
-  writeFileSync(join(folder, 'file'), '')
-  await Promise.all([
-    refuses('server.ts', join(folder, 'link'), /not a folder of its own/),
-    refuses('workers.ts', make('group', 0o750), /open to other users: set RUNS to/),
-    refuses('server.ts', join(folder, 'inner'), /uploads is not a folder of its own/),
-    refuses('server.ts', join(folder, 'file'), /cannot create the runs folder/),
-    ...['/proc/x', '/proc/self/x/y', '/dev/null/x', join(folder, 'file', 'x', 'y')].flatMap(path => ['server.ts', 'workers.ts'].map(
-      file => refuses(file, path, /cannot create the runs folder.*: E[A-Z]+: .*set RUNS to/))), // where no folder can be
-  ])
-  assert.deepEqual(readdirSync(join(folder, 'victim')), [])
-  if (process.getuid?.() !== 0) return t.diagnostic('not root: a folder of another user cannot be made here')
-  chownSync(make('other'), 65534, 65534)
-  await refuses('workers.ts', join(folder, 'other'), /belongs to another user/)
-})
-
-const noDisk = process.getuid?.() === 0 ? missing('unshare') : 'not root: a disk cannot be made here'
-
-test('a runs folder on a read-only disk is refused', { skip: noDisk }, async t => {
-  const folder = mkdtempSync(join(tmpdir(), 'longrun-test-'))
-  t.after(() => rmSync(folder, { recursive: true }))
-  const readOnly = ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs -o ro,mode=700 none "$RUNS" && exec "$@"', 'sh']
-  for (const file of ['server.ts', 'workers.ts']) {
-    await assert.rejects(startServer(file, { ...app.env, RUNS: folder }, ROOT, readOnly), /runs folder.*: EROFS: .*set RUNS to/)
-  }
 })
 
 test('a second web server on the same port says so, and the first is unharmed', async () => {
@@ -389,26 +340,6 @@ test('files are only given as attachments, and only those that runs produced', a
   for (const name of ['half.part', 'passwd.txt', 'log.txt', upload, `${upload}.part`, `${run.id}.ndjson`]) {
     assert.equal((await ask(app, 'GET', `/files/${name}`)).status, 404, name)
   }
-})
-
-test('of the folder of the page, only the files that stood in it at start are served, and no links', async t => {
-  const copy = mkdtempSync(join(tmpdir(), 'longrun-test-'))
-  t.after(() => rmSync(copy, { recursive: true }))
-  const rooms = ['settings.ts', 'log.ts', 'protocol.ts', 'readers.ts', 'access.ts', 'streams.ts', 'server.ts'] // all it needs
-  for (const name of [...rooms, 'loader.js', 'package.json', 'public']) cpSync(join(ROOT, name), join(copy, name), { recursive: true })
-  symlinkSync(join(ROOT, 'node_modules'), join(copy, 'node_modules'))
-  symlinkSync('/etc/passwd', join(copy, 'public', 'passwd.html'))
-  symlinkSync('/etc', join(copy, 'public', 'etc.html'))
-  const other = new App({}, copy)
-  t.after(() => other.end())
-  await other.startServer()
-  const style = join(copy, 'public', 'style.css')
-  const wanted = readFileSync(style, 'utf8')
-  rmSync(style)
-  symlinkSync('/etc/passwd', style)
-  writeFileSync(join(copy, 'public', 'late.html'), 'late')
-  for (const path of ['/passwd.html', '/etc.html', '/etc.html/passwd', '/late.html']) assert.equal((await ask(other, 'GET', path)).status, 404, path)
-  assert.equal((await ask(other, 'GET', '/style.css')).body, wanted)
 })
 
 test('an upload that breaks off, or is too large, leaves no file', async () => {
@@ -553,53 +484,6 @@ test('what is sent at once is answered one after the other: requests, offers, a 
   await honest()
 })
 
-test('who offers another protocol than a WebSocket is answered as if he had not', async () => {
-  const offers = ['h2c', 'TLS/1.0', 'h2c, websocket', 'websockets', 'HTTP/2.0, SHTTP/1.3, IRC/6.9'].map(protocol =>
-    `Connection: Upgrade, HTTP2-Settings\r\nUpgrade: ${protocol}\r\nHTTP2-Settings: AAMAAABkAAQBAAAAAAIAAAAA\r\n`)
-  const post = (length: string, offer: string) =>
-    `POST /tasks HTTP/1.1\r\n${hostLine(app)}${offer}Content-Type: application/json\r\n${length}\r\n`
-  for (const offer of offers) {
-    const seen = await exchange(app, [
-      `GET /methods HTTP/1.1\r\n${hostLine(app)}${offer}\r\n`,
-      `HEAD /tasks HTTP/1.1\r\n${offer}${hostLine(app)}\r\n`,
-      post(`Content-Length: ${CALL.length}\r\n`, offer) + CALL,
-      post('Transfer-Encoding: chunked\r\n', offer) + `${CALL.length.toString(16)}\r\n${CALL}\r\n0\r\n\r\n`,
-      `GET /log HTTP/1.1\r\n${hostLine(app)}${offer.replace('Upgrade,', 'Upgrade, close,')}\r\n`,
-    ].join(''))
-    assert.deepEqual(statuses(seen), [200, 200, 202, 202, 404], `${offer}\n${seen}`)
-    const twice = post('Content-Length: 2\r\nContent-Length: 2\r\n', offer) + '{}'
-    assert.deepEqual(statuses(await exchange(app, twice)), [400])
-  }
-
-  // The body comes later, in parts; then the connection goes on, with more offers than an emitter has listeners.
-  const socket = connect(port(app), '127.0.0.1')
-  const answer = answersOn(socket)
-  socket.write(post(`Content-Length: ${CALL.length}\r\n`, offers[0]!))
-  for (const part of [CALL.slice(0, 5), CALL.slice(5)]) {
-    await honest() // time in which it could be answered too early
-    socket.write(part)
-  }
-  assert.match(await answer(), /^HTTP\/1.1 202 /)
-  for (let round = 0; round < 20; round++) {
-    socket.write(`GET /health HTTP/1.1\r\n${hostLine(app)}${offers[round % 2]}\r\n`)
-    assert.match(await answer(), /^HTTP\/1.1 200 /)
-  }
-  socket.write(upgradeHead(app))
-  assert.match(await answer(), /^HTTP\/1.1 101 /)
-  socket.destroy()
-  assert.doesNotMatch(app.server.output.join('\n'), /MaxListeners/)
-  await honest()
-})
-
-test('an offer of another protocol opens no door: names and the token are asked for', async () => {
-  const offer = { Connection: 'Upgrade', Upgrade: 'h2c' }
-  assert.equal((await ask(guarded, 'GET', '/tasks', offer)).status, 401)
-  assert.equal((await ask(guarded, 'GET', '/tasks', { ...offer, Authorization: `Bearer ${TOKEN}` })).status, 200)
-  assert.equal((await ask(guarded, 'POST', '/tasks', { ...offer, ...JSON_TYPE }, CALL)).status, 401)
-  assert.equal((await ask(app, 'POST', '/tasks', { ...offer, ...JSON_TYPE, Origin: 'http://evil.example' }, CALL)).status, 403)
-  assert.equal((await ask(app, 'GET', '/', { ...offer, Host: 'evil.example' })).status, 403)
-})
-
 test('huge heads and bodies are refused, and compressed ones are not unpacked', async () => {
   const lines = (count: number) => Array.from({ length: count }, (_, index) => `X${index}: y\r\n`).join('')
   const heads = [`X: ${'x'.repeat(20_000)}\r\n`, `X: ${'x'.repeat(2_000_000)}\r\n`, lines(10_000), `Cookie: ${'a=b; '.repeat(10_000)}\r\n`]
@@ -681,86 +565,6 @@ test('a malformed WebSocket message is told what is wrong, or closes its own soc
   await honest()
 })
 
-test('one socket can follow a thousand runs, and no more, and leaves none behind', async () => {
-  const readers = async () => (await app.request('GET', '/health')).body.readers
-  const before = await readers()
-  const socket = await app.connect()
-  const errors = collect(socket, message => message.error)
-  for (let index = 0; index < 10_000; index++) socket.send(JSON.stringify({ start: `one-of-many-${index}` }))
-  assert.deepEqual([...new Set(await errors(9000))], ['one socket may follow 1000 runs'])
-  assert.equal(await readers(), before + 1000)
-  for (let index = 0; index < 500; index++) socket.send(JSON.stringify({ stop: `one-of-many-${index}` }))
-  socket.send('{"start":"!"}') // its answer comes when the others have been dealt with
-  await errors(9001)
-  assert.equal(await readers(), before + 500)
-  socket.terminate()
-  while (await readers() > before); // each question lets the server go on
-  await honest()
-})
-
-test('a thousand requests of a client that reads nothing take the memory of one answer, and are all answered when it reads', async () => {
-  const log = await app.start('flood', [100_000])
-  await log.outcome()
-  const lines = log.log()
-  const offsets = Array.from({ length: 300 }, (_, at) => lines.indexOf('\n', at * 20_000) + 1)
-  const before = memoryOf(app.server)
-  const socket = connect(port(app), '127.0.0.1').pause()
-  socket.write(offsets.map(offset => `GET /tasks/${log.id}/log?offset=${offset} HTTP/1.1\r\n${hostLine(app)}\r\n`).join(''))
-  const others = ['/tasks', `/tasks/${log.id}/log.ndjson`, '/style.css', '/health', `/tasks/${log.id}/log?offset=now&live=sse`]
-  const mixed = connect(port(app), '127.0.0.1').pause()
-  mixed.write(Array.from({ length: 1000 }, (_, at) => `GET ${others[at % others.length]} HTTP/1.1\r\n${hostLine(app)}\r\n`).join(''))
-  for (let round = 0; round < 20; round++) await app.request('GET', `/tasks/${log.id}/log?offset=0`) // behind all of them
-  const more = memoryOf(app.server) - before
-  assert.ok(more < 100e6, `${more / 1e6} MB more`)
-
-  const next = answersOn(socket)
-  for (const offset of offsets) {
-    const answer = await next()
-    const end = Number(/^stream-next-offset: (\d+)/im.exec(answer)![1])
-    assert.ok(answer.endsWith(`\r\n\r\n[${lines.slice(offset, end - 1).replaceAll('\n', ',')}]`), `at ${offset}`)
-  }
-  socket.destroy()
-  mixed.destroy()
-})
-
-test('behind an answer that is open for long, no more is read than a moment of it', async () => {
-  const run = await app.start('polite') // says one thing, and then nothing, until it is cancelled
-  for (const live of ['sse', 'long-poll']) {
-    const before = memoryOf(app.server)
-    const socket = connect(port(app), '127.0.0.1').on('error', () => {})
-    socket.write(`GET /tasks/${run.id}/log?offset=now&live=${live} HTTP/1.1\r\n${hostLine(app)}\r\n`)
-    const request = `GET /health HTTP/1.1\r\n${hostLine(app)}\r\n`
-    for (let round = 0; round < 20; round++) {
-      socket.write(request.repeat(20_000))
-      await honest()
-    }
-    assert.ok(socket.writableLength > 1e6, 'most of it waits on the side of who sends it')
-    assert.ok(memoryOf(app.server) - before < 100e6, `${(memoryOf(app.server) - before) / 1e6} MB more`)
-    socket.destroy()
-  }
-  await run.cancel()
-  await run.outcome()
-})
-
-test('who asks on and on without reading the answers is cut off, before they fill the memory', async () => {
-  for (const question of [frame(1, Buffer.from('{"start":"!"}')), frame(9, Buffer.alloc(125))]) {
-    const socket = connect(port(app), '127.0.0.1').on('error', () => {})
-    const closed = new Promise(resolve => socket.once('close', resolve))
-    socket.write(upgradeHead(app))
-    await once(socket, 'readable') // from here on nothing is read
-    const before = memoryOf(app.server)
-    const questions = Buffer.concat(Array(2000).fill(question))
-    let sent = 0
-    while (!socket.destroyed && sent < 400e6) {
-      sent += questions.length
-      if (!socket.write(questions)) await Promise.race([new Promise(resolve => socket.once('drain', resolve)), closed])
-    }
-    assert.ok(socket.destroyed, `still open after ${sent} bytes`)
-    assert.ok(memoryOf(app.server) - before < 150e6, `${(memoryOf(app.server) - before) / 1e6} MB more`)
-  }
-  await honest()
-})
-
 // ---- ZeroMQ
 
 test('a malformed request to the workers server is refused, and the next is served, thirty times out of thirty', async () => {
@@ -808,93 +612,28 @@ test('a request whose head or body never comes is given up, and others are serve
   await honest()
 })
 
-// ---- What the tests need
+test('an offer of another protocol opens no door: names and the token are asked for', async () => {
+  const offer = { Connection: 'Upgrade', Upgrade: 'h2c' }
+  assert.equal((await ask(guarded, 'GET', '/tasks', offer)).status, 401)
+  assert.equal((await ask(guarded, 'GET', '/tasks', { ...offer, Authorization: `Bearer ${TOKEN}` })).status, 200)
+  assert.equal((await ask(guarded, 'POST', '/tasks', { ...offer, ...JSON_TYPE }, CALL)).status, 401)
+  assert.equal((await ask(app, 'POST', '/tasks', { ...offer, ...JSON_TYPE, Origin: 'http://evil.example' }, CALL)).status, 403)
+  assert.equal((await ask(app, 'GET', '/', { ...offer, Host: 'evil.example' })).status, 403)
+})
 
-const JSON_TYPE = { 'Content-Type': 'application/json' }
-const CALL = JSON.stringify({ method: 'process', args: [1, 0] })
-function hostLine(app: App) { return `Host: 127.0.0.1:${port(app)}\r\n` }
-
-/** The name of the cookie by which a browser is let in. */
-async function cookieName(): Promise<string> {
-  const { headers } = await ask(guarded, 'GET', `/?token=${encodeURIComponent(TOKEN)}`)
-  return headers['set-cookie']![0]!.split('=')[0]!
-}
-
-function upgradeHead(app: App) {
-  return `GET /log HTTP/1.1\r\n${hostLine(app)}${Object.entries(UPGRADE).map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`
-}
-
-/** The next normal request: a run from its start to its end. */
-async function honest() {
-  const run = await app.start('process', [2, 0])
-  assert.equal((await run.outcome()).outcome, 'ok')
-}
-
-async function runsOf(app: App): Promise<string[]> {
-  return JSON.parse((await app.call('list', '', '', '[]'))[1]).map(({ id }: { id: string }) => id)
-}
-
-/** Sends these bytes, and returns all that comes back until the server closes the connection. */
-function exchange(app: App, bytes: string): Promise<string> {
-  return new Promise(resolve => {
-    let answer = ''
-    const socket = connect({ port: port(app), host: '127.0.0.1', allowHalfOpen: true })
-    socket.on('data', data => { answer += data }).on('error', () => {})
-    socket.on('end', () => socket.destroy()).on('close', () => resolve(answer))
-    socket.write(bytes, 'latin1')
-  })
-}
-
-/** Sends these bytes, and returns what has come back when it says this. */
-async function converse(app: App, bytes: string, until: RegExp): Promise<string> {
-  const socket = connect(port(app), '127.0.0.1')
-  socket.write(bytes, 'latin1')
-  let answer = ''
-  for await (const data of socket) if (until.test(answer += data)) break
-  return answer
-}
-
-/** The answers on a connection, one after the other, each with its head and body. */
-function answersOn(socket: Socket): () => Promise<string> {
-  const parts = socket[Symbol.asyncIterator]()
-  let seen = ''
-  return async () => {
-    for (;;) {
-      const head = seen.indexOf('\r\n\r\n') + 4
-      const length = Number(/^content-length: (\d+)/im.exec(seen.slice(0, head))?.[1] ?? 0)
-      if (head > 3 && seen.length >= head + length) {
-        const answer = seen.slice(0, head + length)
-        seen = seen.slice(head + length)
-        return answer
-      }
-      const { done, value } = await parts.next()
-      if (done) throw new Error(`the connection has ended: ${seen}`)
-      seen += value.toString('latin1')
-    }
-  }
-}
-
-function statuses(answer: string) { return [...answer.matchAll(/HTTP\/1.1 (\d+)/g)].map(([, status]) => Number(status)) }
-
-/** A WebSocket frame as a client sends it, but masked with zeros; `flags` are FIN and the reserved bits. */
-function frame(opcode: number, payload: Buffer, flags = 0x80): Buffer {
-  const size = payload.length
-  const head = size < 126 ? Buffer.from([flags | opcode, 0x80 | size]) : Buffer.from([flags | opcode, 0xff, 0, 0, 0, 0, ...[24, 16, 8, 0].map(bits => size >> bits & 0xff)])
-  return Buffer.concat([head, Buffer.alloc(4), payload])
-}
-
-/** The connection below a WebSocket, for bytes that no WebSocket would send. */
-function rawOf(socket: WebSocket): Socket { return (socket as unknown as { _socket: Socket })._socket }
-
-/** Gathers something of each message; the function returned waits for a number of them. */
-function collect<T>(socket: WebSocket, pick: (message: any) => T | undefined): (count: number) => Promise<T[]> {
-  const found: T[] = []
-  socket.on('message', text => {
-    const value = pick(JSON.parse(String(text)))
-    if (value !== undefined) found.push(value)
-  })
-  return async count => {
-    while (found.length < count) await once(socket, 'message')
-    return found
-  }
-}
+test('one socket can follow a thousand runs, and no more, and leaves none behind', async () => {
+  const readers = async () => (await app.request('GET', '/health')).body.readers
+  const before = await readers()
+  const socket = await app.connect()
+  const errors = collect(socket, message => message.error)
+  for (let index = 0; index < 10_000; index++) socket.send(JSON.stringify({ start: `one-of-many-${index}` }))
+  assert.deepEqual([...new Set(await errors(9000))], ['one socket may follow 1000 runs'])
+  assert.equal(await readers(), before + 1000)
+  for (let index = 0; index < 500; index++) socket.send(JSON.stringify({ stop: `one-of-many-${index}` }))
+  socket.send('{"start":"!"}') // its answer comes when the others have been dealt with
+  await errors(9001)
+  assert.equal(await readers(), before + 500)
+  socket.terminate()
+  while (await readers() > before); // each question lets the server go on
+  await honest()
+})

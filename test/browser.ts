@@ -113,7 +113,7 @@ export async function copied(page: Page, button: string): Promise<string> {
   return page.evaluate(() => navigator.clipboard.readText())
 }
 
-/** The steps of a run of `process`, from 0 on, in the order in which the page shows them. */
+/** The steps of a run of `process` or `tick`, from 0 on, in the order in which the page shows them. */
 export async function steps(page: Page): Promise<number[]> {
   return [...(await copied(page, '#copy-log')).matchAll(/step (\d+) of/g)].map(([, step]) => Number(step) - 1)
 }

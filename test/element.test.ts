@@ -1,5 +1,5 @@
 // What is let out to pages of others, in a real browser: <longrun-run> and follow.js, from another origin, by key, below a
-// strict Content-Security-Policy; and what a browser's pages share where no WebSocket gets through.
+// strict Content-Security-Policy. (What a browser's pages share where no WebSocket gets through is in element.long.ts.)
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
@@ -9,8 +9,7 @@ import type { AddressInfo } from 'node:net'
 import { after, before, suite, test, type TestContext } from 'node:test'
 import type { Browser, Page } from 'playwright-core'
 import { App, logOf, until } from './app.ts'
-import { chromiumMissing as skip, complaints, has, openPage, sees, startChromium, state } from './browser.ts'
-import { Gate } from './gate.ts'
+import { chromiumMissing as skip, complaints, has, openPage, startChromium } from './browser.ts'
 
 const TOKEN = 'a-token-of-this-test-alone'
 const BEARER = { authorization: `Bearer ${TOKEN}` }
@@ -129,7 +128,7 @@ suite('<longrun-run>, in a page of another origin,', { skip }, () => {
       element.setAttribute('run', id)
       element.setAttribute('server', url)
     }, { ...run, url: `${app.url}/` })
-    await words(page, /"step"/)
+    await words(page, /^step \d+ of many$/)
     await page.evaluate(() => document.querySelector('#there')!.append(document.querySelector('longrun-run')!))
     await page.evaluate(() => document.querySelector('longrun-run')!.setAttribute('run', document.querySelector('longrun-run')!.getAttribute('run')!))
     const count = (await heard(page)).entries.length
@@ -158,7 +157,7 @@ suite('<longrun-run>, in a page of another origin,', { skip }, () => {
       element.setAttribute('run', id)
       element.setAttribute('key', key)
     }, second)
-    await words(page, /"step"/)
+    await words(page, /^step \d+ of many$/)
     assert.equal(await page.locator('longrun-run progress').getAttribute('value'), null)
     app.letGo('second')
     await words(page, 'ok')
@@ -209,72 +208,4 @@ suite('follow(), in a page of another origin,', { skip }, () => {
       assert.match(message!, /ALLOWED_ORIGINS/)
     })
   }
-})
-
-suite('Where no WebSocket gets through,', { skip }, () => {
-  let open: App
-  let between: Gate
-  before(async () => {
-    if (skip) return
-    open = new App({ PROCESS_LIMIT: '20', SPARES: '2' })
-    await open.startBoth()
-    between = await new Gate(open).start()
-  })
-  after(async () => {
-    between?.end()
-    await open?.end()
-  })
-
-  test('a browser without AbortSignal.any and AbortSignal.timeout follows all the same', async t => {
-    const run = await open.start('process', [10, 10])
-    const page = await openPage(t, browser, 'about:blank')
-    await page.addInitScript(() => {
-      Object.assign(AbortSignal, { any: undefined })
-      Object.defineProperty(navigator, 'locks', { value: undefined })
-    })
-    await page.goto(`${between.url}?run=${run.id}`)
-    await sees(page, 'Connected, without WebSocket')
-    await state(page, 'ok')
-  })
-
-  test('a page whose proxy asks for another login says so, and is loaded anew by a click', async t => {
-    const run = await open.start('tick', ['login'])
-    const page = await openPage(t, browser, `${between.url}?run=${run.id}`)
-    await sees(page, 'Connected, without WebSocket')
-    await state(page, 'running')
-    between.instead = (_, response) => response.writeHead(200, { 'Content-Type': 'text/html' }).end('<h1>Please log in</h1>')
-    t.after(() => { between.instead = undefined })
-    await sees(page, 'Something else answers here')
-    await page.click('#reconnect:text("Load the page anew")')
-    await sees(page, 'Please log in')
-    between.instead = undefined // the login has succeeded
-    await page.reload()
-    await sees(page, 'Connected, without WebSocket')
-    open.letGo('login')
-    await state(page, 'ok')
-    await run.outcome()
-  })
-
-  test('ten tabs of one browser all load, all follow their runs, and can cancel them', async t => {
-    const context = await browser.newContext()
-    t.after(() => context.close())
-    const runs = []
-    const pages: Page[] = []
-    for (let tab = 0; tab < 10; tab++) {
-      const run = await open.start('tick', [`tab-${tab}`])
-      const page = await context.newPage()
-      page.setDefaultTimeout(60_000)
-      await page.goto(`${between.url}?run=${run.id}`)
-      await state(page, 'running')
-      runs.push(run)
-      pages.push(page)
-    }
-    await until(() => between.waits === 3, 'three of them to wait')
-    await pages[0]!.click('#cancel')
-    await state(pages[0]!, 'cancelled')
-    for (let tab = 1; tab < 10; tab++) open.letGo(`tab-${tab}`)
-    await Promise.all(pages.slice(1).map(page => state(page, 'ok')))
-    assert.equal(between.mostWaits, 3)
-    await Promise.all(runs.map(run => run.outcome()))
-  })
 })

@@ -1,9 +1,7 @@
 // The end of a run: what is said of an error, what goes with the process, and that nobody else's process is touched.
 
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { App, gone, type Run } from './app.ts'
@@ -110,70 +108,5 @@ suite('At the end of a run', { concurrency: 8 }, () => {
     assert.match(reason!, /grumble 999\ngrumble 1000$/)
     assert.ok(!/grumble 9\n/.test(reason!), 'and no more')
     assert.ok(!readdirSync(app.runs).some(name => name.startsWith(run.id) && !name.endsWith('.ndjson')), 'nothing of it is left')
-  })
-})
-
-suite('When the workers server is killed,', () => {
-  const app = new App({ PROCESS_LIMIT: '4' })
-  before(() => app.startBoth())
-  after(() => app.end())
-
-  test('a cancel holds when the workers server is killed within the grace, whether or not the task has ended meanwhile', async () => {
-    const [deaf, polite] = [await app.start('deaf', [600]), await app.start('polite')]
-    for (const run of [deaf, polite]) await run.reader.until(({ entries }) => entries.length > 1)
-    for (const run of [deaf, polite]) await run.cancel()
-    await app.kill('workers')
-    await gone(polite.pid)
-    await app.startWorkers()
-    for (const run of [deaf, polite]) {
-      const { outcome, reason } = await run.outcome()
-      assert.deepEqual([outcome, reason], ['cancelled', 'cancelled'])
-    }
-  })
-
-  test('what a run has left is ended by the next workers server, when there was none at its end', async () => {
-    const run = await app.start('daemons', ['wait'])
-    const { entries } = await run.reader.until(({ entries }) => entries.length > 1)
-    await app.kill('workers')
-    process.kill(run.pid, 'SIGKILL')
-    await gone(run.pid)
-    await app.startWorkers()
-    for (const pid of (entries[1]!.data as { pids: number[] }).pids) await gone(pid)
-    assert.equal((await run.outcome()).outcome, 'died')
-  })
-
-  test('a process group whose leader has died is nobody that an old log can name', async t => {
-    await app.kill('workers')
-    // Forked twice, as daemons are: the leader of the group has gone, its number stands in an old log.
-    const leader = spawn('sh', ['-c', 'sleep 100 & echo $!'], { detached: true, env: { PATH: process.env.PATH } })
-    const [stranger] = await once(leader.stdout, 'data')
-    await once(leader, 'exit')
-    t.after(() => process.kill(Number(stranger), 'SIGKILL'))
-    const log = (id: string, pid: unknown) => writeFileSync(join(app.runs, `${id}.ndjson`), JSON.stringify({
-      type: 'start', time: Date.now(), data: { method: 'process', args: [], callId: '', pid, timeLimit: 0 },
-    }) + '\n', { mode: 0o600 })
-    for (const [at, pid] of [leader.pid, -1, 0, 1, -leader.pid!, String(leader.pid), null, 1.5, process.pid].entries()) log(`old${at}`, pid)
-    await app.startWorkers()
-    const stat = JSON.parse((await app.call('stat', '', '', JSON.stringify([[0, 1, 2, 3, 4, 5, 6, 7, 8].map(at => `old${at}`)])))[1])
-    assert.deepEqual(Object.entries<{ done: boolean }>(stat).filter(([, { done }]) => !done), [], 'all these runs have ended')
-    assert.ok(readFileSync(`/proc/${String(stranger).trim()}/cmdline`).length, 'and the stranger lives')
-  })
-
-  test('a task whose log was replaced while it was cut off writes nothing after done, and ends', async () => {
-    const run = await app.start('tick', ['go'])
-    await run.reader.until(({ entries }) => entries.length > 2)
-    process.kill(run.pid, 'SIGSTOP')
-    await app.kill('workers')
-    rmSync(join(app.runs, `${run.id}.stderr`)) // so that it cannot be seen that it lives, as on another machine
-    const log = readFileSync(join(app.runs, `${run.id}.ndjson`))
-    rmSync(join(app.runs, `${run.id}.ndjson`))
-    writeFileSync(join(app.runs, `${run.id}.ndjson`), log, { mode: 0o600 })
-    await app.startWorkers()
-    const { outcome } = await run.outcome()
-    assert.equal(outcome, 'died')
-    process.kill(run.pid, 'SIGCONT')
-    await gone(run.pid)
-    assert.equal((await run.outcome()).outcome, 'died')
-    assert.match(run.log(), /"type":"done"[^\n]*\n$/)
   })
 })

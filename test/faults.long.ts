@@ -1,17 +1,19 @@
 // Faults, continued from faults.test.ts: those that take longer, or are met more seldom.
 
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { appendFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync,
+} from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { suite, test, type TestContext } from 'node:test'
+import { after, before, suite, test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Dealer } from 'zeromq'
-import { App, gone, logOf, processesOf, startApp, startServer, tcpAddresses, until } from './app.ts'
+import { App, gone, logOf, missing, processesOf, startApp, startServer, tcpAddresses, until } from './app.ts'
 
 /** An application that has its runs on a disk of 2 MB of its own; undefined where none can be mounted. */
 function onSmallDisk(t: TestContext, env: Record<string, string> = {}) {
@@ -354,5 +356,159 @@ suite('The workers server', { concurrency: 4 }, () => {
     assert.deepEqual(await app.call('process', '', 'garbage', '[1,1]'), ['__ERROR__', 'conflict: already used: the id garbage; every run needs a new one'])
     assert.deepEqual(await app.call('cancel', '', '', '["garbage"]'), ['__ERROR__', 'unknown: unknown run garbage'])
     assert.ok(!run.reader.workers.includes(false), 'nor has the workers server gone')
+  })
+
+  test('says so when a process cannot be started, keeps the place free, and goes on', { skip: missing('prlimit') }, async t => {
+    const app = new App({ PROCESS_LIMIT: '1', SPARES: '0' })
+    t.after(() => app.end())
+    await app.startWorkers()
+    const limits = (soft: string) => execFileSync('prlimit', ['--pid', String(app.workers.process.pid), `--nofile=${soft}:`])
+    const open = execFileSync('sh', ['-c', `ls /proc/${app.workers.process.pid}/fd | wc -l`])
+    limits(String(Number(open) + 2))
+    for (let i = 0; i < 3; i++) {
+      const [tag, message] = await app.call('process', '', randomUUID(), '[1,1]')
+      assert.equal(tag, '__ERROR__')
+      assert.match(message, /cannot start a process: .*EMFILE/)
+    }
+    limits('1024')
+    assert.deepEqual(readdirSync(app.runs).filter(name => name.endsWith('.stderr')), [], 'nothing of them is left')
+    assert.equal((await app.call('process', '', randomUUID(), '[1,1]'))[0], '')
+  })
+
+  test('without a descriptor left, it goes on: runs that live are not taken for dead, others end later', { skip: missing('prlimit') }, async t => {
+    const app = new App({ PROCESS_LIMIT: '4', SPARES: '0' })
+    t.after(() => app.end())
+    await app.startWorkers()
+    const start = async (id: string, letGo: string) => {
+      assert.equal((await app.call('tick', '', id, JSON.stringify([letGo])))[0], '')
+      await until(() => logOf(app, id).split('\n').length > 3, `${id} goes on`)
+    }
+    await start('adopted', 'go')
+    await app.kill('workers')
+    await app.startWorkers()
+    await start('own', 'stop')
+    const limit = (soft: string) => execFileSync('prlimit', ['--pid', String(app.workers.process.pid), `--nofile=${soft}:`])
+    const saying = (words: RegExp) => app.workers.output.filter(line => words.test(line)).length
+    limit('3')
+    await until(() => saying(/cannot look at adopted: EMFILE/) > 2, 'it has looked at the adopted run')
+    app.letGo('stop')
+    await until(() => saying(/own cannot be ended: EMFILE/) > 1, 'it has tried to end its own run')
+    limit('1024')
+    await until(() => saying(/run own ended: ok/), 'its own run has ended')
+    assert.doesNotMatch(logOf(app, 'adopted'), /"done"/)
+    app.letGo('go')
+    await until(() => saying(/run adopted ended: ok/), 'the adopted run has ended')
+    for (const id of ['own', 'adopted']) assert.match(logOf(app, id), /^[^]*\n\{"type":"done"[^\n]*\n$/)
+    assert.deepEqual(await app.kill('workers', 'SIGTERM'), [0, null])
+  })
+
+  suite('that ends', { concurrency: 1 }, () => { // one after the other, with the same servers
+    const app = new App({ PROCESS_LIMIT: '4', SPARES: '0' })
+    before(() => app.startBoth())
+    after(() => app.end())
+
+    test('a process id that has come round again is not taken for the run', async t => {
+      await app.kill('workers')
+      const stranger = spawn('sleep', ['100'], { detached: true })
+      t.after(() => stranger.kill())
+      const start = { type: 'start', time: Date.now(), data: { method: 'process', args: [], callId: '', pid: stranger.pid, timeLimit: 0 } }
+      writeFileSync(join(app.runs, 'old.ndjson'), JSON.stringify(start) + '\n', { mode: 0o600 })
+      await app.startWorkers()
+      assert.equal(JSON.parse((await app.call('stat', '', '', '[["old"]]'))[1]).old.done, true)
+      assert.deepEqual([stranger.exitCode, stranger.signalCode], [null, null], 'and it is not killed')
+    })
+
+    test('a second signal ends it at once', async () => {
+      const run = await app.start('deaf', [600])
+      await run.reader.until(({ entries }) => entries.length > 1)
+      const asked = Date.now()
+      const later = setInterval(() => app.workers.process.kill('SIGTERM'), 700) // and not the same Ctrl-C twice
+      await app.kill('workers', 'SIGTERM')
+      clearInterval(later)
+      const done = JSON.parse(run.log().trimEnd().split('\n').at(-1)!)
+      assert.ok(done.time - asked < 5000, 'before the grace period is over')
+      await app.startWorkers()
+    })
+
+    test('what somebody else writes into logs hurts nobody: not the list, not these runs, not the next start', async () => {
+      const ended = await app.start('process', [2, 1])
+      await ended.outcome()
+      const [one, other] = [await app.start('tick', ['on']), await app.start('tick', ['on'])]
+      for (const run of [one, other]) await run.reader.until(({ entries }) => entries.length > 1)
+      one.reader.leave() // it counts bytes of entries
+      for (const { id } of [ended, one]) appendFileSync(join(app.runs, `${id}.ndjson`), 'hello\n')
+      const check = async () => {
+        const list: { id: string; outcome?: string }[] = (await app.request('GET', '/tasks')).body
+        const outcomes = [ended, one, other].map(run => list.find(({ id }) => id === run.id)!.outcome)
+        assert.deepEqual(outcomes, ['ok', undefined, undefined])
+        const [, stat] = await app.call('stat', '', '', JSON.stringify([[ended.id, one.id, other.id]]))
+        const done = Object.values<{ done: boolean }>(JSON.parse(stat)).map(({ done }) => done)
+        assert.deepEqual(done, [true, false, false])
+        const late = await (await app.follow(ended.id)).done()
+        assert.equal(late.at(-1)!.type, 'done', 'and nothing follows it')
+      }
+      await check()
+      await app.kill('workers')
+      await app.startWorkers()
+      await check()
+      const part = (await app.request('GET', `/tasks/${one.id}/log?offset=0`)).body
+      assert.deepEqual(part.slice(0, 2).map(({ type }: { type: string }) => type), ['start', 'msg'], 'it can still be read')
+      assert.equal((await app.request('DELETE', `/tasks/${one.id}`)).status, 202)
+      await gone(one.pid)
+      app.letGo('on')
+      assert.equal((await other.outcome()).outcome, 'ok')
+      await app.untilRunning()
+      const lines = logOf(app, one.id).trimEnd().split('\n')
+      assert.equal(lines.filter(line => line.startsWith('{"type":"done"')).length, 1)
+      assert.match(lines.at(-1)!, /"outcome":"cancelled"/)
+    })
+
+    test('what belongs to no run that is known goes at the next start, and with its log', async () => {
+      const files = join(app.runs, 'files')
+      const run = await app.start('produce', [5])
+      await run.outcome()
+      const live = await app.start('tick', ['later'])
+      await live.reader.until(({ entries }) => entries.length > 1)
+      await app.kill('workers')
+      for (const name of [`${run.id}.part`, `${run.id}.csv`, `${live.id}.part`, 'nobody.csv', 'nobody.part', 'rehearsal.x']) {
+        writeFileSync(join(files, name), '')
+      }
+      mkdirSync(join(files, 'gone.part', 'folder'), { recursive: true })
+      app.letGo('later')
+      await gone(live.pid) // it ends while there is nobody
+      writeFileSync(join(app.runs, 'unfinished.ndjson'), '{"type":"start","time":1,"data":{"method":"process","args":[],"callId":"","pid":999999,"timeLimit":0}}\n')
+      writeFileSync(join(files, 'unfinished.part'), '')
+      await app.startWorkers()
+      const left = () => readdirSync(files).filter(name => name.includes('.')).sort().join()
+      await until(() => left() === [`${run.id}.csv`, `${run.id}.txt`].join(), 'what runs that are known have produced is left')
+      app.env.KEEP_RUNS = '0'
+      for (const _ of [0, 1]) { // and then as it was
+        await app.kill('workers')
+        await app.startWorkers()
+        if (app.env.KEEP_RUNS) await until(() => !left(), 'nothing is left of runs that are forgotten')
+        delete app.env.KEEP_RUNS
+      }
+      assert.ok(!existsSync(join(app.runs, `${run.id}.ndjson`)))
+    })
+
+    test('a clock that has jumped a day ahead, or back, is nothing to a run that is adopted', async () => {
+      const runs = await Promise.all([3600, 0].map(timeLimit => app.start('tick', ['day'], { timeLimit })))
+      for (const run of runs) await run.reader.until(({ entries }) => entries.length > 1)
+      for (const days of [1, -1]) {
+        await app.kill('workers')
+        app.env.NODE_OPTIONS = `--import ${JSON.stringify(`data:text/javascript,const now=Date.now;Date.now=()=>now()+${days * 86_400_000}`)}`
+        await app.startWorkers()
+        for (const run of runs) await run.reader.until(({ entries }) => entries.length > 50)
+      }
+      delete app.env.NODE_OPTIONS
+      app.letGo('day')
+      for (const run of runs) {
+        const { outcome, seconds } = await run.outcome()
+        assert.equal(outcome, 'ok')
+        assert.ok(seconds >= 0 && seconds < 3600, `${seconds} s`)
+      }
+      await app.kill('workers')
+      await app.startWorkers()
+    })
   })
 })

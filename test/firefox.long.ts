@@ -21,7 +21,7 @@ test('Firefox can start, watch, reload and cancel a run, import a file, and stan
   const page = await openPage(t, browser, app.url)
   await sees(page, 'Connected')
 
-  await start(page, 'process', { steps: 1000, delay: 20 })
+  await start(page, 'tick', { name: 'never' })
   await arrived(page, 10)
   await page.reload()
   await arrived(page, 40)

@@ -94,7 +94,7 @@ const name = { name: 'name', type: 'string', description: 'of the produced file 
 
 export const tick = remote('goes on until it is let go', [name], async (task, name) => {
   for (let step = 0; !existsSync(`${FILES}/${name}`); step++) {
-    task.msg({ step })
+    task.msg({ msg: `step ${step + 1} of many`, step })
     await sleep(20, undefined, { signal: task.signal })
   }
 })

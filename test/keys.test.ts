@@ -71,7 +71,7 @@ suite('The key of a run', () => {
   test('comes with the answer to its start, where there is a token; who has that can make it, too', async t => {
     assert.equal(key, keyOf('own'))
     assert.match(key, /^[0-9a-f]{64}$/)
-    const open = new App({})
+    const open = new App({ SPARES: '0' })
     t.after(() => open.end())
     await open.startBoth()
     const { body } = await open.request('POST', '/tasks', { method: 'process', args: [1, 0] })
@@ -266,7 +266,7 @@ suite('A page of another web application', () => {
 
 suite('Among other servers', () => {
   test('it answers health probes whatever their Host, by a status alone; who has the token is told more', async t => {
-    const own = new App({ TOKEN })
+    const own = new App({ TOKEN, SPARES: '0' })
     t.after(() => own.end())
     await own.startServer()
     const probe = async (headers: OutgoingHttpHeaders = {}) => {

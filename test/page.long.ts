@@ -11,7 +11,7 @@ import { App, startApp } from './app.ts'
 import {
   arrived, chromiumMissing as skip, complaints, copied, counts, has, openPage, sees, start, state, steps,
 } from './browser.ts'
-import { app, browser, folder, lines, open, outlivesServer, rows, upTo, whole } from './page.ts'
+import { app, browser, download, folder, lines, open, outlivesServer, rows, stepsOf, text, upTo, whole } from './page.ts'
 
 test('a run that nobody knows is said to be unknown, and shown when it begins', { skip }, async t => {
   const page = await open(t, '/?run=not-begun')
@@ -35,7 +35,7 @@ test('an upload that was swept while its import waited is uploaded again', { ski
   }
   const page = await open(t)
   await page.waitForFunction(async () => !(await (await fetch('health')).json()).running, undefined, { polling: 100 })
-  const taken = await Promise.all([1, 2, 3].map(() => app.start('process', [1000, 50])))
+  const taken = await Promise.all([1, 2, 3].map(() => app.start('forget')))
   await page.locator('body').drop({ files: file })
   await sees(page, 'All places are taken')
   await sweep()
@@ -53,7 +53,7 @@ test('what is already running is not started twice: the page goes to that run', 
   const file = join(folder, 'once.csv')
   await writeFile(file, 'a,b\n1,2\n')
   await utimes(file, 1, 1)
-  const first = await app.start('process', [1000, 50], { callId: 'once.csv 8 1000' }) // name, size and time of the file
+  const first = await app.start('forget', [], { callId: 'once.csv 8 1000' }) // name, size and time of the file
   const page = await open(t)
   await page.locator('body').drop({ files: file })
   await sees(page, 'already running')
@@ -66,7 +66,7 @@ test('what is already running is not started twice: the page goes to that run', 
 
 test('when the workers server does not answer, the page says so, and nothing is started later', { skip }, async t => {
   const page = await open(t)
-  const id = await start(page, 'process', { steps: 200, delay: 30 })
+  const id = await start(page, 'tick', { name: 'unanswered' })
   await state(page, 'running')
   await app.kill('workers')
   await sees(page, 'Workers server does not answer')
@@ -77,9 +77,11 @@ test('when the workers server does not answer, the page says so, and nothing is 
   await sees(page, 'Connected')
   await page.click('#retry')
   await state(page, 'ok')
+  app.letGo('unanswered')
   await page.click(`#runs a[href*="${id}"]`)
+  await state(page, 'ok')
   await counts(page, whole(id))
-  assert.deepEqual(await steps(page), upTo(200))
+  assert.deepEqual(await steps(page), stepsOf(id))
 })
 
 test('while the workers server is away, figures are pale, and the page says what still holds', { skip }, async t => {
@@ -166,7 +168,7 @@ test('a flood leaves the page responsive and small, and every entry can be looke
 
 test('the log follows the end, stays put when one scrolls up, and goes back with one click', { skip }, async t => {
   const page = await open(t, '/', { viewport: { width: 1280, height: 700 } })
-  await start(page, 'process', { steps: 120, delay: 30 })
+  const id = await start(page, 'tick', { name: 'scrolled' })
   await arrived(page, 40)
   await page.locator('#log-list').evaluate(list => { list.scrollTop = 0 })
   await page.locator('#to-end').waitFor()
@@ -174,7 +176,9 @@ test('the log follows the end, stays put when one scrolls up, and goes back with
   await has(page, '#to-end', /\(([6-9]\d|\d{3}) below/)
   assert.deepEqual((await rows(page, '#log-list')).slice(0, 10), put.slice(0, 10))
   await page.click('#to-end')
-  await sees(page, 'step 120 of 120')
+  app.letGo('scrolled')
+  await state(page, 'ok')
+  await sees(page, `step ${stepsOf(id).length} of many`)
   await page.locator('#to-end').waitFor({ state: 'hidden' })
 })
 
@@ -232,13 +236,13 @@ test('in a background tab the run goes on: title, and a notification if it was a
 
 test('under the hood, the path lights up, and the frames can be read', { skip }, async t => {
   const page = await open(t)
-  const id = await start(page, 'process', { steps: 1000, delay: 50 })
+  const id = await start(page, 'process', { steps: 100_000, delay: 50 })
   await page.click('#hood summary')
   await page.waitForFunction(() => ['publish', 'ack'].every(hop => document.querySelector(`.hop[data-hop=${hop}].lit`)))
   await has(page, 'figure[data-hop=publish]', /"step":/)
   await has(page, 'figure[data-hop=ack]', /"ack":/)
   const frame = (hop: string) => page.locator(`figure[data-hop=${hop}] pre`).innerText()
-  assert.equal(await frame('request'), `[ process ]\n[  ]\n[ ${id} ]\n[ [1000,50] ]`)
+  assert.equal(await frame('request'), `[ process ]\n[  ]\n[ ${id} ]\n[ [100000,50] ]`)
   const position = Number(/\n\[ (\d+) \]\n/.exec(await frame('publish'))?.[1])
   const before = Buffer.from(lines(id).join('\n') + '\n').subarray(0, position)
   assert.ok(before.length === position && before.at(-1) === 10, 'a line begins at that position')
@@ -386,7 +390,7 @@ test('an error is read as it was written: line breaks, causes, and frames of oth
 
 test('a search in a run that goes on is told once, and not at each of its entries', { skip }, async t => {
   const page = await open(t)
-  await start(page, 'process', { steps: 1000, delay: 20 })
+  await start(page, 'process', { steps: 100_000, delay: 20 })
   await arrived(page, 3)
   const said = await page.locator('#hit-spoken[role=status]').evaluateHandle(found => {
     const said: string[] = []
@@ -704,7 +708,7 @@ test('where no WebSocket gets through, the page follows over HTTP, and says so',
   })
   await page.reload()
   await sees(page, 'Connected, without WebSocket')
-  await outlivesServer(page, 100)
+  await outlivesServer(page)
 })
 
 test('where the system sets the colours, what is pressed, chosen and current is told by lines', { skip }, async t => {
@@ -865,4 +869,138 @@ test('a run whose file cannot be uploaded again for the moment keeps waiting, to
   await sees(page, 'All places are taken. This run starts as soon as it can')
   await taken.cancel()
   await has(page, '#tiles', /Rows imported1R/)
+})
+
+test('what a task of one\'s own has produced can be downloaded, too', { skip }, async t => {
+  const run = await app.start('produce', [10])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`)
+  await sees(page, 'Download the file')
+  assert.equal((await download(page)).body, 'x'.repeat(10))
+
+  const other = await app.start('claim', [{ file: '../somewhere.txt' }])
+  await other.outcome()
+  await page.goto(`${app.url}/?run=${other.id}`)
+  await sees(page, 'somewhere.txt')
+  assert.ok(await page.locator('#file').isHidden(), 'what it has not produced cannot be downloaded')
+  assert.deepEqual(await complaints(page), [])
+})
+
+test('a screen reader hears the state, and not the flood', { skip }, async t => {
+  const page = await open(t)
+  await start(page, 'process', { steps: 5, delay: 20 })
+  await has(page, '#status[role=status]', /^process\(5, 20\): Finished$/)
+  assert.equal(await page.getByRole('log').getAttribute('aria-live'), 'off')
+  assert.equal(await page.getByRole('progressbar').getAttribute('id'), 'bar')
+})
+
+test('a run that ended well and found errors looks neither like a success nor like a failure', { skip }, async t => {
+  const page = await open(t)
+  const id = await start(page, 'compile')
+  await state(page, 'ok')
+  await has(page, '#state-words', 'Finished with 2 errors')
+  assert.match(await page.title(), /^! · /)
+  const listed = page.locator('#runs li', { has: page.locator(`a[href*="${id}"]`) })
+  await listed.locator('.about', { hasText: /^Finished with 2 errors/ }).waitFor()
+  const colourOf = (part: string) => page.locator(part).evaluate(found => getComputedStyle(found).color)
+  const colours = await Promise.all(['#state', '#errors'].map(colourOf))
+  assert.notEqual(colours[0], colours[1], 'it is not as red as an error')
+})
+
+test('what a function returns is shown as figures or as a table, where it is flat', { skip }, async t => {
+  const results = [
+    [{ rows: 12345, kind: 'all' }, '#tiles', /^Rows12,345Kindall$/],
+    [{ 0: { id: 1, name: 'Ada' } }, '#result-text', /Ada/],
+  ] as const
+  const page = await open(t)
+  for (const [result, place, words] of results) {
+    const run = await app.start('claim', [result])
+    await run.outcome()
+    await page.goto(`${app.url}/?run=${run.id}`)
+    await has(page, place, words)
+  }
+  const table = await app.start('returns', ['rows'])
+  await table.outcome()
+  await page.goto(`${app.url}/?run=${table.id}`)
+  await has(page, '#result-table tr:nth-of-type(3)', /^2Emil$/)
+  for (const [what, words] of [['undefined', 'It returned nothing.'], ['empty', 'It returned an empty text.']] as const) {
+    const run = await app.start('returns', [what])
+    await run.outcome()
+    await page.goto(`${app.url}/?run=${run.id}`)
+    await has(page, '#result-note', words)
+  }
+})
+
+test('whatever a task reports, in any field, is one odd row, and the rest is shown as ever', { skip }, async t => {
+  const odd: unknown[] = [
+    { toString: 'x' }, null, [[]], { msg: { msg: null } }, -1, '', true, '\u202e', { length: 1e9 },
+  ]
+  const entries = odd.flatMap(what => [
+    ['warning', what, { line: what, column: what, code: what, file: what }],
+    ['error', what], ['log', what], ['msg', what], ['progress', what, what, what],
+  ])
+  const progress = [[-5, 10], [20, 10], ['7', 10], [1, 0], [1, -1], [null, null], [3, 4, 'steps']]
+  const run = await app.start('reports', [{ ...[...entries, ...progress.map(told => ['progress', ...told])] }])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`)
+  await state(page, 'ok')
+  await page.click('.chip[data-level=progress]')
+  await counts(page, `${lines(run.id).length} entries`)
+  assert.equal(await text(page, '#percent'), '100 %')
+  assert.deepEqual(await complaints(page), [])
+})
+
+test('a run that fails shows what went wrong where its result would stand', { skip }, async t => {
+  const page = await open(t)
+  await start(page, 'crash', { msg: 'the database does not answer', count: 2 })
+  await has(page, '#failure', 'the database does not answer')
+  await has(page, '#failure-stack', /^at .*functions\.ts/)
+  assert.equal(await text(page, '#result-title'), 'What went wrong')
+})
+
+test('Ctrl-F finds all that an entry contains, and steps through the hits', { skip }, async t => {
+  const hidden = `${'x'.repeat(2500)}needle`
+  const run = await app.start('reports', [{
+    a: ['warning', 'one', { file: 'needle.csv' }], b: ['error', 'two', { stack: 'at needle' }], c: ['log', hidden],
+    d: ['log', 'no'], e: ['msg', { deep: { NEEDLE: 1 } }], f: ['log', 'İstanbul needle'],
+  }])
+  await run.outcome()
+  const page = await open(t, `/?run=${run.id}`)
+  await counts(page, '8 entries')
+  await page.keyboard.press('Control+f')
+  await page.keyboard.type('needle')
+  await has(page, '#hit-count', '6 hits') // the call contains it, too
+  await counts(page, '8 entries') // in the log as it stands
+  await page.keyboard.press('Enter')
+  await has(page, '#hit-count', '1 of 6 hits')
+  await page.keyboard.press('Shift+Enter')
+  await has(page, '#hit-count', '6 of 6 hits')
+  await has(page, '#entry-title', 'Entry 7')
+  await page.locator('.row mark:text-is("needle")').last().waitFor()
+  await page.click('#only-hits')
+  await counts(page, '6 of 8 entries')
+  await page.locator('#log-list [aria-selected=true] mark').first().waitFor() // what was chosen stays
+  await page.press('#search', 'Escape')
+  await counts(page, '8 entries')
+  await page.locator('#log-list mark').first().waitFor({ state: 'detached' })
+})
+
+test('any page can follow runs by follow.js: each entry once, all over one WebSocket', { skip }, async t => {
+  const runs = await Promise.all([1, 2].map(() => app.start('process', [20, 10])))
+  const page = await open(t)
+  const sockets: string[] = []
+  page.on('websocket', socket => sockets.push(socket.url()))
+  const seen = await page.evaluate(async ids => {
+    const { follow } = await import(new URL('follow.js', location.href).href)
+    return Promise.all(ids.map(id => new Promise<object[]>(resolve => {
+      const seen: object[] = []
+      follow('./', id, async (entries: { type: string }[]) => {
+        await new Promise(resolve => setTimeout(resolve, 5))
+        seen.push(...entries)
+        if (entries.at(-1)?.type === 'done') resolve(seen)
+      })
+    })))
+  }, runs.map(({ id }) => id))
+  assert.deepEqual(seen, runs.map(({ id }) => lines(id).map(line => JSON.parse(line))))
+  assert.equal(sockets.length, 1)
 })

@@ -39,6 +39,12 @@ export async function open(t: TestContext, path = '/', look: BrowserContextOptio
   return page
 }
 
+/** What the file is that the page offers. */
+export async function download(page: Page) {
+  const link = await page.locator('#file[href]').getAttribute('href')
+  return app.request('GET', new URL(link!, page.url()).pathname)
+}
+
 export const text = (page: Page, selector: string) => page.locator(selector).innerText()
 export const rows = (page: Page, list: string) => page.locator(`${list} .row:not([hidden])`).allTextContents()
 /** The lines of a run's log. */
@@ -53,15 +59,19 @@ export function whole(id: string) {
 /** The numbers from 0 on, so many. */
 export const upTo = (n: number) => Array.from({ length: n }, (_, step) => step)
 
+/** The steps that a run of `tick` has made. */
+export const stepsOf = (id: string) => upTo(lines(id).length - 2) // the others are its start and its end
+
 /** Starts a run in the page, and the web server anew in its middle: the page says so, and shows all of the run. */
-export async function outlivesServer(page: Page, count: number) {
-  const id = await start(page, 'process', { steps: count, delay: 30 })
+export async function outlivesServer(page: Page) {
+  const id = await start(page, 'tick', { name: 'outlives' })
   await arrived(page, 10)
   await app.kill('server')
   await sees(page, 'Connection lost')
   await app.startServer()
   await sees(page, 'nothing is missing')
+  app.letGo('outlives')
   await state(page, 'ok')
-  assert.deepEqual(await steps(page), upTo(count))
+  assert.deepEqual(await steps(page), stepsOf(id))
   await counts(page, whole(id))
 }

@@ -4,21 +4,15 @@
 
 import assert from 'node:assert/strict'
 import { execFile, execFileSync } from 'node:child_process'
-import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { promisify } from 'node:util'
-import { App, bareEnvironment, missing, readmeBlocks, ROOT, startApp } from './app.ts'
-import { chromiumMissing, has, openPage, startChromium } from './browser.ts'
-import { linesOf } from './readme.ts'
+import { App, bareEnvironment, missing, readmeBlocks, ROOT } from './app.ts'
+import { ANYWHERE, linesOf } from './readme.ts'
 
 const PAGES = ['README.md', 'REFERENCE.md', 'CONTRIBUTING.md'] as const
-const TOKEN = 'a-token-of-this-test-alone'
-const ANYWHERE = /(?:http:\/\/)?(?:localhost|127\.0\.0\.1):8080/g // where the pages say that the server is
 const texts = new Map(PAGES.map(name => [name, readFileSync(join(ROOT, name), 'utf8')]))
 const [readme, reference] = [texts.get('README.md')!, texts.get('REFERENCE.md')!]
 const run = promisify(execFile)
@@ -180,7 +174,7 @@ suite('What the pages show, as it stands there,', () => {
   })
 
   suite('written by oneself,', () => {
-    const own = new App({ TASKS: join(folder, 'greetings.ts') })
+    const own = new App({ TASKS: join(folder, 'greetings.ts'), SPARES: '0' })
     before(() => {
       const source = readmeBlocks('ts').find(block => block.startsWith('// greetings.ts'))!
       const local = source.replace('./remote.ts', join(ROOT, 'remote.ts')).replace('greet.py', join(folder, 'greet.py'))
@@ -205,28 +199,5 @@ suite('What the pages show, as it stands there,', () => {
     })
 
     test('a program beside it does the same', { skip: missing('python3') }, () => greets('greetInPython'))
-  })
-
-  test('a page of another origin shows a run, by the element and by follow.js, whatever it reports', { skip: chromiumMissing }, async t => {
-    const [element, script] = ['key="KEY"', "'KEY'"].map(key => readmeBlocks('html').find(block => block.includes(key))!)
-    assert.equal(element!.trim().split('\n').length, 3)
-    let html = ''
-    const application = createServer((_, response) => response.setHeader('Content-Type', 'text/html').end(html))
-    await once(application.listen(0, '127.0.0.1'), 'listening')
-    t.after(() => application.close())
-    const origin = `http://127.0.0.1:${(application.address() as AddressInfo).port}`
-    const own = await startApp(t, { TOKEN, ALLOWED_ORIGINS: origin })
-    const every = [['progress', 1], ['msg', null], ['msg', { a: 1 }], ['log', 'words'], ['warning', 'careful', { line: 1 }], ['progress', 5, 20]]
-    const call = { method: 'reports', args: [{ ...every }] }
-    const { body: { id, key } } = await own.request('POST', '/tasks', call, { Authorization: `Bearer ${TOKEN}` })
-    const filled = (block: string) => block.replaceAll(ANYWHERE, own.url).replaceAll(/(["'])ID\1/g, `"${id}"`).replace(/(["'])KEY\1/, `"${key}"`)
-    html = `${filled(element!)}<main>${filled(script!)}</main>`.replace("'progress, output'", "'main progress, main output'")
-    const browser = await startChromium()
-    const page = await openPage(t, browser, origin)
-    t.after(() => browser.close())
-    for (const [words, bar] of [['main output', 'main progress'], ['longrun-run [part=words]', 'longrun-run progress']] as const) {
-      await has(page, words, 'ok')
-      assert.equal(await page.locator(bar).evaluate((bar: HTMLProgressElement) => bar.max), 20)
-    }
   })
 })

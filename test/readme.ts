@@ -7,6 +7,9 @@ import { join } from 'node:path'
 import { ROOT } from './app.ts'
 import { recordedRows } from './record.ts'
 
+/** Where the pages say that the server is. */
+export const ANYWHERE = /(?:http:\/\/)?(?:localhost|127\.0\.0\.1):8080/g
+
 const README = join(ROOT, 'README.md')
 const CLICK = /(?<=^\| ms \|.*\n\| --- .*\n)(\|.*\n)*/m
 const ROOM = /(?<=^\| \[`.*`\]\((.*)\) \| )[\d,]+(?= \|)/gm

@@ -1,12 +1,12 @@
 // What a run is to its caller, continued from run.test.ts: in quantities, not to be kept, and with modules of all kinds.
 
 import assert from 'node:assert/strict'
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { test } from 'node:test'
 import { packEntry } from '../log.ts'
-import { App, ROOT, startApp, until } from './app.ts'
+import { App, processesOf, ROOT, startApp, until } from './app.ts'
 
 test('a run may be a million entries: whole, in order, each once', async t => {
   const app = await startApp(t)
@@ -103,3 +103,49 @@ test('a clock that was set back makes no time negative, and keeps the order of t
   app.letGo('go')
   await run.outcome()
 })
+
+test('the time limit of a call, or of all calls, ends a run with the reason', async t => {
+  const app = await startApp(t, { TIME_LIMIT: '1' })
+  const [own, general] = await Promise.all([app.start('polite', [], { timeLimit: 0.3 }), app.start('polite')])
+  for (const [run, seconds] of [[own, 0.3], [general, 1]] as const) {
+    const done = await run.outcome()
+    assert.equal(done.outcome, 'cancelled')
+    assert.equal(done.reason, `over its time limit of ${seconds} s`)
+  }
+})
+
+test('of finished runs, the oldest go first, with what they produced', async t => {
+  const app = await startApp(t, { KEEP_RUNS: '2' })
+  const produced: string[] = []
+  for (let i = 0; i < 4; i++) {
+    const run = await app.start('produce', [10])
+    const { result } = await run.outcome()
+    produced.push((result as { file: string }).file)
+    await app.untilRunning()
+  }
+  const known = (await app.request('GET', '/tasks')).body.map(({ id }: { id: string }) => `${id}.txt`)
+  assert.deepEqual(known, produced.slice(2).reverse())
+  const left = () => readdirSync(app.runs, { recursive: true, encoding: 'utf8' }).filter(name => produced.some(file => name.includes(basename(file, '.txt')))).length
+  await until(() => left() <= 4) // a log, and a file, of two runs: readers have had the time to fetch the end
+  const statuses = await Promise.all(produced.map(async name => (await app.request('GET', `/files/${name}`)).status))
+  assert.deepEqual(statuses, [404, 404, 200, 200])
+})
+
+test('runs, and spares, wait for the servers: their processes have a lower priority, and so has each session', async t => {
+  const app = await startApp(t)
+  const run = await app.start('tick', ['never'])
+  const spares = () => processesOf(app.runs).map(({ pid }) => pid).filter(pid => ![run.pid, app.workers.process.pid, app.server.process.pid].includes(pid))
+  await until(() => spares().length, 'there is a spare')
+  const own = priorityOf(app.workers.process.pid!)
+  assert.deepEqual(own, priorityOf(process.pid), 'the servers keep theirs')
+  const lowered = [Math.max(10, own[0]!), own[1] === undefined ? undefined : 10]
+  // Not at once: an ordinary user may set one in 100 ms.
+  for (const pid of [run.pid, ...spares()]) await until(() => String(priorityOf(pid)) === String(lowered), `${lowered}, not ${priorityOf(pid)}`)
+})
+
+/** `nice`, of the process and of its session as the scheduler groups it; undefined where the kernel does not group so. */
+function priorityOf(pid: number): (number | undefined)[] {
+  const nice = Number(readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ')[16])
+  const group = existsSync(`/proc/${pid}/autogroup`) ? /nice (-?\d+)/.exec(readFileSync(`/proc/${pid}/autogroup`, 'utf8')) : null
+  return [nice, group ? Number(group[1]) : undefined]
+}

@@ -1,13 +1,17 @@
 // The web server among faults, continued from server.test.ts: crowds of readers, and those that it waits long for, and its life on a machine of its own.
 
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { connect } from 'node:net'
+import { rmSync } from 'node:fs'
+import { connect, createServer } from 'node:net'
+import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
-import { suite, test } from 'node:test'
+import { suite, test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { WebSocket } from 'ws'
-import { App, Events, logOf, memoryOf, Reader, startApp, tcpAddresses, until } from './app.ts'
+import { Router } from 'zeromq'
+import { App, Events, logOf, memoryOf, Reader, ROOT, startApp, tcpAddresses, until } from './app.ts'
 
 suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
   test('the web server is stopped for 10 s, and ZeroMQ drops what is above its high-water mark', async t => {
@@ -32,9 +36,10 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
 
     test('carries 1,000 pages on one run, and 1,000 more that arrive at once', async () => {
       const early = await Promise.all(Array.from({ length: 1000 }, () => app.follow('popular')))
-      const run = await app.start('process', [30, 50], { id: 'popular' })
+      const run = await app.start('tick', ['popular'], { id: 'popular' })
       await run.reader.until(({ entries }) => entries.length > 5)
       const late = await Promise.all(Array.from({ length: 1000 }, () => app.follow('popular')))
+      app.letGo('popular')
       await run.outcome()
       for (const reader of [...early, ...late]) {
         await reader.done()
@@ -129,9 +134,10 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
     t.after(() => there.end())
     await there.startWorkers()
     await here.startServer()
-    const run = await here.start('process', [100, 10])
+    const run = await here.start('tick', ['go'])
     await run.reader.until(({ entries }) => entries.length > 10)
     const late = await here.follow(run.id)
+    there.letGo('go')
     assert.equal((await late.done()).at(-1)!.type, 'done')
     await run.entries()
     for (const reader of [run.reader, late]) assert.equal(reader.lines.join('\n') + '\n', logOf(there, run.id))
@@ -192,4 +198,80 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
     busy.destroy()
     assert.equal((await app.request('GET', '/tasks')).status, 200)
   })
+
+  test('asks the next workers server what the one before has not answered, but starts nothing twice', async t => {
+    const app = new App(tcpAddresses())
+    t.after(() => app.end())
+    await app.startServer()
+    const before = await startRouter(t, app)
+    const [list, start] = [app.request('GET', '/tasks'), app.request('POST', '/tasks', { method: 'process' })]
+    const asked = new Set<string>()
+    for await (const frames of before) if (asked.add(String(frames[2])).has('process') && asked.has('list')) break
+    await before.unbind(app.env.REP_ADDR!)
+    before.close()
+    assert.equal((await start).status, 504)
+    const next = await startRouter(t, app)
+    for await (const [peer, empty, method] of next) {
+      assert.notEqual(String(method), 'process')
+      await next.send([peer!, empty!, '__RES__', '[]'])
+      if (String(method) === 'list') break
+    }
+    assert.deepEqual((await list).body, [])
+  })
+
+  test('tells who comes back to a run whose log was removed meanwhile; who wants it from its beginning may be early', async t => {
+    const app = await startApp(t, { KEEP_RUNS: '1', PROCESS_LIMIT: '8' })
+    const run = await app.start('process', [3, 1])
+    await run.outcome()
+    const { next } = run.reader
+    for (let others = 0; others < 2; others++) await (await app.start('process', [1, 0])).outcome()
+    await until(async () => (await app.call('stat', '', '', JSON.stringify([[run.id]])))[1] === '{}')
+    const [early, back, odd, never] = await Promise.all([
+      app.follow(run.id), app.follow(run.id, next), app.follow(run.id, 7), app.follow('never', 1)])
+    for (const reader of [back, odd, never]) {
+      await reader.until(({ errors }) => errors.length > 0)
+      assert.deepEqual(reader.errors, ['the log of this run is gone'])
+    }
+    assert.deepEqual([early.errors, early.entries], [[], []])
+    for (const live of ['', '&live=sse', '&live=long-poll']) {
+      for (const offset of ['-1', String(next)]) {
+        const { status } = await app.request('GET', `/tasks/${run.id}/log?offset=${offset}${live}`)
+        assert.equal(status, 404, offset + live)
+      }
+    }
+    for (const reader of [early, back, odd, never]) reader.leave()
+
+    const [over, going] = [await app.start('process', [3, 1]), await app.start('polite')] // and when a person removes it
+    await Promise.all([over.outcome(), going.reader.until(({ entries }) => entries.length === 2)])
+    for (const { id } of [over, going]) rmSync(join(app.runs, `${id}.ndjson`))
+    const later = await app.follow(over.id, 7)
+    for (const reader of [later, going.reader]) {
+      await reader.until(({ errors }) => errors.length > 0)
+      assert.match(reader.errors[0]!, /is gone|was removed/)
+      reader.leave()
+    }
+  })
+
+  test('says that its port is taken, and ends with exit code 78', async t => {
+    const taken = createServer().listen(0, '127.0.0.1')
+    t.after(() => taken.close())
+    await once(taken, 'listening')
+    const { port } = taken.address() as { port: number }
+    const app = new App({ PORT: String(port) })
+    t.after(() => app.end())
+    const server = spawn(process.execPath, ['--import', './loader.js', 'server.ts'], { cwd: ROOT, env: { ...process.env, ...app.env } })
+    let said = ''
+    server.stderr.on('data', text => { said += text })
+    const [code] = await once(server, 'close')
+    assert.equal(code, 78)
+    assert.match(said, new RegExp(`^longrun: cannot listen on 127.0.0.1:${port}: .*set PORT to another\\s*$`))
+  })
 })
+
+/** In the place of a workers server: what the web server asks. */
+async function startRouter(t: TestContext, app: App): Promise<Router> {
+  const router = new Router({ linger: 0 })
+  t.after(() => router.close())
+  await router.bind(app.env.REP_ADDR!)
+  return router
+}

@@ -9,20 +9,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { after, before, suite, test } from 'node:test'
-import { App, gone, readmeBlocks, startApp, until, type Run } from './app.ts'
-
-/** Tells a file of the id what it hears; what it does besides depends on the id. */
-const LISTENER = `
-case "$LONGRUN_ID" in
-  *deaf) exit 0;;
-  *fails) echo "no such user" >&2; exit 3;;
-  *hangs) echo $$ > "$HEARD/$LONGRUN_ID.pid"; sleep 600;;
-esac
-cat > "$HEARD/$LONGRUN_ID.tmp"; echo "$TOKEN" >> "$HEARD/$LONGRUN_ID.tmp"; echo >> "$HEARD/$LONGRUN_ID.count"
-mv "$HEARD/$LONGRUN_ID.tmp" "$HEARD/$LONGRUN_ID"`
+import { App, gone, readmeBlocks, type Run, startApp, until } from './app.ts'
+import { LISTENER } from './told.ts'
 
 const TOKEN = 'a-token-for-the-application'
-const AUTHORIZED = { Authorization: `Bearer ${TOKEN}` }
 
 suite('An application', { concurrency: 4 }, () => {
   const heard = mkdtempSync(join(tmpdir(), 'longrun-heard-'))
@@ -79,8 +69,11 @@ suite('An application', { concurrency: 4 }, () => {
   })
 
   test('lists the runs of one call id and of what begins with it, and only so many', async () => {
-    for (const callId of ['alice/1', 'alice/2', 'alicia', 'alice']) await (await app.start('process', [1, 0], { callId })).outcome()
     const ids = async (query: string) => (await app.request('GET', `/tasks?${query}`)).body.map(({ callId }: { callId: string }) => callId)
+    for (const callId of ['alice/1', 'alice/2', 'alicia', 'alice']) {
+      await (await app.start('process', [1, 0], { callId })).outcome()
+      assert.deepEqual(await ids(`callId=${encodeURIComponent(callId)}&limit=2`), [callId, ...callId === 'alice' ? ['alice/2'] : []])
+    }
     assert.deepEqual(await ids('callId=alice'), ['alice', 'alice/2', 'alice/1'])
     assert.deepEqual(await ids('callId=alice%2F2'), ['alice/2'])
     assert.deepEqual(await ids('callId=alice&limit=2'), ['alice', 'alice/2'])
@@ -118,7 +111,7 @@ suite('An application', { concurrency: 4 }, () => {
 test('a run that ended while no workers server ran is told when one starts, once; with ids that look like options, too', async t => {
   const heard = mkdtempSync(join(tmpdir(), 'longrun-heard-'))
   writeFileSync(join(heard, 'listener'), LISTENER)
-  const app = new App({ ON_DONE: `sh ${join(heard, 'listener')}`, HEARD: heard, TOKEN })
+  const app = new App({ ON_DONE: `sh ${join(heard, 'listener')}`, HEARD: heard, TOKEN, SPARES: '0' })
   t.after(() => app.end().finally(() => rmSync(heard, { recursive: true })))
   await app.startWorkers()
   const call = (method: string, id: string, ...args: unknown[]) => app.call(method, '', id, JSON.stringify(args))
@@ -143,28 +136,6 @@ test('a run that ended while no workers server ran is told when one starts, once
   assert.equal(readFileSync(join(heard, '-e.count'), 'utf8'), '\n', 'once')
 })
 
-test('a clean stop waits for those who are told of ends, and leaves nobody', async t => {
-  const heard = mkdtempSync(join(tmpdir(), 'longrun-heard-'))
-  writeFileSync(join(heard, 'listener'), `sleep 1\n${LISTENER}`)
-  const app = new App({ ON_DONE: `sh ${join(heard, 'listener')}`, HEARD: heard })
-  t.after(() => app.end().finally(() => rmSync(heard, { recursive: true })))
-  await app.startBoth()
-  const run = await app.start('tick', ['never'])
-  const stuck = await app.start('tick', ['never'], { id: 'it-hangs' })
-  for (const { reader } of [run, stuck]) await reader.until(({ entries }) => entries.length > 1)
-  await app.kill('workers', 'SIGTERM')
-  assert.equal(JSON.parse(readFileSync(join(heard, run.id), 'utf8').split('\n')[0]!).outcome, 'cancelled')
-  await gone(Number(readFileSync(join(heard, 'it-hangs.pid'), 'utf8')))
-})
-
-test('a command that is not there is told in the terminal, and harms no run', async t => {
-  const app = new App({ ON_DONE: '/no/such/command --at all' })
-  t.after(() => app.end())
-  await app.startBoth()
-  for (let at = 0; at < 2; at++) assert.equal((await (await app.start('process', [1, 0])).outcome()).outcome, 'ok')
-  await until(() => app.workers.output.filter(line => /ON_DONE=.* failed: .*ENOENT/.test(line)).length === 2, 'it is told twice')
-})
-
 test('the webhook of the reference is signed as Standard Webhooks say, and comes again until it is taken', async t => {
   const folder = mkdtempSync(join(tmpdir(), 'longrun-webhook-'))
   const [webhook] = readmeBlocks('js').filter(block => block.includes('webhook-signature'))
@@ -183,7 +154,7 @@ test('the webhook of the reference is signed as Standard Webhooks say, and comes
       if (status === 204) resolve({ ...JSON.parse(body), id })
     }).listen(0, '127.0.0.1', async () => {
       const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
-      const app = await startApp(t, { ON_DONE: `${process.execPath} ${folder}/webhook.mjs`, WEBHOOK_URL: url, WEBHOOK_SECRET: `whsec_${secret.toString('base64')}` })
+      const app = await startApp(t, { SPARES: '0', ON_DONE: `${process.execPath} ${folder}/webhook.mjs`, WEBHOOK_URL: url, WEBHOOK_SECRET: `whsec_${secret.toString('base64')}` })
       await (await app.start('takes', ['€', 1, 1, true], { id: 'hooked' })).outcome()
     })
     t.after(() => server.close())
@@ -191,16 +162,4 @@ test('the webhook of the reference is signed as Standard Webhooks say, and comes
   })
   const { id, outcome, result } = await taken
   assert.deepEqual([id, outcome, result], ['run_hooked', 'ok', ['€', 1, 1, true, {}]])
-})
-
-test('the key of a run shows that run, and no other', async t => {
-  const app = new App({ TOKEN })
-  t.after(() => app.end())
-  await app.startBoth()
-  const start = (id: string) => app.request('POST', '/tasks', { method: 'process', args: [1, 0], id }, AUTHORIZED)
-  const { key } = (await start('mine')).body
-  await start('other')
-  const status = async (path: string) => (await app.request('GET', path)).status
-  assert.deepEqual([await status(`/tasks/mine?key=${key}`), await status(`/tasks/other?key=${key}`), await status('/tasks/mine')], [200, 401, 401])
-  assert.deepEqual([await status(`/tasks?key=${key}`), await status(`/tasks/nobody?key=${key}`)], [401, 401])
 })

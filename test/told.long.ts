@@ -1,0 +1,46 @@
+// What an application hears of its runs, continued from told.test.ts: commands that fail, servers that stop.
+
+import assert from 'node:assert/strict'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { App, gone, until } from './app.ts'
+import { LISTENER } from './told.ts'
+
+const TOKEN = 'a-token-for-the-application'
+const AUTHORIZED = { Authorization: `Bearer ${TOKEN}` }
+
+test('a clean stop waits for those who are told of ends, and leaves nobody', async t => {
+  const heard = mkdtempSync(join(tmpdir(), 'longrun-heard-'))
+  writeFileSync(join(heard, 'listener'), `sleep 1\n${LISTENER}`)
+  const app = new App({ ON_DONE: `sh ${join(heard, 'listener')}`, HEARD: heard })
+  t.after(() => app.end().finally(() => rmSync(heard, { recursive: true })))
+  await app.startBoth()
+  const run = await app.start('tick', ['never'])
+  const stuck = await app.start('tick', ['never'], { id: 'it-hangs' })
+  for (const { reader } of [run, stuck]) await reader.until(({ entries }) => entries.length > 1)
+  await app.kill('workers', 'SIGTERM')
+  assert.equal(JSON.parse(readFileSync(join(heard, run.id), 'utf8').split('\n')[0]!).outcome, 'cancelled')
+  await gone(Number(readFileSync(join(heard, 'it-hangs.pid'), 'utf8')))
+})
+
+test('a command that is not there is told in the terminal, and harms no run', async t => {
+  const app = new App({ ON_DONE: '/no/such/command --at all' })
+  t.after(() => app.end())
+  await app.startBoth()
+  for (let at = 0; at < 2; at++) assert.equal((await (await app.start('process', [1, 0])).outcome()).outcome, 'ok')
+  await until(() => app.workers.output.filter(line => /ON_DONE=.* failed: .*ENOENT/.test(line)).length === 2, 'it is told twice')
+})
+
+test('the key of a run shows that run, and no other', async t => {
+  const app = new App({ TOKEN })
+  t.after(() => app.end())
+  await app.startBoth()
+  const start = (id: string) => app.request('POST', '/tasks', { method: 'process', args: [1, 0], id }, AUTHORIZED)
+  const { key } = (await start('mine')).body
+  await start('other')
+  const status = async (path: string) => (await app.request('GET', path)).status
+  assert.deepEqual([await status(`/tasks/mine?key=${key}`), await status(`/tasks/other?key=${key}`), await status('/tasks/mine')], [200, 401, 401])
+  assert.deepEqual([await status(`/tasks?key=${key}`), await status(`/tasks/nobody?key=${key}`)], [401, 401])
+})
