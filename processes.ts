@@ -216,11 +216,16 @@ export function claimRuns() {
     if (status === 1 || status !== 0 && pid !== process.pid && hasOpen(pid, [CLAIM])) {
       refuseToStart(`another workers server is running on ${RUNS}, process ${pid}: stop it, or set RUNS to another one`)
     }
+    // The one before removes the file when it stops: what was locked here must be what the next one will find.
+    if (statSync(CLAIM, { throwIfNoEntry: false })?.ino !== fstatSync(claim).ino) return claimRuns()
     attempt('note who has the folder', () => writeSync(claim, String(process.pid).padEnd(10), 0))
   } catch (error) {
     refuseToStart(`cannot write to ${RUNS}: ${(error as Error).message}`)
   }
 }
+
+/** The next one may have the folder. */
+export function giveUpRuns() { rmSync(CLAIM, { force: true }) }
 
 /**
  * Ends the processes whose environment has the mark of such a run: what its process has started, and left, in its own

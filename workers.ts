@@ -25,8 +25,8 @@ import {
   removeSideFiles, RunLog, stderrPath, unpackEntry, withLog, writeReason, type Start, type State,
 } from './log.ts'
 import {
-  attempt, claimRuns, endProcesses, endSpares, finishTelling, hasOpen, isAbsence, isLaunched, keepSpares, lastErrors,
-  sendSignal, startProcess, tellEnd, trimErrors,
+  attempt, claimRuns, endProcesses, endSpares, finishTelling, giveUpRuns, hasOpen, isAbsence, isLaunched, keepSpares,
+  lastErrors, sendSignal, startProcess, tellEnd, trimErrors,
 } from './processes.ts'
 import {
   bindOptions, bindSocket, busy, BusyError, connectOptions, createSocket, isLocal, makeKeys, packChunk, packReply,
@@ -99,6 +99,7 @@ await bindSocket(router, REP_ADDR)
 let proxy = await startProxy()
 process.on('exit', () => { // whatever the reason is
   attempt('remove the sockets', () => [REP_ADDR, XSUB_ADDR, XPUB_ADDR].forEach(removeSocket))
+  attempt('give the folder up', giveUpRuns)
   attempt('end the proxy', () => proxy.terminate()) // else its thread would keep this process alive for ever
 })
 const publisher = createSocket(Publisher, { ...connectOptions(XSUB_ADDR), sendTimeout: 0 })
