@@ -13,7 +13,6 @@ import { request } from './requests.js'
 import { showResult } from './result-view.js'
 import './run-head.js'
 import './runs-list.js'
-import './speed-plot.js'
 import { PASSING } from './start-run.js'
 import './under-the-hood.js'
 

@@ -1,28 +1,23 @@
 // The ribbon beside the log: where along the whole log its warnings and errors stand. A click goes there.
 
-import { element, elements, setAttribute, setText, slowPicture } from './draw.js'
+import { element, setAttribute, slowPicture } from './draw.js'
 import { LEVELS } from './entries.js'
 import { inView } from './followed-runs.js'
-import { numberOf, revealEntry } from './log-view.js'
-import { count, counted } from './words.js'
+import { revealEntry } from './log-view.js'
 
 const PLACES = 500 // along the ribbon
 const HEIGHT = 1000 // of the drawing, which is stretched to the height of the log
 const NEAR = 0.015 // of the height: so far from a mark a click still means it
 const [WARNING, ERROR] = [LEVELS.indexOf('warning'), LEVELS.indexOf('error')]
 
-const [ribbon, words] = elements(SVGElement, 'ribbon', 'ribbon-words')
+const ribbon = element('ribbon', SVGElement)
 
 // No mark is so small that it could not be seen, and errors are as wide as the ribbon, warnings half of it: one error
 // in a million entries shows, also among warnings without end.
 slowPicture(() => {
-  const { store } = inView
-  const [warnings = 0, errors = 0] = [store.counts[WARNING], store.counts[ERROR]]
-  const levels = store.levels.subarray(0, store.count)
-  setAttribute(element('ribbon-warnings', SVGPathElement), 'd', warnings ? marks(levels, WARNING, 6, 'h6v4h-6z') : '')
-  setAttribute(element('ribbon-errors', SVGPathElement), 'd', errors ? marks(levels, ERROR, 0, 'h12v6h-12z') : '')
-  const place = errors ? `, the first error is entry ${count(numberOf(levels.indexOf(ERROR)))}` : ''
-  setText(words, `${counted(errors, 'error')} and ${counted(warnings, 'warning')} along the log${place}`)
+  const levels = inView.store.levels.subarray(0, inView.store.count)
+  setAttribute(element('ribbon-warnings', SVGPathElement), 'd', marks(levels, WARNING, 6, 'h6v4h-6z'))
+  setAttribute(element('ribbon-errors', SVGPathElement), 'd', marks(levels, ERROR, 0, 'h12v6h-12z'))
 })
 
 /** A box for each place at which this level stands: a look at every byte, about a millisecond for a million entries.

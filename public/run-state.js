@@ -14,7 +14,7 @@ import { amount, compact, counted } from './words.js'
 /** @typedef {{ current: number, total: number | undefined, unit: string }} Progress */
 /** A part of the work: the upload, what follows a step's entry, or, without a name, what is counted in one unit. `n`:
  * its first entry's number, -1 of an upload; `seconds`: how long it took, when it is over.
- * @typedef {{ name: string, n: number, began: number, pace: Pace, progress?: Progress, seconds?: number }} Step */
+ * @typedef {{ name: string, n: number, began: number, pace?: Pace, progress?: Progress, seconds?: number }} Step */
 /** What stands in the way: in words, with what can be done about it. `passes`: until the servers answer again.
  * @typedef {{ text: string, kind: 'error' | 'busy' | 'quiet', canRetry?: boolean, canWait?: boolean, other?: string,
  *   passes?: boolean }} Problem */
@@ -76,7 +76,7 @@ export class Run {
   /** @param {string} name @param {number} began @param {number} [n] */
   beginStep(name, began, n = -1) {
     this.endStep(began)
-    if (this.steps.push({ name, n, began, pace: new Pace() }) > MOST_STEPS) this.steps.shift()
+    if (this.steps.push({ name, n, began }) > MOST_STEPS) this.steps.shift()
   }
 
   endStep(/** @type {number} */ time) {
@@ -91,9 +91,10 @@ export class Run {
     if (!this.step) this.beginStep('', this.start?.time ?? time, n)
     else if (unit !== progress.unit && !this.step.name) this.beginStep('', time, n)
     const step = /** @type {Step} */ (this.step)
-    if (unit !== progress.unit || progress.current < current) step.pace = new Pace()
+    const point = { time, current: progress.current }
+    if (!step.pace || unit !== progress.unit || progress.current < current) step.pace = new Pace(point)
     step.progress = progress
-    step.pace.add(time, progress.current)
+    step.pace.add(point)
     this.lastTime = time
   }
 
@@ -165,12 +166,12 @@ export class Run {
   /** Seconds, of what it is at. */
   get left() {
     const { current, total } = this.progress ?? { current: 0 }
-    const speed = this.step?.pace.speed
+    const speed = this.step?.pace?.speed
     return this.ended || this.isOdd || !total || !speed ? undefined : (total - current) / speed
   }
 
   get speed() {
-    const speed = (this.done ? this.step?.pace.mean : this.step?.pace.speed) ?? 0
+    const speed = this.step?.pace?.[this.done ? 'mean' : 'speed'] ?? 0
     return this.progress && speed > 0 ? `${amount(speed, this.progress.unit, compact)}/s` : undefined
   }
 
