@@ -17,22 +17,22 @@ let rested = 0 // when the pause after a long frame is over
 /** until the next change of those figures that were not due @type {ReturnType<typeof setTimeout> | undefined} */
 let later
 
-/** What moves in the view of a run: drawn in every frame in which something changed, while the page is visible.
- * @param {() => void} draw */
-export const picture = (draw, pause = 0, isOfRun = true) => pictures.push({ draw, pause, isOfRun, drawnAt: -SLOW })
-
+/** @typedef {() => void} Draw */
+/** What moves in the view of a run: drawn in every frame in which something changed, while the page is visible. */
+export const picture = (/** @type {Draw} */ draw, pause = 0, isOfRun = true) =>
+  pictures.push({ draw, pause, isOfRun, drawnAt: -SLOW })
 /** Words and figures: a few times a second, so that a flood of entries does not make the browser lay out the whole
- * page in every frame. In a background tab, too: a screen reader may speak. @param {() => void} draw */
-export const calmPicture = draw => picture(draw, CALM)
-/** What costs more than a figure. @param {() => void} draw */
-export const slowPicture = draw => picture(draw, SLOW)
-/** Words and figures around the views: the list of runs, the title. @param {() => void} draw */
-export const framePicture = draw => picture(draw, CALM, false)
+ * page in every frame. In a background tab, too: a screen reader may speak. */
+export const calmPicture = (/** @type {Draw} */ draw) => picture(draw, CALM)
+/** What costs more than a figure. */
+export const slowPicture = (/** @type {Draw} */ draw) => picture(draw, SLOW)
+/** Words and figures around the views: the list of runs, the title. */
+export const framePicture = (/** @type {Draw} */ draw) => picture(draw, CALM, false)
 
-/** Draws what has changed; resolves when that has happened. */
+/** Draws what has changed; resolves when that has happened. @returns {Promise<void>} */
 export function drawn() {
   redraw()
-  return /** @type {Promise<void>} */ (new Promise(resolve => waiting.push(resolve)))
+  return new Promise(resolve => waiting.push(resolve))
 }
 
 export function redraw() {

@@ -2,7 +2,7 @@
 // come of it is an odd row, so nothing here trusts what it is given; and what a program writes for a terminal is read
 // as a terminal would show it.
 
-import { amount, duration } from './words.js'
+import { duration, reached } from './words.js'
 
 /** @typedef {import('../log.ts').Entry} Entry */
 /** @typedef {Record<string, unknown>} Fields */
@@ -35,11 +35,11 @@ export const levelOf = ({ type }) => LEVELS.indexOf(LEVELS.includes(type) ? type
 /** @param {Entry} entry @returns {Fields} */
 export const fieldsOf = ({ data }) => (typeof data === 'object' && data ? /** @type {any} */ (data) : {})
 
-/** @param {unknown} value */
-export const toText = value => (typeof value === 'string' ? value : value === undefined ? '' : JSON.stringify(value))
+export const toText = (/** @type {unknown} */ value) =>
+  (typeof value === 'string' ? value : value === undefined ? '' : JSON.stringify(value))
 
-/** @param {unknown} value */
-export const toNumber = value => (typeof value === 'number' && Number.isFinite(value) ? value : undefined)
+export const toNumber = (/** @type {unknown} */ value) =>
+  (typeof value === 'number' && Number.isFinite(value) ? value : undefined)
 
 /** The line of a row in the log. @param {Entry} entry */
 export const describe = (entry, longest = LONGEST_LINE) =>
@@ -47,9 +47,8 @@ export const describe = (entry, longest = LONGEST_LINE) =>
 
 /** Whether an entry contains what is searched for, in its row or in what the row leaves out.
  * @param {Entry} entry @param {RegExp} query */
-export function contains(entry, query) {
-  return query.test(describe(entry, Infinity)) || (entry.type !== 'msg' && query.test(JSON.stringify(entry.data)))
-}
+export const contains = (entry, query) =>
+  query.test(describe(entry, Infinity)) || (entry.type !== 'msg' && query.test(JSON.stringify(entry.data)))
 
 /** All that an entry says: a note as text, with real line breaks; anything else as JSON. @param {Entry} entry */
 export function fullText(entry) {
@@ -83,9 +82,8 @@ export const cut = (text, longest, rest = ' …') => (text.length > longest ? te
 
 /** @param {Fields} fields @param {unknown} data */
 function describeProgress({ current, total, unit }, data) {
-  const [reached, whole] = [toNumber(current), toNumber(total)]
-  if (reached === undefined) return toText(data)
-  return amount(reached, toText(unit)) + (whole === undefined ? '' : ` of ${amount(whole, toText(unit))}`)
+  const n = toNumber(current)
+  return n === undefined ? toText(data) : reached(n, toNumber(total), toText(unit))
 }
 
 /** @param {Fields} fields @param {unknown} data */
@@ -95,16 +93,13 @@ function describeNote(fields, data) {
 }
 
 function describeEnd(/** @type {Fields} */ { outcome, reason, seconds }) {
-  const words = [OUTCOMES[toText(outcome)] ?? toText(outcome), `after ${duration(toNumber(seconds) ?? 0)}`]
-  if (reason && reason !== outcome) words.push(`(${toText(reason)})`)
-  return words.join(' ')
+  const why = reason && reason !== outcome ? ` (${toText(reason)})` : ''
+  return `${OUTCOMES[toText(outcome)] ?? toText(outcome)} after ${duration(toNumber(seconds) ?? 0)}${why}`
 }
 
 /** Where a warning or an error was found; empty when it does not say. @param {Fields} fields */
-export function placeOf({ line, column }) {
-  if (line === undefined) return ''
-  return column === undefined ? `line ${toText(line)}` : `line ${toText(line)}:${toText(column)}`
-}
+export const placeOf = ({ line, column }) =>
+  (line === undefined ? '' : `line ${toText(line)}` + (column === undefined ? '' : `:${toText(column)}`))
 
 /** @param {string} method @param {unknown} args */
 export function signature(method, args) {
@@ -131,9 +126,8 @@ export function printable(text) {
   return kept.replace(/[\u202a-\u202e\u2066-\u2069]/g, turn => `\\u${turn.charCodeAt(0).toString(16)}`)
 }
 
-/** A line with its backspaces applied: each takes the cursor one place back, and what is written there is replaced.
- * @param {string} line */
-function typed(line) {
+/** A line with its backspaces applied: each takes the cursor one place back, and what is written there is replaced. */
+function typed(/** @type {string} */ line) {
   /** @type {string[]} */
   const shown = []
   let at = 0

@@ -6,6 +6,7 @@ import { Connection } from './follow.js'
 import { request } from './requests.js'
 import { Run } from './run-state.js'
 import { duration } from './words.js'
+/** @import { Listed } from './requests.js' */
 
 const MOST_UNDRAWN = 512 * 1024 // bytes of logs
 const OUT_OF_VIEW = 1024 * 1024 // bytes of log kept of a run that nobody looks at
@@ -13,13 +14,11 @@ const LIST_PAUSE = 4000 // milliseconds between two questions for the list
 const NEWEST = 4 // runs that are asked for then, as all of a thousand are 200 kB
 const WHOLE_PAUSE = 600_000 // milliseconds until all are asked for again: some were removed
 
-/** @type {Map<string, Run>} */
-export const runs = new Map()
+export const runs = /** @type {Map<string, Run>} */ (new Map())
 /** on the start view it is one without an id, of which nothing is known */
 export let inView = new Run('')
 const nothing = inView
-/** the server's list of all runs; until it has told that, no run can be called unknown
- * @type {import('./requests.js').Listed[] | undefined} */
+/** the server's list of all runs; until it has told that, no run can be called unknown @type {Listed[] | undefined} */
 export let listed
 let wholeAt = 0 // when all of it was told last
 let undrawn = 0
@@ -79,7 +78,7 @@ export async function fetchList(isWhole = !listed || Date.now() > wholeAt + WHOL
   // the token has changed: what the server gives instead of the page asks for it
   if (answer.status === 401 && !isUnstarted()) location.reload()
   if (!answer.ok || !Array.isArray(answer.data)) return
-  const newest = /** @type {import('./requests.js').Listed[]} */ (answer.data)
+  const newest = /** @type {Listed[]} */ (answer.data)
   if (isWhole || newest.length !== NEWEST) listed = newest
   else if (!listedRun(newest[NEWEST - 1]?.id ?? '')) return fetchList(true)
   else listed = [...newest, ...await olderThan(newest)]
@@ -94,9 +93,8 @@ export async function fetchList(isWhole = !listed || Date.now() > wholeAt + WHOL
   redraw()
 }
 
-/** The listed runs but for the newest: what goes on changes, unless its log tells that here.
- * @param {import('./requests.js').Listed[]} newest */
-async function olderThan(newest) {
+/** The listed runs but for the newest: what goes on changes, unless its log tells that here. */
+async function olderThan(/** @type {Listed[]} */ newest) {
   const older = listed?.filter(({ id }) => !newest.some(run => run.id === id)) ?? []
   return Promise.all(older.map(async run => {
     const live = runs.get(run.id)

@@ -7,7 +7,6 @@ import { goTo } from './followed-runs.js'
 import { DEMO, knownFunction, rankOf } from './functions.js'
 import { startRun } from './start-run.js'
 import { bytes } from './words.js'
-
 /** @import { Field } from './functions.js' */
 /** @import { Method, Parameter } from './requests.js' */
 /** @import { Run } from './run-state.js' */

@@ -1,17 +1,16 @@
 // All that the page knows about single functions. Any other function has a form, a result and findings, too, made
 // from what the server and the log say; these have better words for them. One of your own may stand here, and need not.
 
-import { printable, toNumber, toText } from './entries.js'
+import { element } from './draw.js'
+import { printable, toText } from './entries.js'
 import { parseJson } from './requests.js'
 import { count } from './words.js'
-
 /** @import { Fields } from './entries.js' */
-/** @import { Run } from './run-state.js' */
 /** One control of a form; `accept`: the files that it takes.
  * @typedef {{ label?: string, preset?: string, accept?: string, choices?: [words: string, value: unknown][] }} Field */
 /** The result in figures, in place of all that was returned; `waiting`: the note before there is one.
- * @typedef {{ figures: (result: Fields, run: Run) => [name: string, figure: string][],
- *   note: (result: Fields) => string, waiting: string }} Summary */
+ * @typedef {{ figures: (result: Fields) => [name: string, figure: string][], note: (result: Fields) => string,
+ *   waiting: string }} Summary */
 /** `heading`, `button`: of its form; `fields`: by the name of the parameter, one that is missing has the usual control;
  * `sample`: a file of the page to try it with; `filled`: parameters without a control; `complete`: what is called with
  * what the form holds; `name`: of a run, by its arguments but for files; `download`: words for the file that it produces;
@@ -26,13 +25,7 @@ import { count } from './words.js'
 const DELIMITERS = [['found from the first line', {}],
   ['comma', { delimiter: ',' }], ['semicolon', { delimiter: ';' }], ['tab', { delimiter: '\t' }]]
 
-const SOURCE = `type Runner = { name: string, laps: number }
-
-const runners: Runner[] = [
-  { name: 'Ada', laps: 12 }, { name: 'Emil', laps: 'eight' },
-]
-
-for (const runner of runners) runner.lap += 1`
+const SOURCE = element('example', HTMLTemplateElement).content.textContent ?? ''
 
 /** What a first visitor is offered: it can be watched for a while. @type {{ method: string, values: Fields }} */
 export const DEMO = { method: 'process', values: { steps: 120, delay: 100 } }
@@ -52,9 +45,9 @@ const known = {
     },
     name: ([, name]) => toText(name) || 'CSV file',
     summary: {
-      figures: ({ rows, rejected, columns = [] }, run) => [
-        ['Rows imported', figure(rows)], ['Rejected lines', figure(rejected, run.findings.length)],
-        ['Columns', figure(/** @type {unknown[]} */ (columns).length || undefined)],
+      figures: ({ rows, rejected, columns }) => [
+        ['Rows imported', figure(rows)], ['Rejected lines', figure(rejected)],
+        ['Columns', figure(columns && /** @type {unknown[]} */ (columns).length)],
       ],
       note: ({ columns = [] }) => /** @type {unknown[]} */ (columns).map(toText).join(', '),
       waiting: 'The rows can be downloaded when the import has ended.',
@@ -96,15 +89,10 @@ export function nameOf(method, title) {
   return printable(((args && knownFunction(method)?.name?.(args)) || title) + (isCut ? '…' : ''))
 }
 
-/** @param {string} method */
-export const knownFunction = method => (Object.hasOwn(known, method) ? known[method] : undefined)
-/** Those that are known come first, in the order in which they stand here. @param {string} method */
-export const rankOf = method => (knownFunction(method) ? Object.keys(known).indexOf(method) : 99)
+export const knownFunction = (/** @type {string} */ method) =>
+   (Object.hasOwn(known, method) ? known[method] : undefined)
+/** Those that are known come first, in the order in which they stand here. */
+export const rankOf = (/** @type {string} */ method) =>
+   (knownFunction(method) ? Object.keys(known).indexOf(method) : 99)
 
-const MOST_REPORTS = 1000 // that importCsv makes entries of; the others it only counts
-
-/** @param {unknown} final @param {number} [soFar] */
-function figure(final, soFar) {
-  const shown = toNumber(final) ?? soFar
-  return shown === undefined ? '–' : count(shown) + (final === undefined && shown >= MOST_REPORTS ? ' or more' : '')
-}
+const figure = (/** @type {unknown} */ told) => (typeof told === 'number' ? count(told) : '–')

@@ -7,7 +7,6 @@ import { inView as run } from './followed-runs.js'
 import { revealEntry } from './log-view.js'
 import { VirtualList } from './virtual-list.js'
 import { bytes, count } from './words.js'
-
 /** @import { Fields } from './entries.js' */
 
 const LONGEST_RESULT = 20_000 // characters
@@ -77,7 +76,7 @@ function drawFailure() {
 function drawResult() {
   const { done, ended, result, known } = run
   const summary = known?.summary
-  if (summary) drawTiles(summary.figures(result ?? {}, run))
+  if (summary) drawTiles(summary.figures(result ?? {}))
   else if (done !== written || !done) writeResult(failure.hidden ? done?.result : undefined) // once: it may be large
   written = done
   set(text, 'hidden', !!summary || !text.textContent)
