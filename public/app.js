@@ -5,8 +5,6 @@
 import { element, elements, framePicture, set, setText } from './draw.js'
 import { connection, fetchList, goTo, inView, openRun, setInView } from './followed-runs.js'
 import { offerMethods } from './forms.js'
-import './log-entry.js'
-import './log-ribbon.js'
 import './log-search.js'
 import { showLog } from './log-view.js'
 import { request } from './requests.js'

@@ -1,10 +1,9 @@
 // A run's log as the page holds it: chunks, each with the position at which it stands in the log. Memory is bounded:
 // chunks that have not been looked at for long are let go, and read from the log again when someone scrolls back to
-// them. Only one byte an entry, its level, is kept of all.
+// them. Only one byte an entry, its level, is kept of all. And filters: which of the entries pass one.
 
 import { redraw } from './draw.js'
-import { LEVELS, levelOf } from './entries.js'
-
+import { contains, LEVELS, levelOf } from './entries.js'
 /** @import { Entry } from './entries.js' */
 /** `first`: the index of its first entry
  * @typedef {{ position: number, next: number, first: number, count: number, entries?: Entry[] | undefined }} Chunk */
@@ -12,6 +11,7 @@ import { LEVELS, levelOf } from './entries.js'
 const CHUNK = 512 * 1024 // bytes; a read of the log gives no more
 const KEEP = 16 * 1024 * 1024 // bytes of log kept as entries; in memory they are about four times that
 const PAUSE = 1000 // milliseconds before a read that failed is tried again: the server may be down
+const TURN = 8 // milliseconds of searching within one frame
 
 export class LogStore {
   /** entries */
@@ -22,13 +22,11 @@ export class LogStore {
   /** how many entries of each level */
   counts = LEVELS.map(() => 0)
   levels = new Uint8Array(1024)
-  /** @type {Chunk[]} */
-  chunks = []
+  /** @type {Chunk[]} */ chunks = []
   /** those with their entries, the longest unused first @type {Set<Chunk>} */
   held = new Set()
   /** The one read again last, which stays until another is: let go before it is drawn, it would be read again and again.
-   * @type {Chunk | undefined} */
-  #again
+   * @type {Chunk | undefined} */ #again
   #isReading = false
 
   constructor(/** @type {string} */ id) { this.id = id }
@@ -92,8 +90,9 @@ export class LogStore {
     return chunk.entries
   }
 
-  /** @param {number} n */
-  chunkOf(n) { return n < this.count ? this.chunks.findLast(({ first }) => first <= n) : undefined }
+  chunkOf(/** @type {number} */ n) {
+    return n < this.count ? this.chunks.findLast(({ first }) => first <= n) : undefined
+  }
 
   keepTo(/** @type {number} */ bytes) {
     for (const chunk of this.held) {
@@ -125,4 +124,65 @@ async function readLog(id, { position, count }) {
     next = answer.headers.get('stream-next-offset') ?? ''
   }
   return entries.slice(0, count)
+}
+
+/** Which entries of a log pass: their indexes, ascending, so far as the log has been gone through. */
+export class Filter {
+  /** @type {number[]} */ passed = []
+  /** how many entries have been looked at */
+  seen = 0
+  #isReading = false
+
+  /** @param {LogStore} store @param {boolean[]} levels that pass @param {RegExp} [query] what an entry has to contain */
+  constructor(store, levels, query) {
+    this.store = store
+    this.levels = levels
+    this.query = query
+  }
+
+  get isDone() { return this.seen === this.store.count }
+
+  /** Goes on where it stopped. To look at levels alone takes no time; to search, a few milliseconds each frame. */
+  go() {
+    const until = performance.now() + TURN
+    while (!this.isDone && !this.#isReading) {
+      const chunk = /** @type {Chunk} */ (this.store.chunkOf(this.seen))
+      if (!this.query || chunk.entries) this.#look(chunk, chunk.entries)
+      else this.#read(chunk)
+      if (this.query && performance.now() > until) return redraw()
+    }
+  }
+
+  async #read(/** @type {Chunk} */ chunk) {
+    this.#isReading = true
+    this.#look(chunk, await this.store.entriesOf(chunk))
+    this.#isReading = false
+    redraw()
+  }
+
+  /** @param {Chunk} chunk @param {Entry[]} [entries] */
+  #look({ first, count }, entries) {
+    for (; this.seen < first + count; this.seen++) {
+      if (!this.levels[this.store.levels[this.seen] ?? 0]) continue
+      const entry = entries?.[this.seen - first]
+      if (!this.query || (entry && contains(entry, this.query))) this.passed.push(this.seen)
+    }
+  }
+
+  /** How many pass before entry n: the place of the first at n or after it. @param {number} n */
+  placeOf(n) {
+    let low = 0
+    for (let high = this.passed.length; low < high; ) {
+      const middle = (low + high) >> 1
+      if ((this.passed[middle] ?? 0) < n) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
+
+  /** Its place, or -1 where it does not pass. @param {number} n */
+  indexOf(n) {
+    const place = this.placeOf(n)
+    return this.passed[place] === n ? place : -1
+  }
 }

@@ -1,19 +1,26 @@
-// What stands around the rows of the log: which kinds are shown, how many there are, how they look, and copying.
+// What stands around the rows of the log: which kinds are shown, how many there are, how they look, copying; and the
+// chosen entry in full, beside the log or, where there is no room, over the half of it in which it does not stand.
 
-import { calmPicture, element, elements, set, setLink, setText } from './draw.js'
-import { describe, LEVELS } from './entries.js'
+import { calmPicture, element, elements, picture, pieces, set, setLink, setText, slowPicture } from './draw.js'
+import { cut, describe, FOREIGN, fullText, LEVELS, MORE_IN_LOG } from './entries.js'
 import { inView as run } from './followed-runs.js'
-import { chosen, filterLevels, headOf, jumpToProblem, levels, list, rows, usual } from './log-view.js'
+import {
+  choose, chosen, filterLevels, goal, headOf, jumpToProblem, levels, list, numberOf, rows, usual,
+} from './log-view.js'
 import { compact, count, counted } from './words.js'
 /** @import { Entry } from './entries.js' */
 
+const LONGEST = 100_000 // characters of the chosen entry that are shown
 /** by level, what can be left out: a beginning, a step and an end are always shown @type {(HTMLElement | null)[]} */
 const chips = LEVELS.map(type => document.querySelector(`.chip[data-level=${type}]`))
 const problems = LEVELS.map((type, level) => !chips[level] || type === 'warning' || type === 'error')
 const [total, note, empty] = elements(HTMLElement, 'log-count', 'log-note', 'log-empty')
+const [entryBox, entryTitle, entryText] = elements(HTMLElement, 'entry', 'entry-title', 'entry-text')
 const [toEnd, nextProblem, onlyProblems] = elements(HTMLButtonElement, 'to-end', 'next-warning', 'only-problems')
 const full = element('full', HTMLButtonElement)
 const download = element('download', HTMLAnchorElement)
+/** the chosen entry that is shown: it is not asked for again, as it may be let go meanwhile */
+let drawn = { of: run, n: -1 }
 
 calmPicture(() => {
   const { store: { count: all, counts }, read, ended, start } = run
@@ -36,6 +43,29 @@ calmPicture(() => {
   const below = Math.round(passed.length - list.top - list.inSight)
   set(toEnd, 'hidden', list.following || below < 1)
   setText(toEnd, `↓ To the end (${count(Math.max(0, below))} below)`)
+})
+
+picture(() => {
+  set(entryBox, 'hidden', chosen < 0 || LEVELS[run.store.levels[chosen] ?? 0] === 'step') // its row says it all
+  const place = (list.selected - list.top) / list.inSight
+  if (Math.abs(place - 0.5) > 0.1) entryBox.toggleAttribute('data-above', place > 0.5) // where it lies over the log
+  if (entryBox.hidden || (drawn.of === run && drawn.n === chosen)) return
+  const entry = run.store.get(chosen)
+  setText(entryTitle, ['Entry ' + count(numberOf(chosen)), ...(entry ? headOf(entry) : [])].join(', '))
+  const shown = entry && pieces(cut(fullText(entry), LONGEST, MORE_IN_LOG), FOREIGN, 'span', 'foreign')
+  entryText.replaceChildren(shown ?? 'Reading …')
+  entryText.scrollTop = 0
+  if (entry) drawn = { of: run, n: chosen }
+  else run.store.load(chosen) // redraws when it is there
+})
+
+slowPicture(() => {
+  const address = new URL(location.href)
+  const line = chosen < 0 ? null : String(numberOf(chosen))
+  if (goal || address.searchParams.get('line') === line) return
+  address.searchParams.delete('line')
+  if (line) address.searchParams.set('line', line)
+  history.replaceState(null, '', address)
 })
 
 /** @param {string} id of a button @param {(isOn: boolean) => void} change */
@@ -103,3 +133,6 @@ toEnd.addEventListener('click', () => {
   list.following = true
   list.box.focus()
 })
+copies('entry-copy', () => entryText.textContent ?? '')
+copies('entry-link', () => new URL(`?run=${run.id}&line=${numberOf(chosen)}`, location.href).href)
+element('entry-close', HTMLButtonElement).addEventListener('click', () => choose(-1))

@@ -1,13 +1,12 @@
 // The log of the run in view: which of its entries are rows, which one is chosen, and where in it one is. What is around
-// the rows stands in log-entry.js (the chosen one in full), log-search.js, log-tools.js and log-ribbon.js.
+// the rows stands in log-tools.js (with the chosen one in full) and log-search.js.
 
 import { element, picture, pieces } from './draw.js'
 import { describe, LEVELS, toText } from './entries.js'
 import { inView as run } from './followed-runs.js'
-import { Filter } from './log-filter.js'
+import { Filter } from './log-store.js'
 import { VirtualList } from './virtual-list.js'
 import { clock } from './words.js'
-
 /** @import { Entry } from './entries.js' */
 
 /** the levels that are shown at first: the bar shows the progress, in the log it is noise */
@@ -43,7 +42,7 @@ export let goal
 /** what was in sight before filters were changed: where one is until one goes elsewhere @type {typeof goal} */
 let place
 
-/** @param {number} number of the entry to go to, 0: none */
+/** Begins anew, for another run. @param {number} number of the entry to go to, 0: none */
 export function showLog(number) {
   numbered = new Filter(run.store, usual)
   chosen = -1
@@ -89,8 +88,7 @@ export function filter(shown, query, onlyHits = false) {
   goThrough() // a key that is pressed before the next frame must find its row
 }
 
-/** @param {boolean[]} shown by level */
-export const filterLevels = shown => filter(shown, hits?.query, isOnlyHits)
+export const filterLevels = (/** @type {boolean[]} */ shown) => filter(shown, hits?.query, isOnlyHits)
 
 /** What people call an entry, from 1. @param {number} n */
 export const numberOf = n => numbered.placeOf(n + 1)

@@ -4,12 +4,11 @@
 import { fieldsOf, LEVELS, OUTCOMES, toNumber, toText } from './entries.js'
 import { knownFunction, nameOf, titleOf } from './functions.js'
 import { LogStore } from './log-store.js'
-import { Pace } from './pace.js'
 import { clockAhead } from './requests.js'
 import { amount, compact, counted } from './words.js'
-
 /** @import { Entry, Fields } from './entries.js' */
-/** @typedef {{ n: number, type: 'warning' | 'error', line: number, fields: Fields }} Finding `n`: its entry's number */
+/** @import { Listed } from './requests.js' */
+/** @typedef {{ n: number, type: string, line: number, fields: Fields }} Finding `n`: its entry's number */
 /** @typedef {{ method: string, args: (unknown | File)[], callId: string }} Call */
 /** @typedef {{ current: number, total: number | undefined, unit: string }} Progress */
 /** A part of the work: the upload, what follows a step's entry, or, without a name, what is counted in one unit. `n`:
@@ -36,8 +35,7 @@ export class Run {
   /** @type {{ time: number, pid: unknown, callId: string } | undefined} */ start
   /** @type {{ outcome: string, result: unknown, reason: string, seconds: number } | undefined} */ done
   /** what the server's list says of it; null: nothing; undefined: it has not answered yet
-   * @type {import('./requests.js').Listed | null | undefined} */
-  listed
+   * @type {Listed | null | undefined} */ listed
   /** the last thing that went wrong @type {Fields | undefined} */ error
   /** @type {Step[]} */ steps = []
   /** warnings and errors that say where they were found @type {Finding[]} */ findings = []
@@ -113,8 +111,7 @@ export class Run {
     if (note && this.start && !this.done) this.note = `${note} Going on at byte ${this.store.end}: nothing is missing.`
   }
 
-  /** @param {import('./requests.js').Listed | undefined} listed by the server, if it is */
-  compare(listed) {
+  compare(/** @type {Listed | undefined} */ listed) {
     this.listed = listed ?? null
     if (!listed && !this.start && !this.call && !this.problem) this.become('unknown', { kind: 'quiet', text: UNKNOWN })
   }
@@ -187,6 +184,35 @@ export class Run {
 export const partOf = progress =>
   (progress?.total ? Math.max(0, Math.min(1, progress.current / progress.total)) : undefined)
 
+/** What had been reached, and when: in milliseconds since 1970. @typedef {{ time: number, current: number }} Point */
+
+/** How fast something gets on, from the times in the entries: a page which reads the log later sees the same. */
+class Pace {
+  /** a second: the mean so far, later that of the last seconds, as an estimate should not dance */
+  speed = 0
+
+  constructor(/** @type {Point} */ first) { this.first = this.measured = this.last = first }
+
+  add(/** @type {Point} */ point) {
+    if (point.time < this.first.time) return // the clock went back
+    this.last = point
+    const seconds = (point.time - this.measured.time) / 1000
+    if (seconds < 0.5) return
+    if (point.current > this.measured.current) {
+      const weight = Math.max(seconds * 1000 / (point.time - this.first.time), Math.min(0.5, 0.1 * seconds))
+      this.speed += weight * (speedBetween(this.measured, point) - this.speed)
+    }
+    this.measured = point
+  }
+
+  /** From its beginning to what was told last: when it is over, this says more than the last half second. */
+  get mean() { return speedBetween(this.first, this.last) }
+}
+
+/** A second. @param {Point} from @param {Point} to */
+const speedBetween = (from, to) =>
+  (to.time > from.time ? (to.current - from.current) / (to.time - from.time) * 1000 : 0)
+
 /** A run that ended well and found errors is told from one without. @param {string} state @param {number} errors */
 export const wordsOf = (state, errors) =>
   (STATES[state] ?? state) + (state === 'ok' && errors ? ` with ${counted(errors, 'error')}` : '')
@@ -224,12 +250,11 @@ const learn = {
 }
 
 /** @param {Run} run @param {Entry} entry @param {number} n */
-function addFinding(run, entry, n) {
+function addFinding({ findings }, entry, n) {
   const fields = fieldsOf(entry)
   const line = toNumber(fields['line'])
-  const type = entry.type === 'error' ? 'error' : 'warning'
-  if (line !== undefined && run.findings.length < MOST_FINDINGS) run.findings.push({ n, type, line, fields })
+  if (line !== undefined && findings.length < MOST_FINDINGS) findings.push({ n, type: entry.type, line, fields })
 }
 
-/** @param {unknown} given */
-const toOutcome = given => (Object.hasOwn(OUTCOMES, toText(given)) ? toText(given) : 'died')
+const toOutcome = (/** @type {unknown} */ given) =>
+  (Object.hasOwn(OUTCOMES, toText(given)) ? toText(given) : 'died')
