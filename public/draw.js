@@ -104,17 +104,15 @@ export function set(target, property, value) {
   if (target[property] !== value) target[property] = value
 }
 
-/** @param {Element} target @param {string} text */
-export const setText = (target, text) => set(target, 'textContent', text)
+export const setText = (/** @type {Element} */ target, /** @type {string} */ text) => set(target, 'textContent', text)
 
 /** @param {Element} target @param {string} name @param {string} value */
 export function setAttribute(target, name, value) {
   if (target.getAttribute(name) !== value) target.setAttribute(name, value)
 }
 
-/** A link that leads nowhere yet is no link: Enter would still follow it. @param {HTMLAnchorElement} link
- * @param {string | undefined} href */
-export function setLink(link, href) {
+/** A link that leads nowhere yet is no link: Enter would still follow it. */
+export function setLink(/** @type {HTMLAnchorElement} */ link, /** @type {string | undefined} */ href) {
   if (href === undefined) link.removeAttribute('href')
   else setAttribute(link, 'href', href)
   set(link, 'role', href === undefined ? 'link' : null)

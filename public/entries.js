@@ -35,8 +35,7 @@ export const levelOf = ({ type }) => LEVELS.indexOf(LEVELS.includes(type) ? type
 /** @param {Entry} entry @returns {Fields} */
 export const fieldsOf = ({ data }) => (typeof data === 'object' && data ? /** @type {any} */ (data) : {})
 
-export const toText = (/** @type {unknown} */ value) =>
-  (typeof value === 'string' ? value : value === undefined ? '' : JSON.stringify(value))
+export const toText = (/** @type {unknown} */ value) => (typeof value === 'string' ? value : JSON.stringify(value) ?? '')
 
 export const toNumber = (/** @type {unknown} */ value) =>
   (typeof value === 'number' && Number.isFinite(value) ? value : undefined)

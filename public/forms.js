@@ -18,7 +18,7 @@ const INPUT_TYPES = { number: 'number', integer: 'number', boolean: 'checkbox', 
 const demo = element('demo', HTMLButtonElement)
 const [forms, problem, dropping] = elements(HTMLElement, 'forms', 'start-problem', 'dropping')
 /** what is offered, by the names of the functions. Trap: a form has its fields as properties, in place of its own, so a
- * parameter may be called `elements` or `dataset`: nothing is asked of a form itself.
+ * parameter may be called `elements` or `append`: nothing is asked of a form that has some.
  * @type {Map<string, { parameters: Parameter[], controls: Map<string, Control> }>} */
 const offered = new Map()
 
@@ -51,8 +51,7 @@ export function fillForm({ method, args, call, title }) {
 
 function makeForm(/** @type {Method} */ { name, description, parameters }) {
   const known = knownFunction(name)
-  /** @type {Map<string, Control>} */
-  const controls = new Map()
+  const controls = /** @type {Map<string, Control>} */ (new Map())
   offered.set(name, { parameters, controls })
   const labels = parameters.filter(parameter => !known?.filled?.includes(parameter.name))
     .map(parameter => makeControl(parameter, known?.fields[parameter.name] ?? {}, controls))
@@ -60,6 +59,11 @@ function makeForm(/** @type {Method} */ { name, description, parameters }) {
   if (known?.sample) buttons.append(makeSampleButton(name, known.sample))
   const form = make('form', 'card', make('h2', '', known?.heading ?? name), make('p', 'soft', description))
   form.dataset.method = name
+  form.addEventListener('submit', submit => {
+    submit.preventDefault()
+    const fields = new FormData(form)
+    startWith(name, parameter => readField(fields.get(parameter.name), parameter))
+  })
   form.append(...labels, buttons)
   return form
 }
@@ -155,20 +159,12 @@ function startWith(method, read) {
   startRun({ method, args: parameters.map(({ name }) => values[name]), callId })
 }
 
-/** All else is as usual then. @param {File} file @param {string} [method] else the first that takes a file */
-function startWithFile(file, method = [...offered.keys()].find(takesFile)) {
+/** All else is as usual then. @param {File} file @param {string} [given] else the first function that takes a file */
+function startWithFile(file, given) {
+  const method = given ?? [...offered].find(([, { parameters }]) => parameters.some(({ type }) => type === 'file'))?.[0]
   if (method) startWith(method, ({ type, default: usual }) => (type === 'file' ? file : usual))
 }
 
-const takesFile = (/** @type {string} */ method) => offered.get(method)?.parameters.some(({ type }) => type === 'file')
-
-forms.addEventListener('submit', submit => {
-  submit.preventDefault()
-  const form = /** @type {HTMLFormElement} */ (submit.target)
-  const method = Element.prototype.getAttribute.call(form, 'data-method') ?? '' // its own may be a field
-  const fields = new FormData(form)
-  startWith(method, parameter => readField(fields.get(parameter.name), parameter))
-})
 demo.addEventListener('click', () => startWith(DEMO.method, ({ name, default: usual }) => DEMO.values[name] ?? usual))
 
 for (const what of /** @type {const} */ (['dragover', 'drop'])) {

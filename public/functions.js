@@ -89,10 +89,8 @@ export function nameOf(method, title) {
   return printable(((args && knownFunction(method)?.name?.(args)) || title) + (isCut ? '…' : ''))
 }
 
-export const knownFunction = (/** @type {string} */ method) =>
-   (Object.hasOwn(known, method) ? known[method] : undefined)
+export const knownFunction = (/** @type {string} */ method) => (Object.hasOwn(known, method) ? known[method] : undefined)
 /** Those that are known come first, in the order in which they stand here. */
-export const rankOf = (/** @type {string} */ method) =>
-   (knownFunction(method) ? Object.keys(known).indexOf(method) : 99)
+export const rankOf = (/** @type {string} */ method) => (knownFunction(method) ? Object.keys(known).indexOf(method) : 99)
 
 const figure = (/** @type {unknown} */ told) => (typeof told === 'number' ? count(told) : '–')

@@ -31,8 +31,7 @@ export class LogStore {
 
   constructor(/** @type {string} */ id) { this.id = id }
 
-  /** @param {Entry[]} entries @param {number} next */
-  append(entries, next) {
+  append(/** @type {Entry[]} */ entries, /** @type {number} */ next) {
     let last = this.chunks.at(-1)
     if (!last || last.next - last.position >= CHUNK) {
       last = { position: this.end, next, first: this.count, count: 0, entries: [] }
@@ -160,8 +159,7 @@ export class Filter {
     redraw()
   }
 
-  /** @param {Chunk} chunk @param {Entry[]} [entries] */
-  #look({ first, count }, entries) {
+  #look(/** @type {Chunk} */ { first, count }, /** @type {Entry[]=} */ entries) {
     for (; this.seen < first + count; this.seen++) {
       if (!this.levels[this.store.levels[this.seen] ?? 0]) continue
       const entry = entries?.[this.seen - first]

@@ -30,7 +30,7 @@ const bar = element('bar', HTMLProgressElement)
 
 const canNotify = 'Notification' in window
 let isBlocked = false
-let [saidState, saidAt, leftAt] = ['', 0, '']
+let [saidState, saidAt] = ['', 0]
 
 slowPicture(() => { isBlocked = canNotify && Notification.permission === 'denied' }) // another process is asked
 const pictures = [drawName, drawButtons, drawMeter, drawLeft, drawHint, drawSteps, drawProblem, announce]
@@ -103,9 +103,6 @@ function drawFact(id, name, value, isPale = false) {
 function drawLeft() {
   const { left, seconds = 0, start, ended, progress, step, isOdd, silence } = run
   if (ended) return drawFact('left', 'Ended', start ? wholeSeconds(start.time + seconds * 1000, start.time) : '–')
-  const second = `${run.id} ${isUnheard()} ${Math.floor(Date.now() / 1000)}`
-  if (second === leftAt) return // an estimate that dances is none
-  leftAt = second
   const isMoving = progress?.total !== undefined && !isOdd && silence < SILENT
   const name = step?.name ? `Left of ${step.name}` : 'Left'
   if (isMoving) drawFact('left', name, left === undefined || seconds < 1.5 || isUnheard() ? '–' : estimate(left))

@@ -60,8 +60,7 @@ export class Run {
     this.problem = problem
   }
 
-  /** @param {Entry[]} entries @param {number} next */
-  receive(entries, next) {
+  receive(/** @type {Entry[]} */ entries, /** @type {number} */ next) {
     let n = this.store.count
     for (const entry of entries) {
       this.lastTime = entry.time
@@ -71,8 +70,7 @@ export class Run {
     this.store.append(entries, next)
   }
 
-  /** @param {string} name @param {number} began @param {number} [n] */
-  beginStep(name, began, n = -1) {
+  beginStep(/** @type {string} */ name, /** @type {number} */ began, n = -1) {
     this.endStep(began)
     if (this.steps.push({ name, n, began }) > MOST_STEPS) this.steps.shift()
   }

@@ -6,7 +6,6 @@ import { inView, listed, runs } from './followed-runs.js'
 import { nameOf } from './functions.js'
 import { partOf, Run, wordsOf } from './run-state.js'
 import { compact, dayOf, duration, elapsed, minutes } from './words.js'
-
 /** @import { Listed } from './requests.js' */
 /** @typedef {{ id: string, title: string, time: number, state: string, isOver: boolean, errors: number,
  *   warnings: number, seconds: number | undefined, part: number | undefined }} Item */
@@ -80,8 +79,7 @@ function makeItem(/** @type {string} */ id) {
   return make('li', '', link)
 }
 
-/** @param {HTMLLIElement} node @param {Item} item */
-function drawItem(node, item) {
+function drawItem(/** @type {HTMLLIElement} */ node, /** @type {Item} */ item) {
   const { id, title, state, isOver, errors, part } = item
   const link = /** @type {HTMLAnchorElement} */ (node.firstElementChild)
   const [name, about, bar] = /** @type {[HTMLElement, HTMLElement, HTMLElement]} */ ([...link.children].slice(1))

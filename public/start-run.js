@@ -4,7 +4,6 @@
 import { element, redraw } from './draw.js'
 import { fetchList, followRun, goTo, listedRun, openRun, runningCall } from './followed-runs.js'
 import { clockAhead, makeId, request, upload } from './requests.js'
-
 /** @import { Answer } from './requests.js' */
 /** @import { Call, Run } from './run-state.js' */
 

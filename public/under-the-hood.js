@@ -2,7 +2,7 @@
 // the frames of the last one to read. The WebSocket's two directions are what was really sent; the hops behind it
 // follow from them by protocol.ts. Closed, it costs nothing.
 
-import { drawAnew, element, picture, redraw, setText, slowPicture } from './draw.js'
+import { calmPicture, drawAnew, element, redraw, setText } from './draw.js'
 import { cut } from './entries.js'
 import { connection, inView } from './followed-runs.js'
 import { clockAhead } from './requests.js'
@@ -18,17 +18,14 @@ const frames = [...hood.querySelectorAll('figure')]
 const passed = new Map()
 let run = inView
 
-picture(() => {
-  if (!hood.open) return
-  const now = performance.now()
-  for (const [hop, group] of groups) group.classList.toggle('lit', now - (passed.get(hop)?.at ?? -GLOW) < GLOW)
-})
-
-slowPicture(() => {
+calmPicture(() => {
   if (!hood.open) return
   if (run !== inView) passed.clear()
   run = inView
   knowBeginning()
+  for (const [hop, group] of groups) {
+    group.classList.toggle('lit', performance.now() - (passed.get(hop)?.at ?? -GLOW) < GLOW)
+  }
   for (const { dataset, children } of frames) {
     if (children[1]) setText(children[1], passed.get(dataset['hop'])?.text ?? 'nothing since this was opened')
   }
@@ -38,24 +35,22 @@ slowPicture(() => {
 
 /** @type {import('./follow.js').Tap} */
 function tap(way, text, chunk) {
-  if (way === 'out') {
-    if (text.startsWith(`{"ack":"${run.id}"`)) pass('ack', text)
-  } else if (chunk?.id === run.id) {
-    const { id, position, next, entries } = chunk
-    const line = cut(JSON.stringify(entries[0]), LONGEST)
-    const lines = entries.length > 1 ? `… and ${count(entries.length - 1)} more lines` : ''
-    pass('socket', text)
-    // what comes from a run that is over, or long past, came out of the log
-    const isLive = Date.now() - clockAhead - (entries[0]?.time ?? 0) < 5000
-    if (isLive) pass('publish', framed(id, position, line, lines))
-    else pass('read', `["${id}", ${position}]\n→ ${line}\n${lines}`)
-    if (isLive) pass('append', `at byte ${count(position)}, ${count(next - position)} bytes\n${line}\n${lines}`)
-  }
   redraw()
+  if (way === 'out' && text.startsWith(`{"ack":"${run.id}"`)) pass('ack', text)
+  if (chunk?.id !== run.id) return
+  const { id, position, next, entries } = chunk
+  const more = entries.length > 1 ? `\n… and ${count(entries.length - 1)} more lines` : ''
+  const lines = cut(JSON.stringify(entries[0]), LONGEST) + more
+  pass('socket', text)
+  // what comes from a run that is over, or long past, came out of the log
+  if (Date.now() - clockAhead - (entries[0]?.time ?? 0) > 5000) return pass('read', `["${id}", ${position}]\n→ ${lines}`)
+  pass('publish', framed(id, position, lines))
+  pass('append', `at byte ${count(position)}, ${count(next - position)} bytes\n${lines}`)
 }
 
-const pass = (/** @type {string} */ hop, /** @type {string} */ text, at = performance.now()) =>
+function pass(/** @type {string} */ hop, /** @type {string} */ text, at = performance.now()) {
   passed.set(hop, { text: cut(text, LONGEST), at })
+}
 
 // The first four hops were passed before the log began; its first line tells what they carried.
 function knowBeginning() {
@@ -68,9 +63,7 @@ function knowBeginning() {
   pass('fork', `process ${start.pid}`, -GLOW)
 }
 
-/** One frame a line. @param {(string | number)[]} parts */
-function framed(...parts) {
-  return parts.filter((part, at) => part !== '' || at < 2).map(part => `[ ${part} ]`).join('\n')
-}
+/** One frame a line. */
+const framed = (/** @type {(string | number)[]} */ ...parts) => parts.map(part => `[ ${part} ]`).join('\n')
 
 hood.addEventListener('toggle', () => { connection.tap = hood.open ? tap : undefined; drawAnew() })

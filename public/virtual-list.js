@@ -24,16 +24,14 @@ export class VirtualList {
   following = false
   /** rows are as high as their text */
   wraps = false
-  /** @type {HTMLElement[]} */
-  rows = []
+  /** @type {HTMLElement[]} */ rows = []
   /** forget what is drawn, after a filter changed which row is which */
   stale = false
   #scrolled = 0
   #room = 0
   /** the row in the first node, and how high each node's row is, where they wrap */
   #first = 0
-  /** @type {number[]} */
-  #heights = []
+  /** @type {number[]} */ #heights = []
   /** a row that is to come into sight, or -1 */
   #revealed = -1
 
@@ -144,8 +142,7 @@ export class VirtualList {
     })
   }
 
-  /** @param {HTMLElement} row @param {number} n */
-  #write(row, n) {
+  #write(/** @type {HTMLElement} */ row, /** @type {number} */ n) {
     const { level, texts, title = '', isWhole = true } = this.uses.describe(n)
     row.dataset.n = isWhole ? String(n) : ''
     set(row.dataset, 'level', level)
