@@ -1,8 +1,8 @@
-// The page begins here: how it is connected, what can be started, and which run the address names. Everything is drawn
-// by draw.js, so look there first (picture, redraw); then, in the order of a click: forms.js, start-run.js,
-// followed-runs.js, follow.js (how entries come), run-state.js (what they say), run-head.js, log-view.js, result-view.js.
+// The page begins here: how it is connected, what can be started, and which run the address names. Look first at draw.js
+// (picture, redraw); then, in the order of a click, at forms.js, start-run.js, followed-runs.js, follow.js (how entries
+// come), run-state.js (what they say), run-head.js, log-view.js, result-view.js.
 
-import { element, elements, framePicture, set, setText } from './draw.js'
+import { CALM, element, elements, picture, set, setText } from './draw.js'
 import { connection, fetchList, goTo, inView, openRun, setInView } from './followed-runs.js'
 import { offerMethods } from './forms.js'
 import './log-search.js'
@@ -18,7 +18,7 @@ const [startSection, startProblem, runSection] = elements(HTMLElement, 'start', 
 const [connectionBox, words, wait] = elements(HTMLElement, 'connection', 'connection-words', 'connection-wait')
 const reconnect = element('reconnect', HTMLButtonElement)
 
-framePicture(() => {
+picture(() => {
   const { live, lost, retryAt, workers, over, stranger } = connection
   const seconds = stranger ? 0 : Math.ceil((retryAt - Date.now()) / 1000)
   set(connectionBox.dataset, 'state', live ? (workers ? 'live' : 'workers') : lost || stranger ? 'lost' : 'connecting')
@@ -28,7 +28,7 @@ framePicture(() => {
   else if (!workers) setText(words, 'Workers server does not answer')
   else setText(words, over === 'WebSocket' ? 'Connected' : 'Connected, without WebSocket')
   setText(wait, !live && lost && seconds > 1 ? ` in ${seconds} s` : '') // apart: it would be read aloud every second
-})
+}, CALM, false)
 
 /** Shows what the address names. */
 function showAddress() {

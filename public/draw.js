@@ -1,12 +1,13 @@
 // How anything gets onto the screen: state changes at any rate, and is drawn at most once a frame. Whoever changes
 // something calls redraw(); after what a person did, that is called anyway. What is drawn is changed in place.
 
-const CALM = 100 // milliseconds between two changes of a figure: faster nobody reads
-const SLOW = 500 // milliseconds between two drawings of a curve: in a flood there is more to do
+/** Milliseconds between two drawings of words and figures: in a flood, the browser does not lay out the whole page in
+ * every frame. They are drawn in a background tab, too: a screen reader may speak. */
+export const CALM = 100
+/** Milliseconds between two drawings of what costs more than a figure. */
+export const SLOW = 500
 
-/** `isOfRun`: there is nothing to draw while no run is in view.
- * @typedef {{ draw: () => void, pause: number, isOfRun: boolean, drawnAt: number }} Picture */
-/** @type {Picture[]} */
+/** @type {{ draw: () => void, pause: number, isOfRun: boolean, drawnAt: number }[]} */
 const pictures = []
 /** those who wait until everything is drawn @type {(() => void)[]} */
 const waiting = []
@@ -17,17 +18,9 @@ let rested = 0 // when the pause after a long frame is over
 /** until the next change of those figures that were not due @type {ReturnType<typeof setTimeout> | undefined} */
 let later
 
-/** @typedef {() => void} Draw */
-/** What moves in the view of a run: drawn in every frame in which something changed, while the page is visible. */
-export const picture = (/** @type {Draw} */ draw, pause = 0, isOfRun = true) =>
+/** Draws in the frames in which something changed, while the page is visible, and a run is, if it is `isOfRun`. */
+export const picture = (/** @type {() => void} */ draw, pause = 0, isOfRun = true) =>
   pictures.push({ draw, pause, isOfRun, drawnAt: -SLOW })
-/** Words and figures: a few times a second, so that a flood of entries does not make the browser lay out the whole
- * page in every frame. In a background tab, too: a screen reader may speak. */
-export const calmPicture = (/** @type {Draw} */ draw) => picture(draw, CALM)
-/** What costs more than a figure. */
-export const slowPicture = (/** @type {Draw} */ draw) => picture(draw, SLOW)
-/** Words and figures around the views: the list of runs, the title. */
-export const framePicture = (/** @type {Draw} */ draw) => picture(draw, CALM, false)
 
 /** Draws what has changed; resolves when that has happened. @returns {Promise<void>} */
 export function drawn() {
@@ -106,8 +99,7 @@ export function set(target, property, value) {
 
 export const setText = (/** @type {Element} */ target, /** @type {string} */ text) => set(target, 'textContent', text)
 
-/** @param {Element} target @param {string} name @param {string} value */
-export function setAttribute(target, name, value) {
+export function setAttribute(/** @type {Element} */ target, /** @type {string} */ name, /** @type {string} */ value) {
   if (target.getAttribute(name) !== value) target.setAttribute(name, value)
 }
 

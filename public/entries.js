@@ -1,6 +1,5 @@
 // How an entry reads, whatever it holds. A task may report anything that JSON can say, in any field: the worst that may
-// come of it is an odd row, so nothing here trusts what it is given; and what a program writes for a terminal is read
-// as a terminal would show it.
+// come of it is an odd row. What a program writes for a terminal is read as a terminal would show it.
 
 import { duration, reached } from './words.js'
 
@@ -35,8 +34,7 @@ export const levelOf = ({ type }) => LEVELS.indexOf(LEVELS.includes(type) ? type
 /** @param {Entry} entry @returns {Fields} */
 export const fieldsOf = ({ data }) => (typeof data === 'object' && data ? /** @type {any} */ (data) : {})
 
-export const toText = (/** @type {unknown} */ value) => (typeof value === 'string' ? value : JSON.stringify(value) ?? '')
-
+export const toText = (/** @type {unknown} */ told) => (typeof told === 'string' ? told : JSON.stringify(told) ?? '')
 export const toNumber = (/** @type {unknown} */ value) =>
   (typeof value === 'number' && Number.isFinite(value) ? value : undefined)
 
@@ -79,14 +77,12 @@ export const FOREIGN = /((?:^ *at .*(?:node:internal|[/(](?:task|remote)\.ts:\d+
 /** @param {string} text @param {number} longest @param {string} [rest] in place of what was cut off */
 export const cut = (text, longest, rest = ' …') => (text.length > longest ? text.slice(0, longest) + rest : text)
 
-/** @param {Fields} fields @param {unknown} data */
-function describeProgress({ current, total, unit }, data) {
+function describeProgress(/** @type {Fields} */ { current, total, unit }, /** @type {unknown} */ data) {
   const n = toNumber(current)
   return n === undefined ? toText(data) : reached(n, toNumber(total), toText(unit))
 }
 
-/** @param {Fields} fields @param {unknown} data */
-function describeNote(fields, data) {
+function describeNote(/** @type {Fields} */ fields, /** @type {unknown} */ data) {
   const { code, msg } = fields
   return [placeOf(fields), toText(code), toText(msg)].filter(Boolean).join('  ') || (msg === '' ? '' : toText(data))
 }
@@ -100,8 +96,7 @@ function describeEnd(/** @type {Fields} */ { outcome, reason, seconds }) {
 export const placeOf = ({ line, column }) =>
   (line === undefined ? '' : `line ${toText(line)}` + (column === undefined ? '' : `:${toText(column)}`))
 
-/** @param {string} method @param {unknown} args */
-export function signature(method, args) {
+export function signature(/** @type {string} */ method, /** @type {unknown} */ args) {
   const inside = Array.isArray(args) ? args.map(arg => JSON.stringify(arg)).join(', ') : ''
   return `${method}(${cut(inside, 79, '…')})`
 }

@@ -72,7 +72,7 @@ export function usualSeconds(method) {
   return all.map(({ seconds = 0 }) => seconds).sort((one, other) => one - other)[all.length >> 1]
 }
 
-/** Asks for the newest runs, and others that went on; where that may leave a gap, for all. @param {boolean} [isWhole] */
+/** Asks for the newest runs, and others that went on; where that may leave a gap, for all. */
 export async function fetchList(isWhole = !listed || Date.now() > wholeAt + WHOLE_PAUSE) {
   const answer = await request('GET', isWhole ? 'tasks' : `tasks?limit=${NEWEST}`)
   // the token has changed: what the server gives instead of the page asks for it

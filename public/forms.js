@@ -129,8 +129,7 @@ function whyNotJson({ value, required }) {
   }
 }
 
-/** @param {string} method @param {string} file of the page */
-function makeSampleButton(method, file) {
+function makeSampleButton(/** @type {string} */ method, /** @type {string} */ file) {
   const button = make('button', '', 'Try the sample file')
   Object.assign(button, { type: 'button', id: 'sample' })
   button.addEventListener('click', async () => {
@@ -151,8 +150,7 @@ function readField(given, { type, choices, default: usual }) {
   return type === 'number' || type === 'integer' ? Number(given) : given
 }
 
-/** @param {string} method @param {(parameter: Parameter) => unknown} read */
-function startWith(method, read) {
+function startWith(/** @type {string} */ method, /** @type {(parameter: Parameter) => unknown} */ read) {
   const parameters = offered.get(method)?.parameters ?? []
   const given = Object.fromEntries(parameters.map(parameter => [parameter.name, read(parameter)]))
   const { values, callId } = knownFunction(method)?.complete?.(given) ?? { values: given, callId: '' }

@@ -13,7 +13,7 @@ import { count } from './words.js'
  *   waiting: string }} Summary */
 /** `heading`, `button`: of its form; `fields`: by the name of the parameter, one that is missing has the usual control;
  * `sample`: a file of the page to try it with; `filled`: parameters without a control; `complete`: what is called with
- * what the form holds; `name`: of a run, by its arguments but for files; `download`: words for the file that it produces;
+ * what the form holds; `name`: of a run, by its arguments but for files; `download`: words for the file it produces;
  * `findings`: heading of the warnings and errors that say where they were found; `source`: the text in which that was;
  * `counted`: with those that are not in the log.
  * @typedef {{ heading: string, button: string, fields: Record<string, Field>, sample?: string, filled?: string[],
@@ -89,8 +89,8 @@ export function nameOf(method, title) {
   return printable(((args && knownFunction(method)?.name?.(args)) || title) + (isCut ? '…' : ''))
 }
 
-export const knownFunction = (/** @type {string} */ method) => (Object.hasOwn(known, method) ? known[method] : undefined)
+export const knownFunction = (/** @type {string} */ name) => (Object.hasOwn(known, name) ? known[name] : undefined)
 /** Those that are known come first, in the order in which they stand here. */
-export const rankOf = (/** @type {string} */ method) => (knownFunction(method) ? Object.keys(known).indexOf(method) : 99)
+export const rankOf = (/** @type {string} */ name) => (knownFunction(name) ? Object.keys(known).indexOf(name) : 99)
 
 const figure = (/** @type {unknown} */ told) => (typeof told === 'number' ? count(told) : '–')

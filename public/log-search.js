@@ -1,7 +1,7 @@
-// Finding something in the log. The search marks the hits in the log as it stands, and goes from one to the next; what is
-// no hit can be left out. The ribbon shows where along the whole log its warnings and errors stand; a click goes there.
+// Finding something in the log. The search marks the hits in the log as it stands, and goes from one to the next; all
+// others can be left out. The ribbon shows where along the whole log warnings and errors stand; a click goes there.
 
-import { calmPicture, element, elements, picture, redraw, set, setAttribute, setText, slowPicture } from './draw.js'
+import { CALM, element, elements, picture, redraw, set, setAttribute, setText, SLOW } from './draw.js'
 import { LEVELS } from './entries.js'
 import { inView as run } from './followed-runs.js'
 import { chosen, filter, hits, isOnlyHits, levels, list, revealEntry, rows } from './log-view.js'
@@ -21,21 +21,21 @@ let said = ''
 
 picture(goToHit)
 
-calmPicture(() => {
+picture(() => {
   set(onlyHits, 'ariaPressed', String(isOnlyHits))
   if (!hits) return
   const place = hits.indexOf(chosen)
   const at = place < 0 ? '' : `${count(place + 1)} of `
   setText(hitCount, at + counted(hits.passed.length, 'hit') + (hits.isDone ? '' : ' so far'))
-})
+}, CALM)
 
 // Said once it is known, and not whenever a run that goes on has another one.
-slowPicture(() => {
+picture(() => {
   const asked = hits ? `${search.value} ${hits.indexOf(chosen)}` : ''
   if (asked === said || (hits && !hits.isDone)) return
   said = asked
   setText(spoken, hits ? hitCount.textContent ?? '' : '')
-})
+}, SLOW)
 
 function searchFor(/** @type {string} */ words, only = isOnlyHits) {
   // what is searched for is meant as it is written, and without a look at upper and lower case
@@ -83,11 +83,11 @@ addEventListener('keydown', press => {
 
 // No mark is so small that it could not be seen, and errors are as wide as the ribbon, warnings half of it: one error
 // in a million entries shows, also among warnings without end.
-slowPicture(() => {
+picture(() => {
   const levels = run.store.levels.subarray(0, run.store.count)
   setAttribute(element('ribbon-warnings', SVGPathElement), 'd', marks(levels, WARNING, 6, 'h6v4h-6z'))
   setAttribute(element('ribbon-errors', SVGPathElement), 'd', marks(levels, ERROR, 0, 'h12v6h-12z'))
-})
+}, SLOW)
 
 /** A box for each place at which this level stands: a look at every byte, about a millisecond for a million entries.
  * @param {Uint8Array} levels @param {number} level @param {number} left @param {string} box */
@@ -101,7 +101,7 @@ function marks(levels, level, left, box) {
   return path
 }
 
-// What is meant by a click on it: the nearest error, if one is near by, else the nearest warning, else what stands there.
+// What is meant by a click: the nearest error, if one is near by, else the nearest warning, else what stands there.
 ribbon.addEventListener('click', ({ clientY }) => {
   const { levels, count } = run.store
   const { top, height } = ribbon.getBoundingClientRect()

@@ -25,7 +25,7 @@ export class LogStore {
   /** @type {Chunk[]} */ chunks = []
   /** those with their entries, the longest unused first @type {Set<Chunk>} */
   held = new Set()
-  /** The one read again last, which stays until another is: let go before it is drawn, it would be read again and again.
+  /** The one read again last, which stays until another is: let go before it is drawn, it would be read for ever.
    * @type {Chunk | undefined} */ #again
   #isReading = false
 
@@ -76,9 +76,8 @@ export class LogStore {
     redraw()
   }
 
-  /** For who goes through the whole log: what is not held is read again, and not kept.
-   * @param {Chunk} chunk @returns {Promise<Entry[]>} */
-  async entriesOf(chunk) {
+  /** For who goes through the whole log: what is not held is read again, and not kept. */
+  async entriesOf(/** @type {Chunk} */ chunk) {
     while (!chunk.entries) {
       try {
         return await readLog(this.id, chunk)
@@ -109,9 +108,8 @@ export class LogStore {
   }
 }
 
-/** A catch-up read gives a part of the log, which may end before the chunk or behind it.
- * @param {string} id @param {Chunk} chunk @returns {Promise<Entry[]>} */
-async function readLog(id, { position, count }) {
+/** A catch-up read gives a part of the log, which may end before the chunk or behind it. */
+async function readLog(/** @type {string} */ id, /** @type {Chunk} */ { position, count }) {
   /** @type {Entry[]} */
   let entries = []
   for (let next = String(position); entries.length < count; ) {
@@ -132,7 +130,7 @@ export class Filter {
   seen = 0
   #isReading = false
 
-  /** @param {LogStore} store @param {boolean[]} levels that pass @param {RegExp} [query] what an entry has to contain */
+  /** @param {LogStore} store @param {boolean[]} levels that pass @param {RegExp} [query] that an entry has to fit */
   constructor(store, levels, query) {
     this.store = store
     this.levels = levels

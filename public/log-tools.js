@@ -1,7 +1,7 @@
 // What stands around the rows of the log: which kinds are shown, how many there are, how they look, copying; and the
 // chosen entry in full, beside the log or, where there is no room, over the half of it in which it does not stand.
 
-import { calmPicture, element, elements, picture, pieces, set, setLink, setText, slowPicture } from './draw.js'
+import { CALM, element, elements, picture, pieces, set, setLink, setText, SLOW } from './draw.js'
 import { cut, describe, FOREIGN, fullText, LEVELS, MORE_IN_LOG } from './entries.js'
 import { inView as run } from './followed-runs.js'
 import {
@@ -22,7 +22,7 @@ const download = element('download', HTMLAnchorElement)
 /** the chosen entry that is shown: it is not asked for again, as it may be let go meanwhile */
 let drawn = { of: run, n: -1 }
 
-calmPicture(() => {
+picture(() => {
   const { store: { count: all, counts }, read, ended, start } = run
   const { passed, seen, isDone } = rows()
   chips.forEach((chip, level) => {
@@ -43,7 +43,7 @@ calmPicture(() => {
   const below = Math.round(passed.length - list.top - list.inSight)
   set(toEnd, 'hidden', list.following || below < 1)
   setText(toEnd, `↓ To the end (${count(Math.max(0, below))} below)`)
-})
+}, CALM)
 
 picture(() => {
   set(entryBox, 'hidden', chosen < 0 || LEVELS[run.store.levels[chosen] ?? 0] === 'step') // its row says it all
@@ -59,17 +59,16 @@ picture(() => {
   else run.store.load(chosen) // redraws when it is there
 })
 
-slowPicture(() => {
+picture(() => {
   const address = new URL(location.href)
   const line = chosen < 0 ? null : String(numberOf(chosen))
   if (goal || address.searchParams.get('line') === line) return
   address.searchParams.delete('line')
   if (line) address.searchParams.set('line', line)
   history.replaceState(null, '', address)
-})
+}, SLOW)
 
-/** @param {string} id of a button @param {(isOn: boolean) => void} change */
-function toggles(id, change) {
+function toggles(/** @type {string} */ id, /** @type {(isOn: boolean) => void} */ change) {
   const button = element(id, HTMLButtonElement)
   button.addEventListener('click', () => {
     button.ariaPressed = String(button.ariaPressed !== 'true')
@@ -95,8 +94,7 @@ addEventListener('keydown', ({ key, target }) => {
   if (key === 'Escape' && chosen < 0 && !(target instanceof HTMLInputElement)) leaveFull()
 }, true) // before the list closes the chosen entry by the same key
 
-/** @param {string} id of a button @param {() => string | Promise<string>} text what it copies */
-export function copies(id, text) {
+export function copies(/** @type {string} */ id, /** @type {() => string | Promise<string>} */ text) {
   const button = element(id, HTMLButtonElement)
   const words = button.textContent ?? ''
   button.addEventListener('click', async () => {

@@ -1,5 +1,5 @@
-// The log of the run in view: which of its entries are rows, which one is chosen, and where in it one is. What is around
-// the rows stands in log-tools.js (with the chosen one in full) and log-search.js.
+// The log of the run in view: which of its entries are rows, which one is chosen, and where in it one is. What stands
+// around the rows is in log-tools.js (with the chosen one in full) and log-search.js.
 
 import { element, picture, pieces } from './draw.js'
 import { describe, LEVELS, toText } from './entries.js'

@@ -45,7 +45,7 @@ export function upload(file, signal, progress) {
     request.upload.onprogress = ({ loaded, total }) => { progress(loaded, total); redraw() }
     request.onloadend = async () => {
       const answer = readAnswer(request.status, request.responseText || 'the connection broke off')
-      const isUnreadable = () => file.slice(0, 1).arrayBuffer().then(() => false, () => true) // nor can a folder be read
+      const isUnreadable = () => file.slice(0, 1).arrayBuffer().then(() => false, () => true) // a folder, too
       resolve({ ...answer, isUnreadable: !answer.ok && !signal.aborted && await isUnreadable() })
     }
     signal.addEventListener('abort', () => request.abort(), { once: true })

@@ -1,7 +1,7 @@
-// What came out of a run, and, for functions that functions.js knows, what it found on the way: warnings and errors that
-// say where they were found are listed beside the log; with the source in which that is, if it is known.
+// What came out of a run, and, for functions that functions.js knows, what it found on the way: the warnings and errors
+// that say where they were found, listed beside the log; with the source in which that is, if it is known.
 
-import { calmPicture, element, elements, make, set, setLink, setText } from './draw.js'
+import { CALM, element, elements, make, picture, set, setLink, setText } from './draw.js'
 import { cut, framesOf, MORE_IN_LOG, placeOf, printable, toText } from './entries.js'
 import { inView as run } from './followed-runs.js'
 import { revealEntry } from './log-view.js'
@@ -13,7 +13,7 @@ const LONGEST_RESULT = 20_000 // characters
 const MOST_TILES = 12
 const MOST_ROWS = 200 // of a table
 const STACK = 12 // lines of it and of its causes: the first ones tell
-/** results without anything in them, in JSON @type {Record<string, string>} */
+/** what has nothing in it, in JSON @type {Record<string, string>} */
 const EMPTY = { undefined: 'nothing', null: 'nothing', '""': 'an empty text', '[]': 'an empty list', '{}': 'no fields' }
 
 const [tiles, text, table, note] = elements(HTMLElement, 'tiles', 'result-text', 'result-table', 'result-note')
@@ -36,7 +36,7 @@ export function showResult() {
   for (const list of [sourceList, findingList]) Object.assign(list, { selected: -1, top: 0, stale: true })
 }
 
-for (const draw of [drawPlace, drawFile, drawFailure, drawResult, drawSource, drawFindings]) calmPicture(draw)
+for (const draw of [drawPlace, drawFile, drawFailure, drawResult, drawSource, drawFindings]) picture(draw, CALM)
 
 // What functions.js knows has its place from the beginning; anything else is shown when it is there.
 function drawPlace() {
@@ -90,9 +90,8 @@ function drawResult() {
 /** What is flat as figures, or as a table; all else as it was written down. @param {unknown} result */
 function writeResult(result) {
   const fields = Object.entries(isFlat(result) ? result : {}).filter(([name]) => name !== 'file' || !file.href)
-  drawTiles(fields.map(([name, value]) => {
-    return [name.charAt(0).toUpperCase() + name.slice(1), Number.isInteger(value) ? count(Number(value)) : toText(value)]
-  }))
+  drawTiles(fields.map(([name, value]) =>
+    [name.slice(0, 1).toUpperCase() + name.slice(1), Number.isInteger(value) ? count(Number(value)) : toText(value)]))
   const rows = Array.isArray(result) && result.every(isFlat) ? result.slice(0, MOST_ROWS) : []
   const names = [...new Set(rows.flatMap(row => Object.keys(row)))]
   const lines = rows.map(row => make('tr', '', ...names.map(name => make('td', '', toText(row[name])))))

@@ -2,9 +2,7 @@
 // its start, and what can be done with it; in a background tab the title, and a notice at its end if one was asked for.
 // Everything is drawn from the run; all that is remembered here is what was said last.
 
-import {
-  calmPicture, element, elements, framePicture, make, redraw, set, setAttribute, setText, slowPicture,
-} from './draw.js'
+import { CALM, element, elements, make, picture, redraw, set, setAttribute, setText, SLOW } from './draw.js'
 import { connection, inView as run, runs, usualSeconds } from './followed-runs.js'
 import { canRepeat, fillForm, repeatRun } from './forms.js'
 import { copies } from './log-tools.js'
@@ -32,9 +30,9 @@ const canNotify = 'Notification' in window
 let isBlocked = false
 let [saidState, saidAt] = ['', 0]
 
-slowPicture(() => { isBlocked = canNotify && Notification.permission === 'denied' }) // another process is asked
+picture(() => { isBlocked = canNotify && Notification.permission === 'denied' }, SLOW) // another process is asked
 const pictures = [drawName, drawButtons, drawMeter, drawLeft, drawHint, drawSteps, drawProblem, announce]
-for (const draw of pictures) calmPicture(draw)
+for (const draw of pictures) picture(draw, CALM)
 
 const isFlawed = () => run.state === 'ok' && run.count('error') > 0
 const isOver = () => run.state in MARKS
@@ -134,7 +132,6 @@ function drawSteps() {
     const far = progress ? reached(progress.current, progress.total, progress.unit) : ''
     const took = seconds === undefined ? '' : `${MARKS[state]?.[0]} ${duration(seconds)}`
     Object.assign(button.dataset, { state, n })
-    set(button, 'type', 'button')
     set(button, 'disabled', n < 0)
     setText(button, `${name || far} ${took || (name && far)}`.trim())
   })
@@ -165,7 +162,7 @@ function announce() {
 }
 
 // In a background tab, the title, and a ring beside it.
-framePicture(() => {
+picture(() => {
   const far = run.part === undefined ? '…' : `${Math.floor(run.part * 100)} %`
   const [mark, colour] = MARKS[isFlawed() ? 'flawed' : run.state] ?? [far, '#3b6cf0']
   set(document, 'title', run.id ? `${mark} · ${run.title} · longrun` : 'longrun')
@@ -175,7 +172,7 @@ framePicture(() => {
   const ring = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">${rings}</svg>`
   setAttribute(element('icon', HTMLLinkElement), 'href', `data:image/svg+xml,${encodeURIComponent(ring)}`)
   for (const run of runs.values()) if (run.done && run.wantsNotice) giveNotice(run)
-})
+}, CALM, false)
 
 function giveNotice(/** @type {import('./run-state.js').Run} */ run) {
   run.wantsNotice = false
@@ -187,7 +184,9 @@ function giveNotice(/** @type {import('./run-state.js').Run} */ run) {
   }
 }
 
-steps.addEventListener('click', ({ target }) => target instanceof HTMLElement && showEntry(Number(target.dataset.n ?? 0)))
+steps.addEventListener('click', ({ target }) => {
+  if (target instanceof HTMLButtonElement) showEntry(Number(target.dataset['n']))
+})
 /** @type {[HTMLButtonElement, (asked: typeof run) => unknown][]} */
 const deeds = [
   [cancel, cancelRun], [repeat, repeatRun], [change, fillForm], [retry, attempt], [wait, run => attempt(run, true)],

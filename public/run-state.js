@@ -170,9 +170,8 @@ export class Run {
     return this.progress && speed > 0 ? `${amount(speed, this.progress.unit, compact)}/s` : undefined
   }
 
-  /** Those in the log, or more, where the list has counted them already, or the function what it did not name.
-   * @param {'warning' | 'error'} level */
-  count(level) {
+  /** Those in the log, or more, where the list has counted them already, or the function what it did not name. */
+  count(/** @type {'warning' | 'error'} */ level) {
     const counted = toNumber(this.result && this.known?.counted?.(this.result)[level])
     return Math.max(this.store.counts[LEVELS.indexOf(level)] ?? 0, counted ?? 0, this.listed?.[`${level}s`] ?? 0)
   }

@@ -1,7 +1,7 @@
 // The list of runs at the side: what the server says of all runs, and what this page knows better, because it follows
 // them or has not started them yet.
 
-import { element, framePicture, make, set, setText } from './draw.js'
+import { CALM, element, make, picture, set, setText } from './draw.js'
 import { inView, listed, runs } from './followed-runs.js'
 import { nameOf } from './functions.js'
 import { partOf, Run, wordsOf } from './run-state.js'
@@ -21,7 +21,7 @@ let most = 50
 const nodes = new Map()
 let scrolledTo = ''
 
-framePicture(() => {
+picture(() => {
   const early = [...runs.values()].filter(run => !run.listed && (run.start || run.call)).reverse()
   const all = [...early, ...(listed ?? [])]
   const words = filter.value.toLowerCase()
@@ -45,7 +45,7 @@ framePicture(() => {
   if (scrolledTo === inView.id || !nodes.has(inView.id)) return
   scrolledTo = inView.id
   nodes.get(inView.id)?.scrollIntoView({ block: 'nearest', inline: 'nearest' })
-})
+}, CALM, false)
 
 /** @param {Run | Listed} told @returns {Item} */
 function toItem(told) {

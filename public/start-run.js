@@ -67,8 +67,7 @@ async function uploadAndCall(run, signal) {
   return isSwept ? uploadAndCall(run, signal) : answer
 }
 
-/** @param {Run} run @param {File} file @param {AbortSignal} signal */
-async function uploadFile(run, file, signal) {
+async function uploadFile(/** @type {Run} */ run, /** @type {File} */ file, /** @type {AbortSignal} */ signal) {
   const now = () => Date.now() - clockAhead
   run.become('uploading')
   run.beginStep('upload', now())
@@ -85,8 +84,7 @@ const NO_ANSWER = 'The web server did not answer. The call may have arrived all 
   + 'and shows it if so. Trying again is safe, it cannot run twice.'
 const NO_WORKERS = 'The workers server does not answer, so nothing was started. Is it running?'
 
-/** @param {Run} run @param {Answer} answer */
-async function explainRefusal(run, { status, why, isUpload, isUnreadable }) {
+async function explainRefusal(/** @type {Run} */ run, /** @type {Answer} */ { status, why, isUpload, isUnreadable }) {
   const taken = `All places are taken: ${why}. It can start by itself when one is free.`
   if (isUpload) run.become('refused', { kind: 'error', canRetry: !isUnreadable, text: why })
   else if (status === 0) run.become('unsure', { kind: 'error', canRetry: true, text: NO_ANSWER })
@@ -97,9 +95,8 @@ async function explainRefusal(run, { status, why, isUpload, isUnreadable }) {
   redraw()
 }
 
-/** Running already, or its id used: by a first attempt of this very call, if its answer was lost.
- * @param {Run} run @param {string} why */
-async function pointToOther(run, why) {
+/** Running already, or its id used: by a first attempt of this very call, if its answer was lost. */
+async function pointToOther(/** @type {Run} */ run, /** @type {string} */ why) {
   await fetchList(true)
   const other = run.call?.callId ? runningCall(run.call.callId)?.id : undefined
   if (listedRun(run.id)) run.become('joining')

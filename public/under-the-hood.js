@@ -2,7 +2,7 @@
 // the frames of the last one to read. The WebSocket's two directions are what was really sent; the hops behind it
 // follow from them by protocol.ts. Closed, it costs nothing.
 
-import { calmPicture, drawAnew, element, redraw, setText } from './draw.js'
+import { CALM, drawAnew, element, picture, redraw, setText } from './draw.js'
 import { cut } from './entries.js'
 import { connection, inView } from './followed-runs.js'
 import { clockAhead } from './requests.js'
@@ -18,7 +18,7 @@ const frames = [...hood.querySelectorAll('figure')]
 const passed = new Map()
 let run = inView
 
-calmPicture(() => {
+picture(() => {
   if (!hood.open) return
   if (run !== inView) passed.clear()
   run = inView
@@ -31,7 +31,7 @@ calmPicture(() => {
   }
   setText(element('hood-pid', SVGElement), run.start ? `process ${run.start.pid}` : 'tasks.ts')
   setText(element('hood-end', SVGElement), bytes(run.store.end))
-})
+}, CALM)
 
 /** @type {import('./follow.js').Tap} */
 function tap(way, text, chunk) {
@@ -43,7 +43,8 @@ function tap(way, text, chunk) {
   const lines = cut(JSON.stringify(entries[0]), LONGEST) + more
   pass('socket', text)
   // what comes from a run that is over, or long past, came out of the log
-  if (Date.now() - clockAhead - (entries[0]?.time ?? 0) > 5000) return pass('read', `["${id}", ${position}]\n→ ${lines}`)
+  const age = Date.now() - clockAhead - (entries[0]?.time ?? 0)
+  if (age > 5000) return pass('read', `["${id}", ${position}]\n→ ${lines}`)
   pass('publish', framed(id, position, lines))
   pass('append', `at byte ${count(position)}, ${count(next - position)} bytes\n${lines}`)
 }

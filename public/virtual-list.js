@@ -1,7 +1,6 @@
 // A list of any length in a bounded number of nodes: only the rows in sight exist. All rows have one height, the line
 // height of the list in style.css; where they wrap, each has its own, which is known once it is drawn, and until then
-// taken for that one. Arrows, Page, Home and End move the selection; a screen reader hears it through
-// aria-activedescendant.
+// taken for that one. A screen reader hears through aria-activedescendant which one the keys have chosen.
 
 import { make, redraw, set, setText } from './draw.js'
 
@@ -10,8 +9,8 @@ const TALLEST = 8_000_000 // pixels; browsers cannot make an element much taller
 
 /** What a row says, part by part; `isWhole`: it need not be asked for again.
  * @typedef {{ level: string, texts: (string | Node)[], title?: string, isWhole?: boolean }} Row */
-/** `parts`: the classes of a row's parts, from left to right; `keys`: what else is done with the keyboard; `moved`: called
- * when a person has scrolled.
+/** `parts`: the classes of a row's parts, from left to right; `keys`: of the keyboard, besides those that move the
+ * selection; `moved`: called when a person has scrolled.
  * @typedef {{ parts: string[], describe: (n: number) => Row, choose: (n: number) => void,
  *   keys?: Record<string, () => void>, moved?: () => void }} Uses */
 
@@ -35,8 +34,7 @@ export class VirtualList {
   /** a row that is to come into sight, or -1 */
   #revealed = -1
 
-  /** @param {HTMLElement} box @param {Uses} uses */
-  constructor(box, uses) {
+  constructor(/** @type {HTMLElement} */ box, /** @type {Uses} */ uses) {
     this.box = box
     this.uses = uses
     this.height = parseFloat(getComputedStyle(box).lineHeight)
@@ -71,8 +69,8 @@ export class VirtualList {
   /** the row that stands at the upper edge then */
   get #last() { return Math.max(0, this.#below(this.count, -this.#room)) }
 
-  /** The row that stands so many pixels below another; both with a fraction. @param {number} row @param {number} pixels */
-  #below(row, pixels) {
+  /** The row that stands so many pixels below another; both with a fraction. */
+  #below(/** @type {number} */ row, /** @type {number} */ pixels) {
     if (!this.wraps) return row + pixels / this.height
     let n = Math.floor(row)
     let left = pixels + (row - n) * this.#heightOf(n)

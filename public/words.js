@@ -3,8 +3,7 @@
 const figures = new Intl.NumberFormat('en')
 const shortFigures = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 3 })
 // In the language of the page, which is English, wherever it is read: "15 h 01 min 53 s" fits no column.
-/** @param {Intl.DateTimeFormatOptions} options */
-const dates = options => new Intl.DateTimeFormat('en-GB', options)
+const dates = (/** @type {Intl.DateTimeFormatOptions} */ options) => new Intl.DateTimeFormat('en-GB', options)
 const clocks = dates({ hour: '2-digit', minute: '2-digit', second: '2-digit', fractionalSecondDigits: 3 })
 const days = dates({ day: 'numeric', month: 'short' })
 const weekdays = dates({ weekday: 'long', day: 'numeric', month: 'long', year: 'numeric' })
@@ -60,7 +59,7 @@ export function estimate(/** @type {number} */ seconds) {
 }
 
 /** The time of an entry: with its day where that is not the day on which its log began, and with its zone where the
- * clock was changed since then, as an hour comes twice. @param {number} time @param {number} [since] when its log began */
+ * clock was changed since then: an hour comes twice. @param {number} time @param {number} [since] when its log began */
 export function clock(time, since = time) {
   const [at, began] = [new Date(time), new Date(since)]
   if (Number.isNaN(at.getTime())) return '–' // a task can say anything
