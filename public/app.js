@@ -30,7 +30,6 @@ picture(() => {
   setText(wait, !live && lost && seconds > 1 ? ` in ${seconds} s` : '') // apart: it would be read aloud every second
 }, CALM, false)
 
-/** Shows what the address names. */
 function showAddress() {
   const address = new URLSearchParams(location.search)
   const id = address.get('run')

@@ -33,7 +33,6 @@ export const levelOf = ({ type }) => LEVELS.indexOf(LEVELS.includes(type) ? type
 
 /** @param {Entry} entry @returns {Fields} */
 export const fieldsOf = ({ data }) => (typeof data === 'object' && data ? /** @type {any} */ (data) : {})
-
 export const toText = (/** @type {unknown} */ told) => (typeof told === 'string' ? told : JSON.stringify(told) ?? '')
 export const toNumber = (/** @type {unknown} */ value) =>
   (typeof value === 'number' && Number.isFinite(value) ? value : undefined)

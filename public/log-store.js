@@ -14,17 +14,13 @@ const PAUSE = 1000 // milliseconds before a read that failed is tried again: the
 const TURN = 8 // milliseconds of searching within one frame
 
 export class LogStore {
-  /** entries */
-  count = 0
-  /** the position at which the log ends, so far as it has come */
-  end = 0
-  kept = 0
-  /** how many entries of each level */
-  counts = LEVELS.map(() => 0)
+  count = 0 // of entries
+  end = 0 // the position at which the log ends, so far as it has come
+  kept = 0 // bytes
+  counts = LEVELS.map(() => 0) // of entries of each level
   levels = new Uint8Array(1024)
   /** @type {Chunk[]} */ chunks = []
-  /** those with their entries, the longest unused first @type {Set<Chunk>} */
-  held = new Set()
+  /** those with their entries, the longest unused first @type {Set<Chunk>} */ held = new Set()
   /** The one read again last, which stays until another is: let go before it is drawn, it would be read for ever.
    * @type {Chunk | undefined} */ #again
   #isReading = false
@@ -126,8 +122,7 @@ async function readLog(/** @type {string} */ id, /** @type {Chunk} */ { position
 /** Which entries of a log pass: their indexes, ascending, so far as the log has been gone through. */
 export class Filter {
   /** @type {number[]} */ passed = []
-  /** how many entries have been looked at */
-  seen = 0
+  seen = 0 // entries that have been looked at
   #isReading = false
 
   /** @param {LogStore} store @param {boolean[]} levels that pass @param {RegExp} [query] that an entry has to fit */

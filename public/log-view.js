@@ -31,10 +31,8 @@ let numbered = new Filter(run.store, usual)
 let ofLevels = numbered
 /** those that contain what is searched for @type {Filter | undefined} */
 export let hits
-/** whether the others are left out */
-export let isOnlyHits = false
-/** index of an entry, or -1 */
-export let chosen = -1
+export let isOnlyHits = false // the others are left out
+export let chosen = -1 // index of an entry, or none
 /** Where to go as soon as the log has come and been gone through that far: to the entry with this number, which is
  * chosen then; or to entry `n`, so many rows below the upper edge.
  * @type {{ number: number } | { n: number, below: number } | undefined} */
@@ -55,7 +53,6 @@ export function showLog(number) {
 }
 
 export const rows = () => (isOnlyHits && hits ? hits : ofLevels)
-
 /** of those levels that are shown, by their numbers */
 export const levels = () => ofLevels.levels
 
@@ -89,7 +86,6 @@ export function filter(shown, query, onlyHits = false) {
 }
 
 export const filterLevels = (/** @type {boolean[]} */ shown) => filter(shown, hits?.query, isOnlyHits)
-
 /** What people call an entry, from 1. @param {number} n */
 export const numberOf = n => numbered.placeOf(n + 1)
 

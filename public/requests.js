@@ -9,10 +9,8 @@ import { redraw } from './draw.js'
  *   isUnreadable?: boolean }} Answer */
 /** @typedef {import('../remote.ts').Parameter} Parameter */
 /** @typedef {{ name: string, description: string, parameters: Parameter[] }} Method */
-/** A run in the server's list.
- * @typedef {{ id: string, method: string, title?: string, callId: string, pid: number, started: number, size: number,
- *   outcome?: string, seconds?: number, errors?: number, warnings?: number,
- *   progress?: { current: number, total?: number, unit?: string } }} Listed */
+/** A run in the server's list. @typedef {import('../log.ts').State & { id: string, method: string, title?: string,
+ *   callId: string, pid: number, started: number, progress?: { current: number, total?: number } }} Listed */
 
 // How long the web server itself waits for the workers server, and some more.
 const PATIENCE = { POST: 10_000, GET: 40_000, DELETE: 40_000 }

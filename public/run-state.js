@@ -185,8 +185,7 @@ export const partOf = progress =>
 
 /** How fast something gets on, from the times in the entries: a page which reads the log later sees the same. */
 class Pace {
-  /** a second: the mean so far, later that of the last seconds, as an estimate should not dance */
-  speed = 0
+  speed = 0 // a second: the mean so far, later that of the last seconds, as an estimate should not dance
 
   constructor(/** @type {Point} */ first) { this.first = this.measured = this.last = first }
 

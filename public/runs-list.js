@@ -39,9 +39,8 @@ picture(() => {
   })
   set(more, 'hidden', wanted.length <= most)
   set(filter, 'hidden', all.length <= FEW)
-  const none = element('no-runs', HTMLElement)
-  set(none, 'hidden', wanted.length > 0 || !listed)
-  setText(none, words ? 'No run fits.' : 'Nothing here yet. What is started on this server is listed here.')
+  const none = words ? 'No run fits.' : 'Nothing here yet. What is started on this server is listed here.'
+  setText(element('no-runs', HTMLElement), wanted.length > 0 || !listed ? '' : none)
   if (scrolledTo === inView.id || !nodes.has(inView.id)) return
   scrolledTo = inView.id
   nodes.get(inView.id)?.scrollIntoView({ block: 'nearest', inline: 'nearest' })

@@ -12,9 +12,8 @@ const GLOW = 500 // milliseconds a hop stays lit, or until the next drawing
 const LONGEST = 600 // characters of a frame
 
 const hood = element('hood', HTMLDetailsElement)
-const groups = new Map([...hood.querySelectorAll('.hop')].map(group => [group.getAttribute('data-hop') ?? '', group]))
-const frames = [...hood.querySelectorAll('figure')]
-/** what passed each hop last, and when @type {Map<string | undefined, { text: string, at: number }>} */
+const hops = hood.querySelectorAll('[data-hop]') // each in the picture, and below it with a frame
+/** what passed each hop last, and when @type {Map<string | null, { text: string, at: number }>} */
 const passed = new Map()
 let run = inView
 
@@ -23,11 +22,11 @@ picture(() => {
   if (run !== inView) passed.clear()
   run = inView
   knowBeginning()
-  for (const [hop, group] of groups) {
-    group.classList.toggle('lit', performance.now() - (passed.get(hop)?.at ?? -GLOW) < GLOW)
-  }
-  for (const { dataset, children } of frames) {
-    if (children[1]) setText(children[1], passed.get(dataset['hop'])?.text ?? 'nothing since this was opened')
+  for (const hop of hops) {
+    const { text = 'nothing since this was opened', at = -GLOW } = passed.get(hop.getAttribute('data-hop')) ?? {}
+    const frame = hop.querySelector('pre')
+    if (frame) setText(frame, text)
+    else hop.classList.toggle('lit', performance.now() - at < GLOW)
   }
   setText(element('hood-pid', SVGElement), run.start ? `process ${run.start.pid}` : 'tasks.ts')
   setText(element('hood-end', SVGElement), bytes(run.store.end))

@@ -17,22 +17,16 @@ const TALLEST = 8_000_000 // pixels; browsers cannot make an element much taller
 export class VirtualList {
   count = 0
   selected = -1
-  /** the row at the upper edge, with a fraction */
-  top = 0
-  /** stays at the end while rows are added */
-  following = false
-  /** rows are as high as their text */
-  wraps = false
+  top = 0 // the row at the upper edge, with a fraction
+  following = false // stays at the end while rows are added
+  wraps = false // rows are as high as their text
   /** @type {HTMLElement[]} */ rows = []
-  /** forget what is drawn, after a filter changed which row is which */
-  stale = false
+  stale = false // what is drawn is to be forgotten: a filter has changed which row is which
   #scrolled = 0
   #room = 0
-  /** the row in the first node, and how high each node's row is, where they wrap */
-  #first = 0
-  /** @type {number[]} */ #heights = []
-  /** a row that is to come into sight, or -1 */
-  #revealed = -1
+  #first = 0 // the row in the first node
+  /** of each node, where rows wrap @type {number[]} */ #heights = []
+  #revealed = -1 // a row that is to come into sight
 
   constructor(/** @type {HTMLElement} */ box, /** @type {Uses} */ uses) {
     this.box = box
