@@ -98,7 +98,6 @@ export function set(target, property, value) {
 }
 
 export const setText = (/** @type {Element} */ target, /** @type {string} */ text) => set(target, 'textContent', text)
-
 export function setAttribute(/** @type {Element} */ target, /** @type {string} */ name, /** @type {string} */ value) {
   if (target.getAttribute(name) !== value) target.setAttribute(name, value)
 }

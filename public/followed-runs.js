@@ -49,7 +49,7 @@ export function followRun(run) {
 }
 
 /** What is not drawn yet is acknowledged only up to a bound: a page that cannot keep up is not drowned.
- * @param {Run} run @param {import('./entries.js').Entry[]} entries @param {number} next */
+ * @param {Run} run @param {import('./words.js').Entry[]} entries @param {number} next */
 function receive(run, entries, next) {
   undrawn += next - run.store.end
   run.receive(entries, next)
@@ -65,7 +65,6 @@ export function setInView(run = nothing) {
 
 export const listedRun = (/** @type {string} */ id) => listed?.find(run => run.id === id)
 export const runningCall = (/** @type {string} */ callId) => listed?.find(run => run.callId === callId && !run.outcome)
-
 /** What runs of one function have taken, in the middle; undefined when none has ended well. @param {string} method */
 export function usualSeconds(method) {
   const all = listed?.filter(run => run.method === method && run.outcome === 'ok').slice(0, 20) ?? []

@@ -2,11 +2,10 @@
 // better words of functions.js where it has some. Out of a form comes a call.
 
 import { element, elements, make, set } from './draw.js'
-import { toText } from './entries.js'
 import { goTo } from './followed-runs.js'
 import { DEMO, knownFunction, rankOf } from './functions.js'
 import { startRun } from './start-run.js'
-import { bytes } from './words.js'
+import { bytes, toText } from './words.js'
 /** @import { Field } from './functions.js' */
 /** @import { Method, Parameter } from './requests.js' */
 /** @import { Run } from './run-state.js' */

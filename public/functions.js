@@ -2,10 +2,9 @@
 // from what the server and the log say; these have better words for them. One of your own may stand here, and need not.
 
 import { element } from './draw.js'
-import { printable, toText } from './entries.js'
 import { parseJson } from './requests.js'
-import { count } from './words.js'
-/** @import { Fields } from './entries.js' */
+import { count, printable, toText } from './words.js'
+/** @import { Fields } from './words.js' */
 /** One control of a form; `accept`: the files that it takes.
  * @typedef {{ label?: string, preset?: string, accept?: string, choices?: [words: string, value: unknown][] }} Field */
 /** The result in figures, in place of all that was returned; `waiting`: the note before there is one.
@@ -92,5 +91,4 @@ export function nameOf(method, title) {
 export const knownFunction = (/** @type {string} */ name) => (Object.hasOwn(known, name) ? known[name] : undefined)
 /** Those that are known come first, in the order in which they stand here. */
 export const rankOf = (/** @type {string} */ name) => (knownFunction(name) ? Object.keys(known).indexOf(name) : 99)
-
 const figure = (/** @type {unknown} */ told) => (typeof told === 'number' ? count(told) : '–')

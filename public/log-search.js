@@ -2,10 +2,9 @@
 // others can be left out. The ribbon shows where along the whole log warnings and errors stand; a click goes there.
 
 import { CALM, element, elements, picture, redraw, set, setAttribute, setText, SLOW } from './draw.js'
-import { LEVELS } from './entries.js'
 import { inView as run } from './followed-runs.js'
 import { chosen, filter, hits, isOnlyHits, levels, list, revealEntry, rows } from './log-view.js'
-import { count, counted } from './words.js'
+import { count, counted, LEVELS } from './words.js'
 
 const PLACES = 500 // along the ribbon
 const HEIGHT = 1000 // of the drawing, which is stretched to the height of the log

@@ -3,8 +3,8 @@
 // them. Only one byte an entry, its level, is kept of all. And filters: which of the entries pass one.
 
 import { redraw } from './draw.js'
-import { contains, LEVELS, levelOf } from './entries.js'
-/** @import { Entry } from './entries.js' */
+import { contains, LEVELS, levelOf } from './words.js'
+/** @import { Entry } from './words.js' */
 /** `first`: the index of its first entry
  * @typedef {{ position: number, next: number, first: number, count: number, entries?: Entry[] | undefined }} Chunk */
 

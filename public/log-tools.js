@@ -2,13 +2,12 @@
 // chosen entry in full, beside the log or, where there is no room, over the half of it in which it does not stand.
 
 import { CALM, element, elements, picture, pieces, set, setLink, setText, SLOW } from './draw.js'
-import { cut, describe, FOREIGN, fullText, LEVELS, MORE_IN_LOG } from './entries.js'
 import { inView as run } from './followed-runs.js'
 import {
   choose, chosen, filterLevels, goal, headOf, jumpToProblem, levels, list, numberOf, rows, usual,
 } from './log-view.js'
-import { compact, count, counted } from './words.js'
-/** @import { Entry } from './entries.js' */
+import { compact, count, counted, cut, describe, FOREIGN, fullText, LEVELS, MORE_IN_LOG } from './words.js'
+/** @import { Entry } from './words.js' */
 
 const LONGEST = 100_000 // characters of the chosen entry that are shown
 /** by level, what can be left out: a beginning, a step and an end are always shown @type {(HTMLElement | null)[]} */

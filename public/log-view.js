@@ -2,12 +2,11 @@
 // around the rows is in log-tools.js (with the chosen one in full) and log-search.js.
 
 import { element, picture, pieces } from './draw.js'
-import { describe, LEVELS, toText } from './entries.js'
 import { inView as run } from './followed-runs.js'
 import { Filter } from './log-store.js'
 import { VirtualList } from './virtual-list.js'
-import { clock } from './words.js'
-/** @import { Entry } from './entries.js' */
+import { clock, describe, LEVELS, toText } from './words.js'
+/** @import { Entry } from './words.js' */
 
 /** the levels that are shown at first: the bar shows the progress, in the log it is noise */
 export const usual = LEVELS.map(level => level !== 'progress')

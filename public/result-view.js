@@ -2,12 +2,11 @@
 // that say where they were found, listed beside the log; with the source in which that is, if it is known.
 
 import { CALM, element, elements, make, picture, set, setLink, setText } from './draw.js'
-import { cut, framesOf, MORE_IN_LOG, placeOf, printable, toText } from './entries.js'
 import { inView as run } from './followed-runs.js'
 import { revealEntry } from './log-view.js'
 import { VirtualList } from './virtual-list.js'
-import { bytes, count } from './words.js'
-/** @import { Fields } from './entries.js' */
+import { bytes, count, cut, framesOf, MORE_IN_LOG, placeOf, printable, toText } from './words.js'
+/** @import { Fields } from './words.js' */
 
 const LONGEST_RESULT = 20_000 // characters
 const MOST_TILES = 12
@@ -36,13 +35,7 @@ export function showResult() {
   for (const list of [sourceList, findingList]) Object.assign(list, { selected: -1, top: 0, stale: true })
 }
 
-for (const draw of [drawPlace, drawFile, drawFailure, drawResult, drawSource, drawFindings]) picture(draw, CALM)
-
-// What functions.js knows has its place from the beginning; anything else is shown when it is there.
-function drawPlace() {
-  element('work', HTMLElement).toggleAttribute('data-known', run.known?.findings !== undefined)
-  set(element('result', HTMLElement), 'hidden', !run.ended && !run.known?.findings)
-}
+for (const draw of [drawFile, drawFailure, drawResult, drawSource, drawFindings]) picture(draw, CALM)
 
 function drawFile() {
   const name = toText(run.result?.['file'])
@@ -75,6 +68,9 @@ function drawFailure() {
 
 function drawResult() {
   const { done, ended, result, known } = run
+  const isKnown = known?.findings !== undefined // and has its place from the beginning
+  element('work', HTMLElement).toggleAttribute('data-known', isKnown)
+  set(element('result', HTMLElement), 'hidden', !ended && !isKnown)
   const summary = known?.summary
   if (summary) drawTiles(summary.figures(result ?? {}))
   else if (done !== written || !done) writeResult(failure.hidden ? done?.result : undefined) // once: it may be large

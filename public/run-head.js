@@ -12,7 +12,6 @@ import { compact, counted, duration, elapsed, estimate, minutes, reached, wholeS
 
 const TALKING = 10_000 // milliseconds between two announcements to a screen reader, unless the state changes
 const SILENT = 10 // seconds without an entry after which an estimate of what is left means nothing
-const MOST_STEPS = 12 // in sight
 /** of the states in which it is over, in the title, and the colours of the ring beside that
  * @type {Record<string, [mark: string, colour: string]>} */
 const MARKS = {
@@ -122,12 +121,11 @@ function drawHint() {
 
 // One for each part of the work; those that the log tells of lead there.
 function drawSteps() {
-  const shown = run.steps.slice(-MOST_STEPS)
-  while (steps.children.length > shown.length) steps.lastElementChild?.remove()
-  shown.forEach(({ name, n, progress, seconds }, at) => {
+  while (steps.children.length > run.steps.length) steps.lastElementChild?.remove()
+  run.steps.forEach(({ name, n, progress, seconds }, at) => {
     const item = steps.children[at] ?? steps.appendChild(make('li', '', make('button', 'step')))
     const button = /** @type {HTMLButtonElement} */ (item.firstElementChild)
-    const isLast = at === shown.length - 1 && n >= 0
+    const isLast = at === run.steps.length - 1 && n >= 0
     const state = seconds === undefined ? 'running' : isLast && run.ended ? run.state : 'ok'
     const far = progress ? reached(progress.current, progress.total, progress.unit) : ''
     const took = seconds === undefined ? '' : `${MARKS[state]?.[0]} ${duration(seconds)}`

@@ -1,12 +1,11 @@
 // What the page knows about one run, all of it from the entries of the run's log, plus what happened before the log
 // began: the upload, the call, its refusal. Nothing here touches the screen.
 
-import { fieldsOf, LEVELS, OUTCOMES, toNumber, toText } from './entries.js'
 import { knownFunction, nameOf, titleOf } from './functions.js'
 import { LogStore } from './log-store.js'
 import { clockAhead } from './requests.js'
-import { amount, compact, counted } from './words.js'
-/** @import { Entry, Fields } from './entries.js' */
+import { amount, compact, counted, fieldsOf, LEVELS, OUTCOMES, toNumber, toText } from './words.js'
+/** @import { Entry, Fields } from './words.js' */
 /** @import { Listed } from './requests.js' */
 /** @typedef {{ n: number, type: string, line: number, fields: Fields }} Finding `n`: its entry's number */
 /** @typedef {{ method: string, args: (unknown | File)[], callId: string }} Call */
@@ -20,7 +19,7 @@ import { amount, compact, counted } from './words.js'
 
 const UNKNOWN = 'No run with this id is known here: it was removed, or has not begun. When it begins, it is shown.'
 const MOST_FINDINGS = 10_000 // listed beside the log; the log has them all
-const MOST_STEPS = 100 // the last ones; a function may begin one for each of a million files
+const MOST_STEPS = 12 // the last ones: a function may begin one for each of a million files
 
 /** @type {Record<string, string>} */
 const STATES = {
@@ -116,7 +115,6 @@ export class Run {
 
   /** Whether it will never run, as far as can be known, and nothing of it could be lost. */
   get isSettled() { return this.state === 'unknown' || (this.state === 'refused' && !this.problem?.canRetry) }
-
   get ended() {
     const { outcome, seconds = 0 } = this.listed ?? {} // tells earlier than the log, while that is still being read
     return this.done ?? (outcome ? { outcome: toOutcome(outcome), seconds, reason: '', result: undefined } : undefined)
@@ -135,7 +133,6 @@ export class Run {
   get read() { return this.listed?.size ? Math.min(1, this.store.end / this.listed.size) : 1 }
   get known() { return knownFunction(this.method) }
   get words() { return wordsOf(this.state, this.count('error')) }
-
   get title() {
     const method = this.method || this.listed?.method
     if (!method) return `Run ${this.id.slice(0, 8)}`
@@ -144,7 +141,6 @@ export class Run {
 
   /** What it returned, if that has fields. @returns {Fields | undefined} */
   get result() { return this.done?.result instanceof Object ? /** @type {Fields} */ (this.done.result) : undefined }
-
   /** What it is at, or was at in the end: an upload says nothing about the run. */
   get step() { return this.steps.findLast(({ n }) => n >= 0 || !this.start) }
   get progress() { return this.step?.progress }
@@ -152,7 +148,6 @@ export class Run {
   get part() { return this.ended?.outcome === 'ok' ? 1 : partOf(this.progress) }
   /** Whether its progress says what cannot be. */
   get isOdd() { return !this.ended && !!this.progress?.total && this.progress.current > this.progress.total }
-
   get seconds() {
     const since = this.start?.time ?? this.step?.began // or its upload
     return this.ended ? this.ended.seconds : since && Math.max(0, (Date.now() - clockAhead - since) / 1000)

@@ -3,10 +3,9 @@
 // follow from them by protocol.ts. Closed, it costs nothing.
 
 import { CALM, drawAnew, element, picture, redraw, setText } from './draw.js'
-import { cut } from './entries.js'
 import { connection, inView } from './followed-runs.js'
 import { clockAhead } from './requests.js'
-import { bytes, count } from './words.js'
+import { bytes, count, cut } from './words.js'
 
 const GLOW = 500 // milliseconds a hop stays lit, or until the next drawing
 const LONGEST = 600 // characters of a frame

@@ -48,10 +48,8 @@ export class VirtualList {
 
   /** rows */
   get inSight() { return this.#below(this.top, this.#room) - this.top }
-
   /** whether the selected row is in sight */
   get isSeen() { return this.selected > this.top - 1 && this.selected < this.top + this.inSight }
-
   get #tall() {
     const extra = this.wraps ? this.#heights.reduce((sum, height) => sum + Math.max(0, height - this.height), 0) : 0
     return Math.min(this.count * this.height + extra, TALLEST)
@@ -59,7 +57,6 @@ export class VirtualList {
 
   /** how far down the scroll bar goes, in pixels */
   get #end() { return Math.max(0, this.#tall - this.#room) }
-
   /** the row that stands at the upper edge then */
   get #last() { return Math.max(0, this.#below(this.count, -this.#room)) }
 
