@@ -1,11 +1,9 @@
-// The page begins here: how it is connected, what can be started, and which run the address names. Look first at draw.js
-// (picture, redraw); then, in the order of a click, at forms.js, start-run.js, followed-runs.js, follow.js (how entries
-// come), run-state.js (what they say), run-head.js, log-view.js, result-view.js.
+// The page begins here: its connection, what can be started, which run the address names. Read draw.js first, and then,
+// in the order of a click: forms, start-run, followed-runs, follow (how entries come), run-state, run-head, log-view.
 
 import { CALM, element, elements, picture, set, setText } from './draw.js'
 import { connection, fetchList, goTo, inView, openRun, setInView } from './followed-runs.js'
 import { offerMethods } from './forms.js'
-import './log-search.js'
 import { showLog } from './log-view.js'
 import { request } from './requests.js'
 import { showResult } from './result-view.js'

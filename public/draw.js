@@ -90,8 +90,7 @@ export function element(id, kind) {
  * @param {new () => T} kind @param {Ids} ids @returns {{ [At in keyof Ids]: T }} */
 export const elements = (kind, ...ids) => /** @type {any} */ (ids.map(id => element(id, kind)))
 
-/** Changes a property only when it differs: for the browser every change is one, and costs a layout; for a person, the
- * same text written again ends a selection.
+/** Changes a property only when it differs: the same text written again costs a layout, and ends a selection.
  * @template T @template {keyof T} K @param {T} target @param {K} property @param {T[K]} value */
 export function set(target, property, value) {
   if (target[property] !== value) target[property] = value

@@ -4,6 +4,7 @@
 import { element, elements, make, set } from './draw.js'
 import { goTo } from './followed-runs.js'
 import { DEMO, knownFunction, rankOf } from './functions.js'
+import { parseJson } from './requests.js'
 import { startRun } from './start-run.js'
 import { bytes, toText } from './words.js'
 /** @import { Field } from './functions.js' */
@@ -119,14 +120,8 @@ function showChoice(input, title) {
 }
 
 /** What the browser says at the field, before anything is sent. @param {Control} control */
-function whyNotJson({ value, required }) {
-  try {
-    if (required || value.trim()) JSON.parse(value)
-    return ''
-  } catch (error) {
-    return `Not JSON: ${error instanceof Error ? error.message : error}`
-  }
-}
+const whyNotJson = ({ value, required }) => ((required || value.trim()) && parseJson(value) === undefined
+  ? 'Not JSON: names and texts stand in double quotes, and no comma behind the last' : '')
 
 function makeSampleButton(/** @type {string} */ method, /** @type {string} */ file) {
   const button = make('button', '', 'Try the sample file')

@@ -7,15 +7,14 @@ import { count, printable, toText } from './words.js'
 /** @import { Fields } from './words.js' */
 /** One control of a form; `accept`: the files that it takes.
  * @typedef {{ label?: string, preset?: string, accept?: string, choices?: [words: string, value: unknown][] }} Field */
-/** The result in figures, in place of all that was returned; `waiting`: the note before there is one.
- * @typedef {{ figures: (result: Fields) => [name: string, figure: string][], note: (result: Fields) => string,
- *   waiting: string }} Summary */
+/** The result in figures, in place of all that was returned, and a note below them.
+ * @typedef {{ figures: (result: Fields) => [string, string][], note: (result: Fields) => string }} Summary */
 /** `heading`, `button`: of its form; `fields`: by the name of the parameter, one that is missing has the usual control;
  * `sample`: a file of the page to try it with; `filled`: parameters without a control; `complete`: what is called with
  * what the form holds; `name`: of a run, by its arguments but for files; `download`: words for the file it produces;
  * `findings`: heading of the warnings and errors that say where they were found; `source`: the text in which that was;
  * `counted`: with those that are not in the log.
- * @typedef {{ heading: string, button: string, fields: Record<string, Field>, sample?: string, filled?: string[],
+ * @typedef {{ heading: string, button?: string, fields: Record<string, Field>, sample?: string, filled?: string[],
  *   complete?: (values: Fields) => { values: Fields, callId: string }, name?: (args: unknown[]) => string,
  *   summary?: Summary, download?: string, findings?: string, source?: (args: unknown[]) => string,
  *   counted?: (result: Fields) => { warning?: unknown, error?: unknown } }} Known */
@@ -49,7 +48,6 @@ const known = {
         ['Columns', figure(columns && /** @type {unknown[]} */ (columns).length)],
       ],
       note: ({ columns = [] }) => /** @type {unknown[]} */ (columns).map(toText).join(', '),
-      waiting: 'The rows can be downloaded when the import has ended.',
     },
     download: 'Download the rows',
     findings: 'Rejected lines',
@@ -66,7 +64,6 @@ const known = {
   },
   process: {
     heading: 'Count steps',
-    button: 'Start',
     fields: { steps: { preset: '120', label: 'Steps' }, delay: { preset: '100', label: 'Milliseconds between them' } },
   },
 }

@@ -133,7 +133,6 @@ export class Filter {
   }
 
   get isDone() { return this.seen === this.store.count }
-
   /** Goes on where it stopped. To look at levels alone takes no time; to search, a few milliseconds each frame. */
   go() {
     const until = performance.now() + TURN

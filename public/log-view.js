@@ -1,5 +1,5 @@
 // The log of the run in view: which of its entries are rows, which one is chosen, and where in it one is. What stands
-// around the rows is in log-tools.js (with the chosen one in full) and log-search.js.
+// around the rows is in log-tools.js.
 
 import { element, picture, pieces } from './draw.js'
 import { inView as run } from './followed-runs.js'
@@ -87,7 +87,6 @@ export function filter(shown, query, onlyHits = false) {
 export const filterLevels = (/** @type {boolean[]} */ shown) => filter(shown, hits?.query, isOnlyHits)
 /** What people call an entry, from 1. @param {number} n */
 export const numberOf = n => numbered.placeOf(n + 1)
-
 /** @param {number} n index of an entry, -1: none */
 export function choose(n) {
   const isFocused = element('entry', HTMLElement).contains(document.activeElement)

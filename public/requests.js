@@ -1,6 +1,5 @@
-// What the page asks of the web server over HTTP. Every call ends in one of three ways, and the page shows them
-// differently: an answer, a refusal with reasons, or no answer at all (status 0). What a proxy says in the place of the
-// server is no answer: the call may have gone through all the same.
+// What the page asks of the web server over HTTP. A call ends with an answer, a refusal with reasons, or no answer at
+// all (status 0), also where a proxy speaks in the server's place: the call may have gone through all the same.
 
 import { redraw } from './draw.js'
 

@@ -79,7 +79,7 @@ function drawResult() {
   set(table, 'hidden', !!summary || !table.firstChild)
   const isShown = !failure.hidden || (!summary && (tiles.firstChild || !text.hidden || !table.hidden || file.href))
   const none = done?.outcome === 'ok' ? `It returned ${empty}.` : `No result: ${done?.reason || 'see the log'}.`
-  const waiting = ended ? 'Its log is still being read.' : summary?.waiting ?? 'What it returns is shown here.'
+  const waiting = ended ? 'Its log is still being read.' : 'What it returns is shown here.'
   setText(note, !done ? waiting : isShown ? '' : summary && result ? summary.note(result) : none)
 }
 

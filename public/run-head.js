@@ -1,6 +1,5 @@
 // The head of the run in view: its name and state, how far it is and since when nothing has come, what went wrong with
 // its start, and what can be done with it; in a background tab the title, and a notice at its end if one was asked for.
-// Everything is drawn from the run; all that is remembered here is what was said last.
 
 import { CALM, element, elements, make, picture, redraw, set, setAttribute, setText, SLOW } from './draw.js'
 import { connection, inView as run, runs, usualSeconds } from './followed-runs.js'
@@ -8,7 +7,7 @@ import { canRepeat, fillForm, repeatRun } from './forms.js'
 import { copies } from './log-tools.js'
 import { showEntry } from './log-view.js'
 import { attempt, cancelRun } from './start-run.js'
-import { compact, counted, duration, elapsed, estimate, minutes, reached, wholeSeconds } from './words.js'
+import { clock, compact, counted, duration, elapsed, estimate, minutes, reached } from './words.js'
 
 const TALKING = 10_000 // milliseconds between two announcements to a screen reader, unless the state changes
 const SILENT = 10 // seconds without an entry after which an estimate of what is left means nothing
@@ -99,7 +98,8 @@ function drawFact(id, name, value, isPale = false) {
 // When it will be done; where that is not known, whether it still moves; in the end, when it was.
 function drawLeft() {
   const { left, seconds = 0, start, ended, progress, step, isOdd, silence } = run
-  if (ended) return drawFact('left', 'Ended', start ? wholeSeconds(start.time + seconds * 1000, start.time) : '–')
+  const end = start && clock(start.time + seconds * 1000, start.time).replace(/\.\d+/, '') // in whole seconds
+  if (ended) return drawFact('left', 'Ended', end ?? '–')
   const isMoving = progress?.total !== undefined && !isOdd && silence < SILENT
   const name = step?.name ? `Left of ${step.name}` : 'Left'
   if (isMoving) drawFact('left', name, left === undefined || seconds < 1.5 || isUnheard() ? '–' : estimate(left))

@@ -10,8 +10,6 @@ import { compact, dayOf, duration, elapsed, minutes } from './words.js'
 /** @typedef {{ id: string, title: string, time: number, state: string, isOver: boolean, errors: number,
  *   warnings: number, seconds: number | undefined, part: number | undefined }} Item */
 
-const FEW = 8 // runs that need no filter
-
 const items = element('runs', HTMLOListElement)
 const more = element('more-runs', HTMLButtonElement)
 const filter = element('filter', HTMLInputElement)
@@ -38,7 +36,6 @@ picture(() => {
     if (item) drawItem(node, item)
   })
   set(more, 'hidden', wanted.length <= most)
-  set(filter, 'hidden', all.length <= FEW)
   const none = words ? 'No run fits.' : 'Nothing here yet. What is started on this server is listed here.'
   setText(element('no-runs', HTMLElement), wanted.length > 0 || !listed ? '' : none)
   if (scrolledTo === inView.id || !nodes.has(inView.id)) return

@@ -1,6 +1,5 @@
-// The picture under the hood: the path of the messages of the run in view, each hop lit while something passes, with
-// the frames of the last one to read. The WebSocket's two directions are what was really sent; the hops behind it
-// follow from them by protocol.ts. Closed, it costs nothing.
+// The path of the messages of the run in view: each hop is lit while something passes, with the frames of the last one.
+// The WebSocket's two directions are what was really sent; the hops behind it follow from them by protocol.ts.
 
 import { CALM, drawAnew, element, picture, redraw, setText } from './draw.js'
 import { connection, inView } from './followed-runs.js'
@@ -39,17 +38,16 @@ function tap(way, text, chunk) {
   const { id, position, next, entries } = chunk
   const more = entries.length > 1 ? `\n… and ${count(entries.length - 1)} more lines` : ''
   const lines = cut(JSON.stringify(entries[0]), LONGEST) + more
-  pass('socket', text)
   // what comes from a run that is over, or long past, came out of the log
-  const age = Date.now() - clockAhead - (entries[0]?.time ?? 0)
-  if (age > 5000) return pass('read', `["${id}", ${position}]\n→ ${lines}`)
-  pass('publish', framed(id, position, lines))
-  pass('append', `at byte ${count(position)}, ${count(next - position)} bytes\n${lines}`)
+  const isLive = Date.now() - clockAhead - (entries[0]?.time ?? 0) < 5000
+  pass('socket', text)
+  if (isLive) pass('append', `at byte ${count(position)}, ${count(next - position)} bytes\n${lines}`)
+  if (isLive) pass('publish', framed(id, position, lines))
+  else pass('read', `["${id}", ${position}]\n→ ${lines}`)
 }
 
-function pass(/** @type {string} */ hop, /** @type {string} */ text, at = performance.now()) {
+const pass = (/** @type {string} */ hop, /** @type {string} */ text, at = performance.now()) =>
   passed.set(hop, { text: cut(text, LONGEST), at })
-}
 
 // The first four hops were passed before the log began; its first line tells what they carried.
 function knowBeginning() {

@@ -1,6 +1,5 @@
-// How an entry reads, whatever it holds. A task may report anything that JSON can say, in any field: the worst that may
-// come of it is an odd row. What a program writes for a terminal is read as a terminal would show it. And how numbers,
-// sizes and times read: as a person would say them.
+// How entries, numbers, sizes and times read: as a person would say them, and what was written for a terminal as that
+// would show it. A task may report anything that JSON can say, in any field: at worst there is an odd row.
 
 /** @typedef {import('../log.ts').Entry} Entry */
 /** @typedef {Record<string, unknown>} Fields */
@@ -37,7 +36,6 @@ export const OUTCOMES = { ok: 'Finished', error: 'Failed', cancelled: 'Cancelled
 
 /** What is of no kind that the page knows is shown as a message. @param {Entry} entry */
 export const levelOf = ({ type }) => LEVELS.indexOf(LEVELS.includes(type) ? type : 'msg')
-
 /** @param {Entry} entry @returns {Fields} */
 export const fieldsOf = ({ data }) => (typeof data === 'object' && data ? /** @type {any} */ (data) : {})
 export const toText = (/** @type {unknown} */ told) => (typeof told === 'string' ? told : JSON.stringify(told) ?? '')
@@ -82,7 +80,6 @@ export const FOREIGN = /((?:^ *at .*(?:node:internal|[/(](?:task|remote)\.ts:\d+
 
 /** @param {string} text @param {number} longest @param {string} [rest] in place of what was cut off */
 export const cut = (text, longest, rest = ' …') => (text.length > longest ? text.slice(0, longest) + rest : text)
-
 function describeProgress(/** @type {Fields} */ { current, total, unit }, /** @type {unknown} */ data) {
   const n = toNumber(current)
   return n === undefined ? toText(data) : reached(n, toNumber(total), toText(unit))
@@ -143,7 +140,6 @@ export const count = (/** @type {number} */ n) => figures.format(n)
 export const compact = n => (Math.abs(n) < 100_000 ? figures : shortFigures).format(n)
 /** "3 errors". @param {number} n @param {string} one @param {string} [many] */
 export const counted = (n, one, many = one + 's') => `${count(n)} ${n === 1 ? one : many}`
-
 /** @param {number} n @param {string} [unit] @param {(n: number) => string} [format] */
 export function amount(n, unit, format = count) {
   if (unit === 'bytes') return bytes(n)
@@ -198,8 +194,6 @@ export function clock(time, since = time) {
   return day + clocks.format(at) + zone
 }
 
-/** As clock(), in whole seconds. @param {number} time @param {number} since */
-export const wholeSeconds = (time, since) => clock(time, since).replace(/\.\d+/, '')
 /** With its day, where that is not today. @param {number} time */
 export const minutes = time => clock(time, Date.now()).replace(/:\d\d\.\d+.*/, '')
 
