@@ -74,7 +74,7 @@ print(json.dumps({"type": "result", "data": {"steps": 3}}))`])
     assert.deepEqual((await terminated.outcome()).reason, 'sh ended by SIGTERM', 'which was not ours')
   })
 
-  test('is taken at its word as REFERENCE has it: what it can print, and what may surprise', { skip: noPython }, async () => {
+  test('is taken at its word as REFERENCE has it: what it can print, and what may surprise', { skip: noPython || missing('script') }, async () => {
     const reference = readFileSync(join(ROOT, 'REFERENCE.md'), 'utf8')
     const rows = [...reference.split('| it prints |')[1]!.split('\n\n')[0]!.matchAll(/^\| `(\{"type".*?\})` \|/gm)].map(([, json]) => json!)
     assert.equal(rows.length, 5)

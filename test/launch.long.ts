@@ -7,7 +7,7 @@ import { chmodSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node
 import { getPriority, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
-import { App, gone, processesOf, startApp, until } from './app.ts'
+import { App, gone, missing, processesOf, startApp, until } from './app.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'longrun-launch-'))
 after(() => rmSync(folder, { recursive: true }))
@@ -18,12 +18,15 @@ const STANDING = script('standing', `
   trap 'kill $!' TERM
   while kill -0 $! 2>/dev/null; do wait $!; code=$?; done
   exit $code`)
+const standsNot = missing('setpriv')
 
 suite('Below a launcher', { concurrency: 3 }, () => {
-  for (const LAUNCH of ['prlimit --data=536870912', 'nice -n 10', STANDING]) {
-    suite(`Tasks started by ${LAUNCH.split('/').at(-1)}`, { concurrency: 3 }, () => {
+  for (const [LAUNCH, skip] of [
+    ['prlimit --data=536870912', missing('prlimit')], ['nice -n 10', false], [STANDING, standsNot],
+  ] as const) {
+    suite(`Tasks started by ${LAUNCH.split('/').at(-1)}`, { skip, concurrency: 3 }, () => {
       const app = new App({ LAUNCH, PROCESS_LIMIT: '16' })
-      before(() => app.startBoth())
+      before(() => skip || app.startBoth())
       after(() => app.end())
 
       test('report live, from start to done, and know what they are given', async () => {
@@ -82,7 +85,7 @@ suite('Below a launcher', { concurrency: 3 }, () => {
     })
   }
 
-  test('a task that reaches the memory limit of its launcher dies, and the reason is what it said', async t => {
+  test('a task that reaches the memory limit of its launcher dies, and the reason is what it said', { skip: missing('prlimit') }, async t => {
     const app = await startApp(t, { LAUNCH: 'prlimit --data=268435456' })
     const run = await app.start('hoard')
     const done = await run.outcome()
@@ -101,7 +104,7 @@ suite('Below a launcher', { concurrency: 3 }, () => {
     await run.outcome()
   })
 
-  test('a task that ignores SIGTERM is killed with its launcher, after a grace that an engine may use', async t => {
+  test('a task that ignores SIGTERM is killed with its launcher, after a grace that an engine may use', { skip: standsNot }, async t => {
     const app = await startApp(t, { LAUNCH: STANDING, PROCESS_LIMIT: '2' })
     const run = await app.start('deaf', [600])
     await run.reader.until(({ entries }) => entries.length > 1)
@@ -122,8 +125,8 @@ suite('Below a launcher', { concurrency: 3 }, () => {
     assert.equal((await (await app.start('process', [1, 1])).outcome()).outcome, 'ok')
   })
 
-  for (const LAUNCH of ['nice -n 10', STANDING]) {
-    test(`the workers server is killed and started again: runs by ${LAUNCH.split('/').at(-1)} are its own`, async t => {
+  for (const [LAUNCH, skip] of [['nice -n 10', false], [STANDING, standsNot]] as const) {
+    test(`the workers server is killed and started again: runs by ${LAUNCH.split('/').at(-1)} are its own`, { skip }, async t => {
       const app = await startApp(t, { LAUNCH, PROCESS_LIMIT: '4' })
       const steady = await app.start('tick', ['go'], { callId: 'steady' })
       const limited = await app.start('polite', [], { timeLimit: 5 })
@@ -141,7 +144,7 @@ suite('Below a launcher', { concurrency: 3 }, () => {
     })
   }
 
-  test('the workers server is asked to stop: runs end as cancelled, nothing is left', async t => {
+  test('the workers server is asked to stop: runs end as cancelled, nothing is left', { skip: standsNot }, async t => {
     const app = await startApp(t, { LAUNCH: STANDING, PROCESS_LIMIT: '4' })
     const runs = await Promise.all([app.start('polite'), app.start('tick', ['never'])])
     for (const run of runs) await run.reader.until(({ entries }) => entries.length > 1)

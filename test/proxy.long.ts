@@ -15,7 +15,7 @@ import { connect as connectTls } from 'node:tls'
 import { promisify } from 'node:util'
 import type { Browser } from 'playwright-core'
 import { WebSocket } from 'ws'
-import { App, ask, onEvents, ownAddress, port, Reader, readmeBlocks, ROOT, until, UPGRADE } from './app.ts'
+import { App, ask, missing, onEvents, ownAddress, port, Reader, readmeBlocks, ROOT, until, UPGRADE } from './app.ts'
 import { chromiumMissing, openPage, sees, start, startChromium, state } from './browser.ts'
 
 const TOKEN = 'a-long.Token+of/letters=and~signs'
@@ -27,8 +27,9 @@ const FORMS = [
 
 const nginx = (process.env['PATH'] ?? '').split(':').concat('/usr/sbin')
   .map(folder => join(folder, 'nginx')).find(path => existsSync(path))
-const skip = !nginx && 'nginx is not installed: apt install nginx-light'
-if (skip && process.env['CI']) throw new Error(skip)
+const noNginx = !nginx && 'nginx is not installed: apt install nginx-light'
+if (noNginx && process.env['CI']) throw new Error(noNginx)
+const skip = noNginx || missing('openssl') || missing('curl')
 
 const app = new App({ TOKEN, ALLOWED_HOSTS: FORMS.map(({ name }) => name).join() })
 const folder = mkdtempSync(join(tmpdir(), 'longrun-proxy-'))

@@ -10,7 +10,7 @@ import { suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { stream } from '@durable-streams/client'
 import type { Entry } from '../log.ts'
-import { type App, logOf, startApp, until } from './app.ts'
+import { type App, logOf, missing, startApp, until } from './app.ts'
 
 suite('A client that knows Durable Streams, and nothing of ours,', { concurrency: true, timeout: 600_000 }, () => {
   for (const live of ['sse', 'long-poll'] as const) {
@@ -55,7 +55,7 @@ suite('A client that knows Durable Streams, and nothing of ours,', { concurrency
     })
   }
 
-  test('may be curl: one long-poll after the other, from the offset that the last one told', async t => {
+  test('may be curl: one long-poll after the other, from the offset that the last one told', { skip: missing('curl') }, async t => {
     const app = await startApp(t)
     const run = await app.start('tick', ['go'])
     const printed = text(spawn('sh', ['-c', `

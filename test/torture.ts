@@ -8,16 +8,16 @@
 
 import { once } from 'node:events'
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync, statSync, utimesSync } from 'node:fs'
-import { get, request, type IncomingMessage } from 'node:http'
+import { get, type IncomingMessage, request } from 'node:http'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { WebSocket } from 'ws'
 import { Dealer, Publisher, Subscriber } from 'zeromq'
-import { unpackEntry, type Entry } from '../log.ts'
+import { type Entry, unpackEntry } from '../log.ts'
 import { packChunk } from '../protocol.ts'
-import { App, onEvents, processesOf, Reader } from './app.ts'
+import { App, onEvents, processesOf, Reader, until } from './app.ts'
 
 export type Options = {
   seconds: number
@@ -511,7 +511,7 @@ class Torture {
       await app[which].exited
     }
     // A service of the loader ends a moment after its process.
-    for (const deadline = Date.now() + 30_000; processesOf(app.runs).length && Date.now() < deadline;) await sleep(50)
+    await until(() => processesOf(app.runs).length === 0).catch(() => {})
     for (const { pid, command } of processesOf(app.runs)) this.report(`process ${pid} is left: ${command}`)
     const expected = /^(run-\d+\.ndjson|files\/run-\d+\.txt|ballast|files|uploads|\w+\.sock)$/
     const left = readdirSync(app.runs, { recursive: true, encoding: 'utf8' }).filter(name => !expected.test(name))
