@@ -56,3 +56,10 @@ test('gives what a plain reader gives, for 3000 files at random', async () => {
     assert.deepEqual(complaints.map(([line]) => line), plain.complaints, JSON.stringify(bytes))
   }
 })
+
+test('hundreds of thousands of columns may have one name; of those without a name, a row has to have room', async () => {
+  const many = await read(`${'a,'.repeat(300_000)}b\n`)
+  assert.equal(new Set(many.columns).size, 300_001)
+  assert.ok(many.doubts[0]!.length < 1000)
+  await assert.rejects(read(`${','.repeat(1_000_000)}b\n`), /too many columns without a name/) // a row of them has no room
+})

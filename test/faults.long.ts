@@ -219,6 +219,22 @@ test('spares come back after a time of trouble, however often something is start
   }, 'there is a spare')
 })
 
+suite('A task', { concurrency: 3 }, () => {
+  const app = new App({ PROCESS_LIMIT: '16', SPARES: '0' })
+  before(() => app.startBoth())
+  after(() => app.end())
+
+  for (const how of ['return', 'throw', 'wait']) {
+    test(`that started other processes leaves none of them: ${how}`, async () => {
+      const run = await app.start('parent', [how])
+      const { pids } = (await run.reader.until(({ entries }) => entries.length > 1)).entries[1]!.data as { pids: number[] }
+      if (how === 'wait') process.kill(run.pid, 'SIGKILL')
+      await run.outcome()
+      for (const pid of pids) await gone(pid)
+    })
+  }
+})
+
 suite('The workers server', { concurrency: 4 }, () => {
   test('serves the next request, 30 rounds of 30, after garbage, HTTP, peers that are no REQ, and callers that die', async t => {
     const app = await startApp(t)

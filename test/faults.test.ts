@@ -89,16 +89,6 @@ suite('A task', { concurrency: 8 }, () => {
     for (const run of runs) assert.equal((await run.outcome()).outcome, 'cancelled')
   })
 
-  for (const how of ['return', 'throw', 'wait']) {
-    test(`that started other processes leaves none of them: ${how}`, async () => {
-      const run = await app.start('parent', [how])
-      const { pids } = (await run.reader.until(({ entries }) => entries.length > 1)).entries[1]!.data as { pids: number[] }
-      if (how === 'wait') process.kill(run.pid, 'SIGKILL')
-      await run.outcome()
-      for (const pid of pids) await gone(pid)
-    })
-  }
-
   test('whose result does not fit into MAX_LOG fails with an error that says so, however long its words', async () => {
     for (const [method, args, reason] of [['claim', [{ text: 'x'.repeat(200_000) }], /MAX_LOG/], ['crash', ['y'.repeat(200_000), 1], /^y+$/]] as const) {
       const run = await small.start(method, [...args])
