@@ -65,14 +65,12 @@ export const stripsTypes = 'typescript' in process.features && Boolean(process.f
  */
 async function loadModule(path: string): Promise<Record<string, object>> {
   const { href } = pathToFileURL(path)
-  try {
-    return await import(href)
-  } catch (error) {
-    if (!isBeyondNode(error)) throw error
-  }
-  if (!stripsTypes) {
-    const module = await requireModule(path)
-    if (module) return module
+  for (const load of [() => import(href), ...stripsTypes ? [] : [() => requireModule(path)]]) {
+    try {
+      return await load()
+    } catch (error) {
+      if (!isBeyondNode(error)) throw error
+    }
   }
   process.env.TSX_DISABLE_CACHE = '1' // see loader.js
   const { tsImport } = await import('tsx/esm/api')
@@ -88,16 +86,11 @@ function isBeyondNode(error: unknown): boolean {
 
 // For modules tsx would run a second thread, and a task process would be loaded in 400 ms, not in 150. So that is done
 // only for what require() cannot load, as it awaits at its top level, or imports TypeScript later on.
-async function requireModule(path: string): Promise<Record<string, object> | undefined> {
+async function requireModule(path: string): Promise<Record<string, object>> {
   await import('./loader.js')
-  try {
-    const module = require(path)
-    const sources = Object.keys(require.cache).filter(file => file.endsWith('.ts') && file !== import.meta.filename)
-    const isImporting = sources.some(file => /\bimport\s*\(/.test(readFileSync(file, 'utf8')))
-    if (isImporting) (await import('tsx/esm/api')).register()
-    return module
-  } catch (error) {
-    if (/^ERR_REQUIRE_(ASYNC_MODULE|ESM)$/.test(String((error as NodeJS.ErrnoException).code))) return undefined
-    throw error
-  }
+  const module = require(path)
+  const sources = Object.keys(require.cache).filter(file => file.endsWith('.ts') && file !== import.meta.filename)
+  const isImporting = sources.some(file => /\bimport\s*\(/.test(readFileSync(file, 'utf8')))
+  if (isImporting) (await import('tsx/esm/api')).register()
+  return module
 }

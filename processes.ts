@@ -15,7 +15,7 @@ import { stripsTypes, TASK_PROGRAM } from './load.ts'
 import { stderrPath } from './log.ts'
 import { limit, RemoteError } from './protocol.ts'
 import {
-  ENDING, LAUNCH, lowerPriority, ON_DONE, refuseToStart, RUN_MARK, RUNS, SPARES, taskEnvironment, VERSION,
+  ENDING, LAUNCH, lowerPriority, ON_DONE, refuseToStart, RUN_MARK, RUNS, sendSignal, SPARES, taskEnvironment, VERSION,
 } from './settings.ts'
 
 /** Whether an engine's command stands for each process, see LAUNCH. */
@@ -291,13 +291,6 @@ async function tell(id: string, summary: Buffer) {
 export async function finishTelling(most: number) {
   await Promise.race([Promise.all(told), sleep(most)])
   for (const { pid } of tellers) sendSignal(-pid!, 'SIGKILL')
-}
-
-/** A negative id means the process group. That nobody is there any more is no error. */
-export function sendSignal(pid: number, signal: NodeJS.Signals) {
-  try {
-    process.kill(pid, signal)
-  } catch {}
 }
 
 /** For what is no reason to end when it fails. */

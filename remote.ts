@@ -2,7 +2,7 @@
 // command() gives, a program in any language. Look for: remote; Task, the handle that a function reports through;
 // runCommand. To import this ends no process and opens nothing, so that a function can be tested like any other.
 
-import { spawn, type ChildProcess } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
@@ -10,7 +10,7 @@ import { StringDecoder } from 'node:string_decoder'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { describeError, given, isId, MAX_ENTRY, packEntry, type Entry, type Note } from './log.ts'
 import { RemoteError } from './protocol.ts'
-import { FILES, lowerPriority, MAX_LOG, RUN_MARK, RUNS, UPLOADS } from './settings.ts'
+import { FILES, lowerPriority, MAX_LOG, RUN_MARK, RUNS, sendSignal, UPLOADS } from './settings.ts'
 
 export { FILES, UPLOADS }
 
@@ -241,8 +241,8 @@ const TERMINATED = 143 // the exit code with which a shell says that SIGTERM has
 // which gets the signals; but not below a launcher (where a task has no IPC): its engine may know one group only.
 const hasOwnGroup = process.send !== undefined
 
-const running = new Set<ChildProcess>()
-process.on('exit', () => running.forEach(child => sendSignal(child, 'SIGKILL')))
+const running = new Set<number>() // where signals to programs go
+process.on('exit', () => running.forEach(id => sendSignal(id, 'SIGKILL')))
 
 /**
  * Runs a program within a function, and returns the result that it has printed. On stdin it gets the arguments by name,
@@ -253,6 +253,8 @@ process.on('exit', () => running.forEach(child => sendSignal(child, 'SIGKILL')))
 export async function runCommand(task: Task, program: Program, options: CommandOptions = {}): Promise<unknown> {
   task.signal.throwIfAborted()
   const child = await startProgram(task, program, options)
+  const id = hasOwnGroup ? -child.pid! : child.pid!
+  running.add(id)
   let result: unknown
   let lastWords = ''
   const takeStdout = cutLines(print, line => {
@@ -265,7 +267,7 @@ export async function runCommand(task: Task, program: Program, options: CommandO
     lastWords = `${lastWords}${line}\n`.slice(-LAST_WORDS)
     print(line)
   })
-  const stop = () => sendSignal(child, 'SIGTERM')
+  const stop = () => sendSignal(id, 'SIGTERM')
   task.signal.addEventListener('abort', stop)
   child.stdout.on('data', takeStdout)
   child.stderr.on('data', takeStderr)
@@ -273,9 +275,9 @@ export async function runCommand(task: Task, program: Program, options: CommandO
   const [code, signal] = await once(child, 'exit')
   task.signal.removeEventListener('abort', stop)
   // What it has left was asked to end, too, and may tidy up; if nobody was asked, it is of no use any more.
-  while (task.signal.aborted && sendSignal(child, 0)) await sleep(LOOK)
-  sendSignal(child, 'SIGKILL') // in the turn of its end, or of the look: the id cannot be another group's yet
-  running.delete(child)
+  while (task.signal.aborted && sendSignal(id, 0)) await sleep(LOOK)
+  sendSignal(id, 'SIGKILL') // in the turn of its end, or of the look: the id cannot be another group's yet
+  running.delete(id)
   // Its last lines are there to be read by now. Their end may never come: a daemon that it has left can hold the pipe.
   for (let turn = 0; turn < 3; turn++) await nextTurn()
   for (const output of [child.stdout, child.stderr]) output.destroy()
@@ -300,22 +302,12 @@ async function startProgram(task: Task, program: Program, { cwd, env }: CommandO
     const child = spawn(name, args, { cwd, env: environment, detached: hasOwnGroup })
     if (child.pid && hasOwnGroup) lowerPriority(child.pid)
     await once(child, 'spawn')
-    running.add(child)
     for (const pipe of child.stdio) pipe!.on('error', () => {}) // it reads nothing, or has gone
     return child
   } catch (error) {
     const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT'
     const why = isMissing ? `: there is no such program${cwd ? `, or no folder ${cwd}` : ''}` : ''
     throw new Error(`cannot start ${name}${why}`, { cause: error })
-  }
-}
-
-/** False when nobody is there any more. */
-function sendSignal({ pid }: ChildProcess, signal: NodeJS.Signals | 0): boolean {
-  try {
-    return process.kill(hasOwnGroup ? -pid! : pid!, signal)
-  } catch {
-    return false
   }
 }
 

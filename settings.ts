@@ -79,8 +79,7 @@ function address(name: 'REP_ADDR' | 'XSUB_ADDR' | 'XPUB_ADDR'): string {
 function token(): string {
   const text = process.env.TOKEN ?? ''
   if (text && text.length < 16) complaints.push('TOKEN is shorter than 16 characters: `openssl rand -hex 32` makes one')
-  const allowed = /^[\w.~+/=!@#$%^&*()-]*$/
-  if (!allowed.test(text)) complaints.push('TOKEN may have letters, digits and -._~+/=!@#$%^&*() only')
+  if (/[^\w.~+/=!@#$%^&*()-]/.test(text)) complaints.push('TOKEN may have letters, digits and -._~+/=!@#$%^&*() only')
   return text
 }
 
@@ -116,17 +115,17 @@ export function refuseToStart(message: string): never {
 export function openRuns() {
   if (complaints.length) refuseToStart(complaints.join('\nlongrun: '))
   process.umask(0o077) // sockets too: libzmq creates them with what the umask leaves
+  const mend = 'set RUNS to a folder of yours that nothing else uses, of mode 700'
   for (const folder of [RUNS, UPLOADS, FILES]) {
-    const mend = 'set RUNS to a folder of yours that nothing else uses, of mode 700'
-    const unfit = 'cannot create the runs folder'
     try {
       makeFolder(folder)
       accessSync(folder, constants.W_OK) // its disk may be read-only
     } catch (error) {
-      refuseToStart(`${unfit}, or write into it: ${(error as Error).message}; ${mend}`)
+      refuseToStart(`cannot create the runs folder, or write into it: ${(error as Error).message}; ${mend}`)
     }
     const found = lstatSync(folder) // not stat: a link could lead into somebody else's folder
-    if (!found.isDirectory()) refuseToStart(`${unfit}: ${folder} is not a folder of its own; ${mend}`)
+    const unfit = `cannot create the runs folder: ${folder} is not a folder of its own; ${mend}`
+    if (!found.isDirectory()) refuseToStart(unfit)
     if (found.uid !== process.getuid?.()) refuseToStart(`${folder} belongs to another user: ${mend}`)
     if (found.mode & 0o077) refuseToStart(`${folder} is open to other users: ${mend}`)
   }
@@ -174,6 +173,15 @@ export function taskEnvironment(): NodeJS.ProcessEnv {
   const given = Object.entries(process.env).filter(([name]) => !servers.test(name))
   // Node 24 loads a task process in 110 ms with what it has compiled before, and not in 250 (20 and 22 gain nothing).
   return { NODE_COMPILE_CACHE: join(RUNS, 'compiled'), ...Object.fromEntries(given), RUNS }
+}
+
+/** @internal To a process; with a negative id, to its group. False when nobody is there any more. */
+export function sendSignal(pid: number, signal: NodeJS.Signals | 0): boolean {
+  try {
+    return process.kill(pid, signal)
+  } catch {
+    return false
+  }
 }
 
 const NICE = 10 // of 19
@@ -234,23 +242,24 @@ export function printWithoutWaiting() {
 /** A function that prints without waiting, and tells whether it has printed. */
 function printer(output: NodeJS.WriteStream & { fd: number }): (text: string) => boolean {
   const write = output.write.bind(output)
+  const enqueue = (text: string) => {
+    const isRead = output.writableLength < UNREAD
+    if (isRead) write(text)
+    return isRead
+  }
   const kind = fstatSync(output.fd)
-  if (!kind.isFIFO() && !kind.isCharacterDevice()) { // a file takes everything; a socket's queue is ours to bound
-    return text => output.writableLength < UNREAD && (write(text), true)
-  }
-  const { O_WRONLY, O_NONBLOCK, O_NOCTTY } = constants
-  let file: number
+  if (!kind.isFIFO() && !kind.isCharacterDevice()) return enqueue // a socket; or a file, which takes everything
   try {
-    file = openSync(`/proc/self/fd/${output.fd}`, O_WRONLY | O_NONBLOCK | O_NOCTTY)
-  } catch {
-    return text => (write(text), true) // no /proc, or nobody at the other end any more
-  }
-  return text => {
-    try {
-      writeSync(file, text)
-      return true
-    } catch {
-      return false
+    const file = openSync(`/proc/self/fd/${output.fd}`, constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY)
+    return text => {
+      try {
+        writeSync(file, text)
+        return true
+      } catch {
+        return false
+      }
     }
+  } catch {
+    return enqueue // no /proc, or nobody at the other end any more
   }
 }

@@ -27,7 +27,7 @@ if (watch) { // `npm run dev`: each is started again when its files change
   start('server', ['public', ...rooms].map(path => `--watch-path=${join(FOLDER, path)}`))
 } else {
   // The web server comes when the workers server is ready: so what both would refuse is said once.
-  start('workers', [], ['ipc']).on('message', message => message === 'ready' && !isEnding && start('server'))
+  start('workers').on('message', message => message === 'ready' && !isEnding && start('server'))
 }
 // Trap: npx starts this below a shell, which gets its SIGTERM, dies by it, and tells nobody. When a signal has come here
 // as well, that is enough: a second one would mean "at once".
@@ -37,10 +37,10 @@ if (process.env.npm_command !== 'exec') clearInterval(watchParent)
 // In a terminal, each gets the signal from there, too, and perhaps from npm: what comes at once counts as one.
 for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) process.on(signal, () => pass(signal))
 
-/** @param {string} name @param {string[]} options @param {'ipc'[]} channel */
-function start(name, options = [], channel = []) {
+/** @param {string} name @param {string[]} options */
+function start(name, options = []) {
   const command = [...options, ...LOADER, join(FOLDER, name + ENDING)]
-  const server = spawn(process.execPath, command, { stdio: ['inherit', 'inherit', 'inherit', ...channel] })
+  const server = spawn(process.execPath, command, { stdio: ['inherit', 'inherit', 'inherit', 'ipc'] })
   server.once('exit', code => {
     const isAlone = servers.length === 1 // it was not ready yet
     if (code !== REFUSED && !isAlone) return

@@ -4,7 +4,7 @@
 
 import { execFile } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { mkdir, open, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, open, rename, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
@@ -37,30 +37,27 @@ export const importCsv = remote('turns a CSV file into JSON lines, and names the
 ], async (task, upload, { delimiter, ...others }, name) => {
   for (const option in others) throw new Error(`unknown option '${option}'`)
   const file = `${task.id}.ndjson`
-  const unfinished = join(FILES, `${task.id}.part`)
+  const unfinished = join(FILES, `${task.id}.part`) // is removed with the run, however that ends
   const csv = await open(join(UPLOADS, upload))
   const output = await open(unfinished, 'wx', 0o600)
-  try {
-    task.step('columns')
-    const header = await readHeader(csv, delimiter)
-    task.log(name ? `${name}: ${header.summary}` : header.summary)
-    for (const doubt of header.doubts) task.warning(doubt)
-    const { counts, report } = boundedReports(task)
-    const progress = steadyProgress(task, header.size, 'bytes')
-    let rows = 0
-    task.step('rows')
-    for await (const part of readRows(csv, header, (msg, line) => report('warning', msg, { line }))) {
-      task.signal.throwIfAborted()
-      progress(part.position)
-      await output.writeFile(part.json)
-      rows += part.rows
-    }
-    progress(header.size)
-    await rename(unfinished, join(FILES, file)) // whoever finds this name finds the whole file
-    return { rows, rejected: counts.warning, columns: header.columns, file }
-  } finally {
-    await Promise.all([csv.close(), output.close(), rm(unfinished, { force: true })])
+  task.step('columns')
+  const header = await readHeader(csv, delimiter)
+  task.log(name ? `${name}: ${header.summary}` : header.summary)
+  for (const doubt of header.doubts) task.warning(doubt)
+  const { counts, report } = boundedReports(task)
+  const progress = steadyProgress(task, header.size, 'bytes')
+  let rows = 0
+  task.step('rows')
+  for await (const part of readRows(csv, header, (msg, line) => report('warning', msg, { line }))) {
+    task.signal.throwIfAborted()
+    progress(part.position)
+    await output.writeFile(part.json)
+    rows += part.rows
   }
+  progress(header.size)
+  await Promise.all([csv.close(), output.close()]) // an error ends this process, and closes them, too
+  await rename(unfinished, join(FILES, file)) // whoever finds this name finds the whole file
+  return { rows, rejected: counts.warning, columns: header.columns, file }
 })
 
 export const compile = remote('checks a TypeScript source that stands alone', [
@@ -70,22 +67,18 @@ export const compile = remote('checks a TypeScript source that stands alone', [
   task.step('check')
   const folder = join(FILES, `${task.id}.part`) // is removed with the run, however that ends
   await mkdir(folder)
-  try {
-    const name = randomUUID() // see reportDiagnostics
-    await writeFile(join(folder, `${name}.ts`), source)
-    const options = { cwd: folder, signal: task.signal, killSignal: 'SIGKILL', maxBuffer: Infinity } as const
-    const ended = execute(compilerPath(), [`${name}.ts`, ...COMPILER_ARGUMENTS], options)
-    const { code = 0, signal, stdout, stderr } = await ended.catch(error => error)
-    task.signal.throwIfAborted()
-    reportDiagnostics(stdout, name, report)
-    // Exit codes 1 and 2 mean that the source has errors; a crash is 2 as well, but says so on stderr.
-    if (signal || code > 2 || stderr || (code && !counts.error)) {
-      throw new Error(`the compiler failed (${signal ?? `exit code ${code}`}) ${stderr.slice(0, 2000)}`)
-    }
-    return { errors: counts.error, warnings: counts.warning }
-  } finally {
-    await rm(folder, { recursive: true, force: true })
+  const name = randomUUID() // see reportDiagnostics
+  await writeFile(join(folder, `${name}.ts`), source)
+  const options = { cwd: folder, signal: task.signal, killSignal: 'SIGKILL', maxBuffer: Infinity } as const
+  const ended = execute(compilerPath(), [`${name}.ts`, ...COMPILER_ARGUMENTS], options)
+  const { code = 0, signal, stdout, stderr } = await ended.catch(error => error)
+  task.signal.throwIfAborted()
+  reportDiagnostics(stdout, name, report)
+  // Exit codes 1 and 2 mean that the source has errors; a crash is 2 as well, but says so on stderr.
+  if (signal || code > 2 || stderr || (code && !counts.error)) {
+    throw new Error(`the compiler failed (${signal ?? `exit code ${code}`}) ${stderr.slice(0, 2000)}`)
   }
+  return { errors: counts.error, warnings: counts.warning }
 })
 
 // ---- What they share

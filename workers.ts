@@ -26,7 +26,7 @@ import {
 } from './log.ts'
 import {
   attempt, claimRuns, endProcesses, endSpares, finishTelling, giveUpRuns, hasOpen, isAbsence, isLaunched, keepSpares,
-  lastErrors, sendSignal, startProcess, tellEnd, trimErrors,
+  lastErrors, startProcess, tellEnd, trimErrors,
 } from './processes.ts'
 import {
   bindOptions, bindSocket, busy, BusyError, connectOptions, createSocket, isLocal, makeKeys, packChunk, packReply,
@@ -36,7 +36,7 @@ import {
 import { checkArgs } from './remote.ts'
 import {
   FILES, KEEP_RUNS, layBallast, onStop, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, REP_ADDR, RUNS,
-  TASKS, TIME_LIMIT, UPLOADS, XPUB_ADDR, XSUB_ADDR,
+  sendSignal, TASKS, TIME_LIMIT, UPLOADS, XPUB_ADDR, XSUB_ADDR,
 } from './settings.ts'
 
 // In milliseconds:
