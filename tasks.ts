@@ -12,10 +12,6 @@ import { promisify } from 'node:util'
 import { readHeader, readRows } from './csv.ts'
 import { FILES, remote, UPLOADS, type Task } from './remote.ts'
 
-const REPORT_LIMIT = 1000 // reports of a run that become entries
-const execute = promisify(execFile)
-const PROGRESS_PAUSE = 50 // milliseconds from one entry of progress to the next: what a page can show
-
 const countSteps = remote('counts: one message per step', [
   { name: 'steps', type: 'integer', description: 'how many messages', default: 10, min: 0, max: 100_000_000 },
   { name: 'delay', type: 'integer', description: 'milliseconds between them', default: 100, min: 0, max: 86_400_000 },
@@ -70,7 +66,7 @@ export const compile = remote('checks a TypeScript source that stands alone', [
   const name = randomUUID() // see reportDiagnostics
   await writeFile(join(folder, `${name}.ts`), source)
   const options = { cwd: folder, signal: task.signal, killSignal: 'SIGKILL', maxBuffer: Infinity } as const
-  const ended = execute(compilerPath(), [`${name}.ts`, ...COMPILER_ARGUMENTS], options)
+  const ended = promisify(execFile)(compilerPath(), [`${name}.ts`, ...COMPILER_ARGUMENTS], options)
   const { code = 0, signal, stdout, stderr } = await ended.catch(error => error)
   task.signal.throwIfAborted()
   reportDiagnostics(stdout, name, report)
@@ -82,6 +78,9 @@ export const compile = remote('checks a TypeScript source that stands alone', [
 })
 
 // ---- What they share
+
+const PROGRESS_PAUSE = 50 // milliseconds from one entry of progress to the next: what a page can show
+const REPORT_LIMIT = 1000 // reports of a run that become entries
 
 /** Reports progress, no more often than a page can show it, and its end. */
 function steadyProgress(task: Task, total: number, unit: string) {
