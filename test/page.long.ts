@@ -1002,3 +1002,32 @@ test('any page can follow runs by follow.js: each entry once, all over one WebSo
   assert.deepEqual(seen, runs.map(({ id }) => lines(id).map(line => JSON.parse(line))))
   assert.equal(sockets.length, 1)
 })
+
+test('a run in steps shows each with its time, how far it is, and its part of the log', { skip }, async t => {
+  const page = await open(t)
+  const id = await start(page, 'parts', { name: 'parted' })
+  await page.locator('#steps li', { hasText: /^test 12 of 30$/ }).waitFor()
+  assert.match(await text(page, '#steps'), /^build ✓ \d+ ms\s+test 12 of 30$/)
+  assert.equal(await text(page, '#percent'), '40 %')
+  await page.click('#steps button:text("test")')
+  await has(page, '#log-list [aria-selected=true]', 'test')
+  app.letGo('parted')
+  await state(page, 'ok')
+  await has(page, '#steps', /deploy ✓ [\d.]+ m?s$/)
+  const sent = lines(id).map(line => JSON.parse(line)).filter(({ data }) => data.unit === 'bytes')
+  const real = 19 / ((sent.at(-1).time - sent[0].time) / 1000) // MB in a second
+  const [, speed] = /^([\d.]+) MB\/s$/.exec(await text(page, '#speed')) ?? []
+  assert.ok(Math.abs(Number(speed) / real - 1) < 0.1, `${speed} of ${real} MB/s: of what it did last, not of all`)
+})
+
+test('text from a task stays text', { skip }, async t => {
+  const page = await open(t)
+  const nasty = '<script>document.title = "owned"</script><img src=x onerror="document.title = \'owned\'">'
+  await start(page, 'crash', { msg: nasty, count: 2 })
+  await state(page, 'error')
+  await has(page, '#log-list', nasty)
+  assert.equal(await page.locator('main :is(script, img)').count(), 0)
+  assert.match(await page.title(), /^✕ · crash/)
+  assert.equal(await text(page, '#errors'), '1')
+  assert.deepEqual(await complaints(page), [])
+})

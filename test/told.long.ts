@@ -5,7 +5,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { App, gone, until } from './app.ts'
+import { App, gone, startApp, until } from './app.ts'
 import { LISTENER } from './told.ts'
 
 const TOKEN = 'a-token-for-the-application'
@@ -43,4 +43,22 @@ test('the key of a run shows that run, and no other', async t => {
   const status = async (path: string) => (await app.request('GET', path)).status
   assert.deepEqual([await status(`/tasks/mine?key=${key}`), await status(`/tasks/other?key=${key}`), await status('/tasks/mine')], [200, 401, 401])
   assert.deepEqual([await status(`/tasks?key=${key}`), await status(`/tasks/nobody?key=${key}`)], [401, 401])
+})
+
+test('an application gets the result of a run as the log has it, and the reason of an end, whatever they hold', async t => {
+  const app = await startApp(t, { PROCESS_LIMIT: '16', SPARES: '0' })
+  const show = async (id: string) => (await app.request('GET', `/tasks/${id}`)).body
+  const results = [{ file: 'x.csv' }, '', null, 0, false, ['},"result":', '€'], { reason: '","result":1', seconds: -1 }, 'x'.repeat(2 ** 20 - 1000)]
+  for (const result of results) {
+    const run = await app.start('takes', ['', 1, 1, true, { result }])
+    await run.outcome()
+    assert.deepEqual((await show(run.id)).result, ['', 1, 1, true, { result }])
+  }
+  const nothing = await app.start('process', [1, 0])
+  await nothing.outcome()
+  assert.ok(!('result' in await show(nothing.id)))
+  const crashed = await app.start('crash', ['a reason with ,"result": in it'])
+  await crashed.outcome()
+  const { outcome, reason, errors } = await show(crashed.id)
+  assert.deepEqual([outcome, reason, errors], ['error', 'a reason with ,"result": in it', 1])
 })

@@ -46,22 +46,6 @@ suite('An application', { concurrency: 4 }, () => {
     assert.equal((await app.request('GET', '/tasks/nobody')).status, 404)
   })
 
-  test('gets the result as the log has it, and the reason of an end, whatever they hold', async () => {
-    const results = [{ file: 'x.csv' }, '', null, 0, false, ['},"result":', '€'], { reason: '","result":1', seconds: -1 }, 'x'.repeat(2 ** 20 - 1000)]
-    for (const result of results) {
-      const run = await app.start('takes', ['', 1, 1, true, { result }])
-      await run.outcome()
-      assert.deepEqual((await show(run.id)).result, ['', 1, 1, true, { result }])
-    }
-    const nothing = await app.start('process', [1, 0])
-    await nothing.outcome()
-    assert.ok(!('result' in await show(nothing.id)))
-    const crashed = await app.start('crash', ['a reason with ,"result": in it'])
-    await crashed.outcome()
-    const { outcome, reason, errors } = await show(crashed.id)
-    assert.deepEqual([outcome, reason, errors], ['error', 'a reason with ,"result": in it', 1])
-  })
-
   test('is told no progress that lies far behind', async () => {
     const run = await app.start('reports', [{ 1: ['progress', 1, 2], 2: ['msg', 'x'.repeat(70_000)] }])
     await run.outcome()
