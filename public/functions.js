@@ -22,7 +22,6 @@ import { count, printable, toText } from './words.js'
 /** @type {[words: string, value: unknown][]} */
 const DELIMITERS = [['found from the first line', {}],
   ['comma', { delimiter: ',' }], ['semicolon', { delimiter: ';' }], ['tab', { delimiter: '\t' }]]
-
 const SOURCE = element('example', HTMLTemplateElement).content.textContent ?? ''
 
 /** What a first visitor is offered: it can be watched for a while. @type {{ method: string, values: Fields }} */

@@ -25,11 +25,11 @@ const [entryBox, entryTitle, entryText] = elements(HTMLElement, 'entry', 'entry-
 const [toEnd, nextProblem, onlyProblems] = elements(HTMLButtonElement, 'to-end', 'next-warning', 'only-problems')
 const full = element('full', HTMLButtonElement)
 const download = element('download', HTMLAnchorElement)
-/** the chosen entry that is shown: it is not asked for again, as it may be let go meanwhile */
-let drawn = { of: run, n: -1 }
 const search = element('search', HTMLInputElement)
 const [hitCount, spoken] = elements(HTMLElement, 'hit-count', 'hit-spoken')
 const [next, previous, onlyHits] = elements(HTMLButtonElement, 'next-hit', 'previous-hit', 'only-hits')
+/** the chosen entry that is shown: it is not asked for again, as it may be let go meanwhile */
+let drawn = { of: run, n: -1 }
 /** the hit to go to, which may not have been found yet @type {{ from: number, step: 1 | -1 } | undefined} */
 let wanted
 let said = ''
@@ -132,9 +132,8 @@ copies('copy-log', async () => {
   return lines.trimEnd()
 })
 
-chips.forEach((chip, level) => {
-  chip?.addEventListener('click', () => filterLevels(levels().with(level, !levels()[level])))
-})
+chips.forEach((chip, level) =>
+  chip?.addEventListener('click', () => filterLevels(levels().with(level, !levels()[level]))))
 onlyProblems.addEventListener('click', () => filterLevels(onlyProblems.ariaPressed === 'true' ? usual : problems))
 nextProblem.addEventListener('click', () => jumpToProblem(1))
 toEnd.addEventListener('click', () => {
@@ -146,20 +145,22 @@ copies('entry-link', () => new URL(`?run=${run.id}&line=${numberOf(chosen)}`, lo
 element('entry-close', HTMLButtonElement).addEventListener('click', () => choose(-1))
 
 picture(goToHit)
+picture(drawHits, CALM)
 
-picture(() => {
+function drawHits() {
   set(onlyHits, 'ariaPressed', String(isOnlyHits))
   if (!hits) return
   const place = hits.indexOf(chosen)
   const at = place < 0 ? '' : `${count(place + 1)} of `
   setText(hitCount, at + counted(hits.passed.length, 'hit') + (hits.isDone ? '' : ' so far'))
-}, CALM)
+}
 
 // Said once it is known, and not whenever a run that goes on has another one.
 picture(() => {
   const asked = hits ? `${search.value} ${hits.indexOf(chosen)}` : ''
   if (asked === said || (hits && !hits.isDone)) return
   said = asked
+  drawHits() // it may not have been due
   setText(spoken, hits ? hitCount.textContent ?? '' : '')
 }, SLOW)
 
