@@ -103,7 +103,7 @@ const WRONG: Record<keyof Types, (value: unknown, parameter: Parameter) => strin
 
 // ---- The handle that a function reports through
 
-const BATCH = 64 * 2 ** 10 // characters that are gathered at most before they are written
+const BATCH = 64 * 2 ** 10 // bytes that may be gathered before they are written
 const LONG_TURN = 20 // milliseconds: a function that never yields is followed live too
 
 type Details = { line?: number; column?: number; file?: string; [detail: string]: unknown }
@@ -120,7 +120,8 @@ export class Task {
   #write: (lines: Buffer) => void
   #gathered = ''
   #since = 0 // when that began
-  #size: number
+  #size: number // of the log, with what is gathered, in bytes
+  #written: number // of that, what is in the log
   #printed = 0 // bytes of what was printed
   #dropped = 0 // lines that were printed, and found no room
   #isOver = false
@@ -133,7 +134,7 @@ export class Task {
   constructor(id: string, signal: AbortSignal, size: number, write: (lines: Buffer) => void) {
     this.id = id
     this.signal = signal
-    this.#size = size
+    this.#size = this.#written = size
     this.#write = write
   }
 
@@ -179,19 +180,19 @@ export class Task {
     this.reserve(line)
     if (this.#isOver) return // nothing follows `done`, not even what an exit handler reports
     if (type === 'error' || type === 'warning') this.counts[type]++
-    if (this.#gathered.length + line.length > BATCH) this.flush()
     if (!this.#gathered) {
       this.#since = performance.now()
       setImmediate(() => this.flush())
     }
     this.#gathered += line
-    if (performance.now() - this.#since > LONG_TURN) this.flush()
+    if (this.#size - this.#written > BATCH || performance.now() - this.#since > LONG_TURN) this.flush()
   }
 
   /** @internal Writes what was gathered in this turn. */
   flush() {
     const lines = Buffer.from(this.#gathered)
     this.#gathered = ''
+    this.#written = this.#size
     if (lines.length) this.#write(lines)
   }
 

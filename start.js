@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // `npm start`, and `npx longrun` where it is installed: both servers, as one program. They end together: by Ctrl-C, by
-// SIGTERM to npm, by a closed terminal (SIGHUP), and when one of them refuses to start, whose exit code, 78, is its own
-// then. One that crashed, or was killed, has not refused: the other goes on, and it can be started again.
+// SIGTERM to npm, by a closed terminal (SIGHUP), and when one of them refuses to start (its exit code is 78), with exit
+// code 1. One that crashed, or was killed, has not refused: the other goes on, and it can be started again.
 
 import { spawn } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
@@ -44,7 +44,7 @@ function start(name, options = []) {
   server.once('exit', code => {
     const isAlone = servers.length === 1 // it was not ready yet
     if (code !== REFUSED && !isAlone) return
-    process.exitCode = code ?? 1
+    process.exitCode = code === 0 ? 0 : 1
     pass('SIGTERM')
   })
   servers.push(server)
@@ -71,7 +71,7 @@ function readArguments() {
     process.exit()
   } catch (error) {
     console.error(`longrun: ${/** @type {Error} */ (error).message}; --help tells what there is`)
-    process.exit(REFUSED)
+    process.exit(1)
   }
 }
 
