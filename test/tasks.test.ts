@@ -3,12 +3,10 @@
 import assert from 'node:assert/strict'
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { after, before, suite, test } from 'node:test'
-import { App, processesOf, until } from './app.ts'
+import { suite, test } from 'node:test'
+import { processesOf, until } from './app.ts'
+import { app, importCsv } from './tasks.ts'
 
-const app = new App({ PROCESS_LIMIT: '12', SPARES: '2', TASKS: '' })
-before(() => app.startBoth())
-after(() => app.end())
 
 suite('process', { concurrency: 3 }, () => {
   test('says after each step how far it is', async () => {
@@ -28,17 +26,6 @@ suite('process', { concurrency: 3 }, () => {
 })
 
 suite('importCsv', { concurrency: 3 }, () => {
-  /** Imports a file, and gives the rows that were produced, the warnings of lines as [line, msg], and the result. */
-  async function importCsv(content: string | Buffer, options = {}, name?: string) {
-    const run = await app.start('importCsv', [await app.upload(content), options, ...name ? [name] : []])
-    const done = await run.outcome()
-    const warnings = run.reader.entries.flatMap(({ type, data }) => type === 'warning' && data.line ? [[data.line, data.msg]] : [])
-    const result = done.result as { rows: number; rejected: number; columns: string[]; file: string } | undefined
-    const produced = result ? await app.request('GET', `/files/${result.file}`) : undefined
-    const rows = produced?.body.split('\n').slice(0, -1).map((line: string) => JSON.parse(line)) as unknown[]
-    return { run, done, result, warnings, rows, produced }
-  }
-
   test('makes JSON lines of rows; the header names the columns', async () => {
     const { result, rows, warnings, produced, run } = await importCsv('name,age\nAnna,3\nBert,4')
     assert.deepEqual(rows, [{ name: 'Anna', age: '3' }, { name: 'Bert', age: '4' }])
@@ -53,30 +40,6 @@ suite('importCsv', { concurrency: 3 }, () => {
     const { rows, warnings } = await importCsv('\ufeffa,"b ""x"""\r\n"1,5","two\r\nlines"\r\n\r\n"",ü"\r\n'.replace('ü"', 'ü'))
     assert.deepEqual(rows, [{ a: '1,5', 'b "x"': 'two\r\nlines' }, { a: '', 'b "x"': 'ü' }])
     assert.deepEqual(warnings, [])
-  })
-
-  test('finds the delimiter, or takes the one that is given', async () => {
-    assert.deepEqual((await importCsv('a;b,c;d\n1;2;3')).rows, [{ a: '1', 'b,c': '2', d: '3' }])
-    assert.deepEqual((await importCsv('a\tb\n1\t2')).rows, [{ a: '1', b: '2' }])
-    assert.deepEqual((await importCsv('a;b,c\n1,2', { delimiter: ',' })).rows, [{ 'a;b': '1', c: '2' }])
-    for (const delimiter of ['^', 5, null, '']) {
-      const { done } = await importCsv('a,b\n1,2', { delimiter })
-      assert.match(done.reason!, /must be a comma, a semicolon, a tab or a bar/)
-    }
-    assert.match((await importCsv('a,b\n1,2', { header: false })).done.reason!, /unknown option 'header'/)
-  })
-
-  test('says what it has found, by the name that people know, and what it doubts', async () => {
-    const said = async (...args: Parameters<typeof importCsv>) => (await importCsv(...args)).run.reader.entries
-      .flatMap(({ type, data }) => type === 'log' || type === 'warning' ? [`${type}: ${data.msg}`] : [])
-    const [named] = await said('Konto;Betrag\n1;5,50\n', {}, 'Konten.csv')
-    assert.equal(named, 'log: Konten.csv: 2 columns, separated by semicolons')
-    assert.deepEqual(await said('sep=|\na|b\n'), ['log: 2 columns, separated by bars, as the first line says'])
-    const [found, doubt] = await said('Konto\n1200\n')
-    assert.equal(found, 'log: 1 column')
-    assert.match(doubt!, /^warning: there is only one column/)
-    const { result } = await importCsv('Konto\n1200\n')
-    assert.equal(result!.rejected, 0, 'a doubt is no rejected line')
   })
 
   test('names what a file is that is no CSV in UTF-8', async () => {
@@ -102,19 +65,6 @@ suite('importCsv', { concurrency: 3 }, () => {
     assert.equal(result!.rejected, 5000)
     assert.equal(result!.rows, 1)
     assert.ok(run.reader.entries.some(({ type, data }) => type === 'log' && /first 1000/.test(data.msg)))
-  })
-
-  test('refuses a file without a usable header', async () => {
-    for (const [content, why] of [['', /empty/], ['\n\n', /empty/], ['a,"b\n', /not closed/], [',,\n', /column 1 has no name/]] as const) {
-      const { done } = await importCsv(content)
-      assert.equal(done.outcome, 'error')
-      assert.match(done.reason!, why)
-    }
-  })
-
-  test('keeps a column with a dangerous name harmless', async () => {
-    const { produced } = await importCsv('__proto__,constructor\n1,2\n')
-    assert.equal(produced!.body, '{"__proto__":"1","constructor":"2"}\n')
   })
 })
 
