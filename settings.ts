@@ -28,9 +28,9 @@ export const XSUB_ADDR = address('XSUB_ADDR')
 export const XPUB_ADDR = address('XPUB_ADDR')
 export const PROCESS_LIMIT = wholeNumber('PROCESS_LIMIT', Math.max(2, availableParallelism()), 1, 10_000)
 /** The command that each task process is started with, and its arguments; empty: none. */
-export const LAUNCH = words('LAUNCH')
+export const LAUNCH = split(process.env.LAUNCH)
 /** The command that is told of each run's end, and its arguments; empty: none. */
-export const ON_DONE = words('ON_DONE')
+export const ON_DONE = split(process.env.ON_DONE)
 // A launched process has no channel over which it could be told later what to run, so it cannot be a spare.
 export const SPARES = LAUNCH.length ? wholeNumber('SPARES', 0, 0, 0) : wholeNumber('SPARES', 1, 0, 100)
 /** The longest time limit, in seconds: 20 days, as a timer of Node holds 24. */
@@ -43,7 +43,7 @@ export const PACKAGE_VERSION: string = createRequire(import.meta.url)('longrun/p
 export const ENDING = extname(import.meta.filename)
 export const TASKS = resolve(process.env.TASKS || join(import.meta.dirname, `tasks${ENDING}`))
 export const TOKEN = token()
-export const ALLOWED_HOSTS = words('ALLOWED_HOSTS', /[\s,]+/).map(host => host.toLowerCase())
+export const ALLOWED_HOSTS = list('ALLOWED_HOSTS').map(host => host.toLowerCase())
 export const ALLOWED_ORIGINS = origins()
 export const KEEP_RUNS = wholeNumber('KEEP_RUNS', 1000, 0, 1_000_000)
 /** In bytes. */
@@ -84,7 +84,7 @@ function token(): string {
 }
 
 function origins(): string[] {
-  const given = words('ALLOWED_ORIGINS', /[\s,]+/)
+  const given = list('ALLOWED_ORIGINS')
   if (given.length && !TOKEN) complaints.push('ALLOWED_ORIGINS needs a TOKEN: the keys of runs are made from it')
   for (const origin of given) {
     const right = URL.canParse(origin) && /^https?:/.test(origin) ? new URL(origin).origin : 'https://app.example.org'
@@ -93,8 +93,12 @@ function origins(): string[] {
   return given
 }
 
-function words(name: string, between = /\s+/): string[] {
-  return (process.env[name] ?? '').split(between).filter(Boolean)
+function split(text = '', between = /\s+/): string[] {
+  return text.split(between).filter(Boolean)
+}
+
+function list(name: string): string[] {
+  return split(process.env[name], /[\s,]+/)
 }
 
 /**

@@ -95,7 +95,7 @@ function constant(source: string, name: string): unknown {
 test('the reference names each setting, with its default', () => {
   const rows = rowsOf(reference, '| variable | default |')
   const source = read('settings.ts')
-  const named = /(?:process\.env\.|(?:wholeNumber|address|words)\(')([A-Z_]+)/g
+  const named = /(?:process\.env\.|(?:wholeNumber|address|list)\(')([A-Z_]+)/g
   const names = new Set([...source.matchAll(named)].map(([, name]) => name!))
   assert.deepEqual(rows.map(([name]) => name!.replaceAll('`', '')).sort(), [...names].sort())
 
