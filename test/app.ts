@@ -283,8 +283,10 @@ export async function startApp(t: TestContext, env: Record<string, string> = {})
   return app
 }
 
-/** A loopback address that no other process of these tests has: whoever must know a port beforehand is alone there. */
-export const ownAddress = () => `127.1.${process.pid >> 8 & 255}.${process.pid & 255}`
+let addresses = 0
+
+/** A loopback address that nobody else of these tests has: whoever must know a port beforehand is alone there. */
+export const ownAddress = () => `127.${++addresses}.${process.pid >> 8 & 255}.${process.pid & 255}`
 
 /** TCP addresses that nobody else has: both servers must know them beforehand. */
 export function tcpAddresses(): Record<string, string> {

@@ -129,7 +129,8 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
   })
 
   test('works from a machine of its own: over tcp, with a folder that it shares with nobody', async t => {
-    const [here, there] = [new App(tcpAddresses()), new App(tcpAddresses())]
+    const addresses = tcpAddresses()
+    const [here, there] = [new App(addresses), new App(addresses)]
     t.after(() => here.end())
     t.after(() => there.end())
     await there.startWorkers()
