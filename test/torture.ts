@@ -238,7 +238,7 @@ class Page extends Client {
     const open = this.followers.filter(({ isDone }) => !isDone)
     for (const follower of open) follower.attach(socket)
     // For a moment longer than needed: nothing may follow.
-    void Promise.all(open.map(follower => follower.done())).then(() => sleep(300)).then(() => socket.terminate())
+    socket.on('message', () => open.every(({ isDone }) => isDone) && setTimeout(() => socket.terminate(), 300))
     return { stall: () => socket.pause(), goOn: () => socket.resume(), drop: () => socket.terminate(), closed: new Promise(resolve => socket.once('close', resolve)) }
   }
 }
