@@ -3,7 +3,7 @@
 // say; RunLog, the one place that writes logs; RunLog.finish, the one way in which a run ends.
 //
 //   {"type":"start","time":1767225600000,"data":{"method":"process","args":[2,100],"callId":"","pid":19372,…}}
-//   {"type":"msg","time":1767225600021,"data":{"process":19372,"step":0,"token":"first"}}
+//   {"type":"msg","time":1767225600021,"data":{"msg":"step 1 of 2","process":19372,"step":0}}
 //   {"type":"done","time":1767225600242,"data":{"outcome":"ok","seconds":0.242}}
 
 import {

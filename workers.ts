@@ -67,8 +67,8 @@ type Run = {
   timer?: NodeJS.Timeout
 }
 
-// A run stands in `running` from the check of the limit until its process has gone and its log has its last line. The
-// limit, the duplicate checks and the clean stop are all this one Map.
+// A run stands in `running` from its first line until all that it has started is gone. The limit, the check for the same
+// call and the clean stop are all this one Map; calls are answered one after the other, so none comes between.
 const running = new Map<string, Run>()
 const ended = new Map<string, Run>() // in the order of their ends
 const gone = new Map<string, Run>() // ended, but their places are not free yet: see freePlaces

@@ -119,7 +119,7 @@ const REMARKS = new Map([
   ['PUB `first` `#` `{"type":"start"', 'a chunk: the first line of the log, at position 0'],
   ['REP `""`', 'the process id'],
   ['`{"id":"first","next":#,"entries":[{"type":"start"', 'the chunk was at `next`, and `next` moves past it'],
-  ['`{"ack":', 'drawn up to here; so after each message'],
+  ['`{"ack":', 'taken up to here; so after each message'],
   ['PUB `first` `#` `{"type":"msg"', 'the entries of one turn: appended to the log, then published'],
   ['`{"id":"first","next":#,"entries":[{"type":"msg"', 'no entry was parsed on its way: line breaks became commas'],
   ['PUB `first` `#` `{"type":"done"', 'appended, published; then the process exits, and this may be lost with it'],
