@@ -218,8 +218,8 @@ async function measure({ title, digits, pass }: Row) {
     for (const { system, load, passes } of cells) passes.push(await pass(system, load))
   })
   const shown = cells.map(({ load, passes }) => {
-    const medians = passes[0]!.map((_, i) => quantile(passes.map(figures => figures[i]!), 0.5).toFixed(digits))
-    return `${medians.join(' / ')} | ${load}`
+    const medians = passes[0]!.map((_, i) => quantile(passes.map(figures => figures[i] ?? NaN), 0.5).toFixed(digits))
+    return `${medians.includes('NaN') ? '–' : medians.join(' / ')} | ${load}` // nothing was heard in time
   })
   console.log(`| ${title}${isQuiet ? '' : ' (something else was running)'} | ${shown.join(' | ')} |`)
 }
