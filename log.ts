@@ -79,7 +79,7 @@ export class RunLog {
   readonly id: string
   /** In bytes. */
   size: number
-  /** Whether it had no name any more when it was last written to: others have ended the run (see `replace`), or removed it. */
+  /** Whether it had no name any more at the last append: others have ended the run, see `replace`, or removed it. */
   isRemoved = false
   #fd: number
 
@@ -249,7 +249,7 @@ export function withLog<T>(id: string, act: (log: RunLog) => T): T {
  */
 export function noteBegin(id: string) { writeFileSync(beganPath(id), `${bootId()} ${uptime()}`, { mode: 0o600 }) }
 
-/** For how long a run has been going on, in milliseconds; undefined when that was not noted since the machine started. */
+/** For how long a run has been going on, in ms; undefined when that was not noted since the machine started. */
 export function goingOnFor(id: string): number | undefined {
   if (!existsSync(beganPath(id))) return undefined
   const [boot, began] = readFileSync(beganPath(id), 'utf8').split(' ')
