@@ -39,9 +39,9 @@ export async function soon<T>(promised: Promise<T>, what: () => string): Promise
 }
 
 /** For what no event tells: looks again and again. Throws an error that says for what when it does not come to hold. */
-export async function until(holds: () => unknown, what = String(holds)) {
+export async function until(holds: () => unknown, what: string | (() => string) = String(holds)) {
   for (const deadline = performance.now() + PATIENCE; !await holds(); await sleep(20)) {
-    if (performance.now() > deadline) throw new Error(`waited in vain until ${what}`)
+    if (performance.now() > deadline) throw new Error(`waited in vain until ${typeof what === 'string' ? what : what()}`)
   }
 }
 
