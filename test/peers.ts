@@ -21,7 +21,8 @@ import { startProgram } from './app.ts'
 import { becomesQuiet, Load, makeRuns, now, Page, quantile, repeat, start, startLongrun, type Entry } from './bench.ts'
 
 const PASSES = 3
-const WARM_UP = 500 // ms of a run that are not measured
+const WARM_UP = 500 // ms that are not measured, from when all readers have heard something
+const LOADING = 1000 // ms of a run that may pass until then
 const MEASURED = 2500 // ms after them
 const SETTLE = 300 // ms for a spare of ours to have loaded, and for all readers to be known
 const SILENCE = 3000 // ms after which no more entries are expected
@@ -77,7 +78,7 @@ type Traffic = { perSecond: number; runs?: number; readers?: number }
 
 /** How long entries are on their way, when runs make them at a rate. */
 function rate(title: string, digits: number, { perSecond, ...counts }: Traffic): Row {
-  const args = [(WARM_UP + MEASURED) / 1000 * perSecond, perSecond]
+  const args = [(LOADING + WARM_UP + MEASURED) / 1000 * perSecond, perSecond]
   return {
     title,
     digits,
@@ -95,10 +96,13 @@ async function observe(system: System, load: Load, { method, args, runs = 1, rea
   const ids = Array.from({ length: runs }, () => randomUUID())
   const times: number[] = []
   const end = new EventEmitter()
-  let [began, first, last, heard, waiting] = [0, 0, 0, 0, runs * readers]
+  let [began, first, last, heard] = [0, 0, 0, 0]
+  let [silent, waiting] = [runs * readers, runs * readers] // readers that have heard nothing, and not the end
+  let measured = Infinity // from when on
 
   function listener() {
     let next = 0
+    let isHeard = false
     return (entries: Entry[]) => {
       last = now()
       for (const { type, data } of entries) {
@@ -106,8 +110,10 @@ async function observe(system: System, load: Load, { method, args, runs = 1, rea
         if (type !== 'msg' || data.step < next) continue // behind a later one: as good as lost
         next = data.step + 1
         first ||= last
+        if (!isHeard && --silent === 0) measured = last + WARM_UP * 1000
+        isHeard = true
         heard++
-        if (data.at > began + WARM_UP * 1000) times.push((last - data.at) / 1000)
+        if (data.at > measured) times.push((last - data.at) / 1000)
       }
     }
   }
