@@ -90,6 +90,7 @@ server.on('error', (error: NodeJS.ErrnoException) => {
   const other = /EADDRINUSE|EACCES/.test(error.message) ? 'PORT to another' : 'HOST to an address of this machine'
   refuseToStart(`cannot listen on ${HOST}:${PORT}: ${error.message}; set ${other}`)
 })
+server.once('listening', () => process.send?.('ready', undefined, undefined, () => {})) // to start.js
 server.listen(PORT, HOST, 4096, () => console.log(`longrun is at http://${[...hosts()][0]}/`))
 
 // Below stand functions, and what they alone need: a `const` there is not yet defined while the program above runs.

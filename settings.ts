@@ -101,13 +101,10 @@ function list(name: string): string[] {
   return split(process.env[name], /[\s,]+/)
 }
 
-/**
- * Ends a process that cannot do its work: a message for a person, and exit code 78 (EX_CONFIG of sysexits.h). Not 1, by
- * which a crash ends: start.js, or systemd, would take one for the other.
- */
+/** Ends a process that cannot do its work: a message for a person, and exit code 1. */
 export function refuseToStart(message: string): never {
   console.error(`longrun: ${message}`)
-  process.exit(78)
+  process.exit(1)
 }
 
 // ---- The runs folder

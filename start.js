@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // `npm start`, and `npx longrun` where it is installed: both servers, as one program. They end together: by Ctrl-C, by
-// SIGTERM to npm, by a closed terminal (SIGHUP), and when one of them refuses to start (its exit code is 78), with exit
-// code 1. One that crashed, or was killed, has not refused: the other goes on, and it can be started again.
+// SIGTERM to npm, by a closed terminal (SIGHUP), and when one of them refuses to start, with exit code 1. One that was
+// ready, and crashed or was killed, has not refused: the other goes on, and it can be started again.
 
 import { spawn } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
@@ -10,7 +10,6 @@ import { isatty } from 'node:tty'
 import { parseArgs } from 'node:util'
 
 const PACKAGE = import.meta.resolve('longrun/package.json') // ours
-const REFUSED = 78 // as refuseToStart() in settings.ts has it
 const FOLDER = import.meta.dirname
 const ENDING = existsSync(join(FOLDER, 'workers.ts')) ? '.ts' : '.js' // what is installed was built
 const LOADER = ENDING === '.js' ? [] : ['--import', import.meta.resolve('./loader.js')]
@@ -20,6 +19,8 @@ const servers = []
 let isEnding = false
 
 const { module, watch } = readArguments()
+// In a terminal, each gets the signal from there, too, and perhaps from npm: what comes at once counts as one.
+for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) process.on(signal, () => pass(signal))
 if (module) process.env.TASKS = resolve(module)
 if (watch) { // `npm run dev`: each is started again when its files change
   const rooms = readdirSync(FOLDER).filter(name => name.endsWith(ENDING))
@@ -29,22 +30,21 @@ if (watch) { // `npm run dev`: each is started again when its files change
   // The web server comes when the workers server is ready: so what both would refuse is said once.
   start('workers').on('message', message => message === 'ready' && !isEnding && start('server'))
 }
-// Trap: npx starts this below a shell, which gets its SIGTERM, dies by it, and tells nobody. When a signal has come here
-// as well, that is enough: a second one would mean "at once".
+// Trap: npx starts this below a shell, which gets its SIGTERM, dies by it, and tells nobody. When a signal has come
+// here as well, that is enough: a second one would mean "at once".
 const parent = process.ppid
 const watchParent = setInterval(() => process.ppid !== parent && pass('SIGTERM'), 500).unref()
 if (process.env.npm_command !== 'exec') clearInterval(watchParent)
-// In a terminal, each gets the signal from there, too, and perhaps from npm: what comes at once counts as one.
-for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) process.on(signal, () => pass(signal))
 
 /** @param {string} name @param {string[]} options */
 function start(name, options = []) {
   const command = [...options, ...LOADER, join(FOLDER, name + ENDING)]
   const server = spawn(process.execPath, command, { stdio: ['inherit', 'inherit', 'inherit', 'ipc'] })
-  server.once('exit', code => {
-    const isAlone = servers.length === 1 // it was not ready yet
-    if (code !== REFUSED && !isAlone) return
-    process.exitCode = code === 0 ? 0 : 1
+  let isReady = watch // what watches a server says nothing, refuses nothing, and ends only by a signal
+  server.on('message', message => { isReady ||= message === 'ready' })
+  server.once('exit', () => {
+    if (isReady || isEnding) return // a second signal to the other would mean "at once"
+    process.exitCode = 1
     pass('SIGTERM')
   })
   servers.push(server)

@@ -2,7 +2,7 @@
 // what a container gets, and as systemd would do it. What the README and the reference show is what runs here.
 
 import assert from 'node:assert/strict'
-import { execFile, spawnSync } from 'node:child_process'
+import { execFile, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import {
   cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync,
@@ -93,6 +93,20 @@ test('a server that crashes has not refused to start: the other goes on', async 
     else assert.equal((await app.call('ping', '', '', '[]'))[0], '__RES__')
     program.process.kill('SIGTERM')
     await program.exited
+  }
+})
+
+test('Ctrl-C ends both while one of them still loads, and is no failure', async t => {
+  for (const loading of ['workers', 'server']) {
+    const app = new App({})
+    t.after(() => app.end())
+    const env = { ...bareEnvironment(), ...app.env }
+    const program = spawn(process.execPath, ['start.js'], { cwd: ROOT, env, stdio: 'ignore' })
+    const exited = once(program, 'exit')
+    await until(() => processesOf(app.runs).some(({ command }) => command.endsWith(`/${loading}.ts`)), `${loading}.ts is there`)
+    program.kill('SIGINT')
+    assert.deepEqual(await exited, [0, null])
+    assert.deepEqual(processesOf(app.runs), [])
   }
 })
 
