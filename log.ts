@@ -191,18 +191,18 @@ export class RunLog {
    */
   replace() {
     const copy = `${logPath(this.id)}.copy`
+    let other: number | undefined // what is open besides: the copy, and once that is the log, the old one
     try {
       copyFileSync(logPath(this.id), copy)
-      const fd = openLog(copy)
+      other = openLog(copy)
       renameSync(copy, logPath(this.id))
-      this.size = fstatSync(fd).size
-      const late = this.read(this.size, fstatSync(this.#fd).size) // what came while it was copied
-      closeSync(this.#fd)
-      this.#fd = fd
+      const late = this.read(fstatSync(other).size, fstatSync(this.#fd).size) // what came while it was copied
+      ;[other, this.#fd] = [this.#fd, other]
       this.append(late)
     } catch (error) {
       if (!/^(ENOSPC|EDQUOT)$/.test(String((error as NodeJS.ErrnoException).code))) throw error
     } finally {
+      if (other !== undefined) closeSync(other)
       rmSync(copy, { force: true })
     }
   }
