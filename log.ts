@@ -208,11 +208,11 @@ export class RunLog {
   }
 
   /**
-   * Ends the run: an `error` entry if something went wrong, then `done`, the last line of every log. On a full disk
-   * the ballast goes first, to make room for them. Returns the lines.
+   * Ends the run by its last lines: an `error` entry if something went wrong, then `done`. On a full disk the ballast
+   * goes first, to make room for them. Returns their bytes.
    */
-  finish(done: Done, error?: Note): Buffer {
-    const lines = Buffer.from((error ? packEntry('error', error) : '') + packDone(done))
+  finish(end: string): Buffer {
+    const lines = Buffer.from(end)
     const before = this.size
     try {
       this.append(lines)

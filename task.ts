@@ -9,7 +9,7 @@ import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promi
 import { stripVTControlCharacters } from 'node:util'
 import { Publisher } from 'zeromq'
 import { loadFunctions } from './load.ts'
-import { describeError, logPath, packDone, readReason, RunLog, type Done, type Note, type Outcome } from './log.ts'
+import { describeError, logPath, packDone, packEntry, readReason, RunLog, type Note, type Outcome } from './log.ts'
 import { connectOptions, createSocket, MAX_CHUNK, packChunk } from './protocol.ts'
 import { cutLines, Task, withDefaults, type Remote } from './remote.ts'
 import { printWithoutWaiting, RUN_MARK, UPLOADS, XSUB_ADDR } from './settings.ts'
@@ -109,9 +109,7 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
     task.args = Object.fromEntries(called.parameters.map(({ name, type }, index) =>
       [name, type === 'file' ? join(UPLOADS, String(values[index])) : values[index]]))
     const result = await called.run(task, ...values)
-    const done = ended(abort.signal.aborted ? 'cancelled' : 'ok', result)
-    task.reserve(packDone(done)) // throws when it cannot be written as JSON, or does not fit any more
-    end(done)
+    end(abort.signal.aborted ? 'cancelled' : 'ok', result)
   } catch (error) {
     fail(error) // the function's, or its result cannot be written
   }
@@ -137,23 +135,21 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
     // A cancelled function ends by the AbortError of what it awaited, which is no error of its own; any other is told.
     const isOwn = !isAsked || !(error instanceof Error && error.name === 'AbortError')
     const note = isOwn ? describeError(error) : undefined
-    end(ended(isAsked ? 'cancelled' : 'error', undefined, note), note)
+    end(isAsked ? 'cancelled' : 'error', undefined, note)
   }
 
-  function ended(outcome: Outcome, result?: unknown, error?: Note): Done {
+  function end(outcome: Outcome, result?: unknown, error?: Note) {
+    logLastPrints()
     const reason = outcome === 'cancelled' ? reasonOf(log.id) : error?.msg
     const seconds = Math.round(waited + performance.now() - began) / 1000 // by a clock that nobody sets
     const errors = task.counts.error + Number(error !== undefined) || undefined
-    return { outcome, reason, seconds, errors, warnings: task.counts.warning || undefined, result }
-  }
-
-  function end(done: Done, error?: Note) {
-    logLastPrints()
+    const done = packDone({ outcome, reason, seconds, errors, warnings: task.counts.warning || undefined, result })
+    if (outcome === 'ok' || result !== undefined) task.reserve(done) // throws as packDone does: then `fail` ends it
     if (!task.close()) process.exit(1) // an exit handler threw
-    publish(log.finish(done, error))
+    publish(log.finish((error ? packEntry('error', error) : '') + done))
     process.send?.('done', undefined, undefined, () => {})
     // As any process does: its exit handlers run (temporary folders, locks). The workers server ends what it started.
-    process.exit(done.outcome === 'ok' ? 0 : 1)
+    process.exit(outcome === 'ok' ? 0 : 1)
   }
 }
 

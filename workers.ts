@@ -21,8 +21,8 @@ import { join } from 'node:path'
 import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
 import { loadFunctions, version } from './load.ts'
 import {
-  blankForeign, goingOnFor, hasSideFiles, INVALID_ID, isId, LF, logPath, noteBegin, packEntry, PositionError, readReason,
-  removeSideFiles, RunLog, stderrPath, unpackEntry, withLog, writeReason, type Start, type State,
+  blankForeign, goingOnFor, hasSideFiles, INVALID_ID, isId, LF, logPath, noteBegin, packDone, packEntry, PositionError,
+  readReason, removeSideFiles, RunLog, stderrPath, unpackEntry, withLog, writeReason, type Start, type State,
 } from './log.ts'
 import {
   attempt, claimRuns, endProcesses, endSpares, finishTelling, giveUpRuns, hasOpen, isAbsence, isLaunched, keepSpares,
@@ -481,11 +481,11 @@ function endLog(log: RunLog, run: Run, why: string) {
   if (!log.size) log.append(Buffer.from(packEntry('start', run.start, run.started))) // a server died while it wrote this
   const seconds = secondsOf(run)
   if (run.reason) {
-    log.finish({ outcome: 'cancelled', reason: run.reason, seconds })
+    log.finish(packDone({ outcome: 'cancelled', reason: run.reason, seconds }))
   } else {
     const said = lastErrors(run.id)
     const msg = said ? `${why}; the last that it said:\n${said}` : why
-    log.finish({ outcome: 'died', reason: msg, seconds }, { msg })
+    log.finish(packEntry('error', { msg }) + packDone({ outcome: 'died', reason: msg, seconds }))
   }
 }
 

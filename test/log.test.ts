@@ -194,7 +194,7 @@ suite('The log of a run', () => {
     assert.deepEqual([log.end(), log.state().outcome, log.state().size], [undefined, undefined, log.size])
     const reason = 'it said ,"result":1}} and\nmore'
     const result = { text: '"result":', list: [1, ',"result":'], more: { result: 'ü' } }
-    log.finish({ outcome: 'cancelled', reason, seconds: 2, errors: 1, result })
+    log.finish(packDone({ outcome: 'cancelled', reason, seconds: 2, errors: 1, result }))
     const end = log.end()!
     assert.deepEqual([end.outcome, end.reason, end.seconds, end.errors, end.size], ['cancelled', reason, 2, 1, log.size])
     assert.equal(String(end.result), JSON.stringify(result))
@@ -202,7 +202,7 @@ suite('The log of a run', () => {
     log.close()
     for (const none of [undefined, null]) {
       const log = newLog(`told-${none}`, '')
-      log.finish({ outcome: 'ok', seconds: 0, result: none })
+      log.finish(packDone({ outcome: 'ok', seconds: 0, result: none }))
       assert.equal(log.end()!.result?.toString(), none === null ? 'null' : undefined)
       log.close()
     }
@@ -218,7 +218,7 @@ suite('The log of a run', () => {
       log.append(Buffer.from(`${text}\n`))
       assert.deepEqual([log.end(), log.state().size], [undefined, log.size], `${text} in the log of a run that goes on`)
       log.append(Buffer.from(packEntry('msg', 'more')))
-      log.finish({ outcome: 'ok', seconds: 1, result: 5 })
+      log.finish(packDone({ outcome: 'ok', seconds: 1, result: 5 }))
       const { size } = log
       if (text.includes('"time":1')) continue // forged, and so the last line of ours
       for (let times = 0; times < 3; times++) log.append(Buffer.from(`${text}\n`))
@@ -256,7 +256,7 @@ suite('The log of a run', () => {
 
   test('ends with done, after an error if something went wrong', () => {
     const log = newLog('ended')
-    log.finish({ outcome: 'died', seconds: 1, reason: undefined }, { msg: 'killed' })
+    log.finish(packEntry('error', { msg: 'killed' }) + packDone({ outcome: 'died', seconds: 1, reason: undefined }))
     const [error, done] = readFileSync(logPath('ended'), 'utf8').trim().split('\n').slice(-2).map(unpackEntry)
     assert.deepEqual([error!.type, error!.data], ['error', { msg: 'killed' }])
     assert.deepEqual([done!.type, done!.data], ['done', { outcome: 'died', seconds: 1 }])
