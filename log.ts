@@ -7,8 +7,8 @@
 //   {"type":"done","time":1767225600242,"data":{"outcome":"ok","seconds":0.242}}
 
 import {
-  closeSync, constants, copyFileSync, existsSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync, renameSync,
-  rmSync, writeFileSync, writeSync,
+  closeSync, constants, copyFileSync, existsSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync,
+  renameSync, rmSync, writeFileSync, writeSync,
 } from 'node:fs'
 import { uptime } from 'node:os'
 import { join } from 'node:path'
