@@ -232,7 +232,8 @@ export function printWithoutWaiting() {
     let dropped = 0
     output.write = (text: string | Uint8Array, ...others: unknown[]) => {
       const missing = dropped ? `(${dropped} lines of output were dropped: nobody read them)\n` : ''
-      dropped = print(missing + (typeof text === 'string' ? text : Buffer.from(text))) ? 0 : dropped + 1
+      const bytes = Buffer.from(text as string, others[0] as BufferEncoding) // which means nothing where there are bytes
+      dropped = print(Buffer.concat([Buffer.from(missing), bytes])) ? 0 : dropped + 1
       const done = others.find(other => typeof other === 'function')
       if (done) process.nextTick(done)
       return true
@@ -241,20 +242,20 @@ export function printWithoutWaiting() {
 }
 
 /** A function that prints without waiting, and tells whether it has printed. */
-function printer(output: NodeJS.WriteStream & { fd: number }): (text: string) => boolean {
+function printer(output: NodeJS.WriteStream & { fd: number }): (bytes: Buffer) => boolean {
   const write = output.write.bind(output)
-  const enqueue = (text: string) => {
+  const enqueue = (bytes: Buffer) => {
     const isRead = output.writableLength < UNREAD
-    if (isRead) write(text)
+    if (isRead) write(bytes)
     return isRead
   }
   const kind = fstatSync(output.fd)
   if (!kind.isFIFO() && !kind.isCharacterDevice()) return enqueue // a socket; or a file, which takes everything
   try {
     const file = openSync(`/proc/self/fd/${output.fd}`, constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY)
-    return text => {
+    return bytes => {
       try {
-        writeSync(file, text)
+        writeSync(file, bytes)
         return true
       } catch {
         return false

@@ -51,9 +51,8 @@ function logPrints(task: Task): () => void {
 function copyOutput<T extends (bytes: Buffer) => unknown>(output: NodeJS.WriteStream, take: T): T {
   const write = output.write.bind(output)
   output.write = (text: string | Uint8Array, ...others: any[]) => {
-    const encoding = typeof others[0] === 'string' ? others[0] as BufferEncoding : 'utf8'
     const isWritten = write(text, ...others)
-    take(typeof text === 'string' ? Buffer.from(text, encoding) : Buffer.from(text))
+    take(Buffer.from(text as string, others[0])) // the encoding means nothing where there are bytes
     return isWritten
   }
   return take
