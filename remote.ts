@@ -6,9 +6,9 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { StringDecoder } from 'node:string_decoder'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
-import { describeError, given, isId, MAX_ENTRY, packEntry, type Entry, type Note } from './log.ts'
+import { describeError, given, isId, packEntry, type Entry, type Note } from './log.ts'
+import { cutLines } from './prints.ts'
 import { RemoteError } from './protocol.ts'
 import { FILES, lowerPriority, MAX_LOG, RUN_MARK, RUNS, sendSignal, UPLOADS } from './settings.ts'
 
@@ -40,8 +40,7 @@ export type Remote = {
 const MARK = Symbol.for('longrun.remote')
 
 /**
- * Marks a function that may be called from outside, under the name by which its module exports it; nothing else
- * that a module exports can be. Arguments are checked against `parameters` before a process is taken for the call.
+ * Marks a function that may be called from outside, by the name under which its module exports it: nothing else can be.
  * Throws a TypeError when one of the three is missing, or a parameter has a type that there is not.
  */
 export function remote<const P extends readonly Parameter[]>(
@@ -57,9 +56,8 @@ export function remote<const P extends readonly Parameter[]>(
 }
 
 /** @internal Whether something that a module exports is what remote() gives. */
-export function isRemote(value: unknown): value is Remote {
-  return typeof value === 'object' && value !== null && MARK in value
-}
+export const isRemote = (value: unknown): value is Remote =>
+  typeof value === 'object' && value !== null && MARK in value
 
 /** @internal Throws a RemoteError that names the argument that does not fit. */
 export function checkArgs(called: Remote, args: unknown[]) {
@@ -74,9 +72,8 @@ export function checkArgs(called: Remote, args: unknown[]) {
 }
 
 /** @internal The arguments, with the defaults of those that were not given. */
-export function withDefaults({ parameters }: Remote, args: unknown[]): unknown[] {
-  return parameters.map((parameter, index) => args[index] ?? parameter.default)
-}
+export const withDefaults = ({ parameters }: Remote, args: unknown[]): unknown[] =>
+  parameters.map((parameter, index) => args[index] ?? parameter.default)
 
 function whatIsWrong(value: unknown, parameter: Parameter): string | false {
   const { type, choices = [value] } = parameter
@@ -157,17 +154,14 @@ export class Task {
     this.#size = size
   }
 
-  /**
-   * @internal
-   * What was printed, as an entry: by the function, or by a program in words of its own. Prints have half of the log,
-   * so that they never fail a run, nor take the room of what it reports: what is more is dropped, and counted.
-   */
+  // They have half of the log, and never fail a run, nor take the room of what it reports: what is more is dropped.
+  /** @internal What was printed, as an entry: by the function, or by a program in words of its own. */
   print(type: 'log' | 'progress', data: unknown) {
     const line = packEntry(type, data)
     const bytes = Buffer.byteLength(line)
     if (this.#printed + bytes > MAX_LOG / 2 || this.#size + bytes > MAX_LOG) {
       this.#dropped++
-    } else if (!this.#isOver) {
+    } else {
       this.#printed += bytes
       this.add(type, line)
     }
@@ -210,16 +204,12 @@ export class Task {
   }
 }
 
-function note(msg: unknown, details?: Details): Note {
-  return typeof msg === 'string' ? { msg, ...details && given(details) } : { ...describeError(msg), ...details }
-}
+const note = (msg: unknown, details?: Details): Note =>
+  typeof msg === 'string' ? { msg, ...details && given(details) } : { ...describeError(msg), ...details }
 
 // ---- Programs
 
-/**
- * `progress`: how a line tells it in the program's own words, by groups named `current`, `total` and `unit` (`%` is of
- * 100). `cwd`: the folder in which it runs. `env`: what is added to its environment.
- */
+/** `progress`: how a line tells it, by groups `current`, `total` and `unit` (`%` is of 100). `env`: what is added. */
 export type CommandOptions = { progress?: RegExp; cwd?: string; env?: Record<string, string> }
 type Program = readonly (string | number)[]
 
@@ -248,8 +238,7 @@ process.on('exit', () => running.forEach(id => sendSignal(id, 'SIGKILL')))
 /**
  * Runs a program within a function, and returns the result that it has printed. On stdin it gets the arguments by name,
  * as a line of JSON. Lines of JSON that it prints are entries, see `readEntry`; all others become `log` entries. What
- * it has started ends with it. Throws an Error when it cannot be started or fails, and when it has ended because of
- * `task.signal`, the reason of that.
+ * it has started ends with it. Throws an Error when it fails, or the reason of `task.signal` when it ended by that.
  */
 export async function runCommand(task: Task, program: Program, options: CommandOptions = {}): Promise<unknown> {
   task.signal.throwIfAborted()
@@ -336,73 +325,4 @@ function readProgress(line: string, pattern: RegExp) {
   const { current, total, unit } = pattern.exec(line)?.groups ?? {}
   const found = given({ current: Number(current), total: Number(total ?? (unit === '%' ? 100 : 0)) || undefined, unit })
   return SAYINGS.get('progress')!(found) ? found : undefined
-}
-
-// ---- What is printed
-
-const LONGEST = 64 * 2 ** 10 // bytes of a printed line
-const PARTS = /[^]{1,16384}/gu // in which a longer one comes; a character has at most four bytes
-const BAR_PAUSE = 100 // milliseconds from one state of a terminal's progress bar to the next
-
-/**
- * @internal
- * Makes a function that takes printed bytes, as they come, and prints them in lines, each of which `\n`, `\r\n` or `\r`
- * ends. Without bytes, it takes the end, which ends a last line, too. A terminal writes lines that end by `\r` one over
- * the other: of them, one in 100 ms is printed, and the last. A line that begins as JSON does may be of MAX_ENTRY
- * characters, and is given to `takeEntry` before it is printed.
- */
-export function cutLines(print: (line: string) => void, takeEntry = (_: string) => false): (bytes?: Buffer) => void {
-  const decoder = new StringDecoder() // a chunk may end within a character; what is no UTF-8 becomes U+FFFD
-  let line = '' // that has not ended
-  let mayBeEntry = false // whether it can be one
-  let lastEnd: string | undefined // of the line before
-  let bar = '' // that was not printed yet
-  let barTimer: NodeJS.Timeout | undefined
-
-  return bytes => {
-    const text = bytes ? decoder.write(bytes) : decoder.end()
-    const pieces = text.split(/(\r\n?|\n)/) // lines and their ends in turns
-    for (let index = 0; index < pieces.length; index += 2) {
-      add(pieces[index]!)
-      endLine(pieces[index + 1])
-    }
-    if (!bytes && line) endLine('\n')
-    if (!bytes) printBar()
-  }
-
-  function add(part: string) {
-    if (!line) mayBeEntry = /^\s*\{/.test(part)
-    line += part
-    if (line.length <= (mayBeEntry ? MAX_ENTRY : LONGEST)) return
-    printBar()
-    const parts = line.match(PARTS)!
-    line = parts.pop()! // so that what follows is not taken for the beginning of a line
-    mayBeEntry = false
-    parts.forEach(part => print(part))
-  }
-
-  function endLine(end: string | undefined) {
-    if (!end) return
-    const isSecondHalf = !line && end === '\n' && lastEnd === '\r' // a chunk may end within `\r\n`, too
-    const ended = line
-    line = ''
-    lastEnd = end
-    if (end !== '\r') printBar()
-    if (isSecondHalf || mayBeEntry && takeEntry(ended)) return
-    if (end !== '\r') return printLine(ended)
-    bar = ended
-    barTimer ??= setTimeout(printBar, BAR_PAUSE)
-  }
-
-  function printBar() {
-    clearTimeout(barTimer)
-    barTimer = undefined
-    if (bar) printLine(bar)
-    bar = ''
-  }
-
-  function printLine(line: string) {
-    const parts = Buffer.byteLength(line) > LONGEST ? line.match(PARTS)! : [line]
-    parts.forEach(part => print(part))
-  }
 }

@@ -10,8 +10,9 @@ import { stripVTControlCharacters } from 'node:util'
 import { Publisher } from 'zeromq'
 import { loadFunctions } from './load.ts'
 import { describeError, logPath, packDone, packEntry, readReason, RunLog, type Note, type Outcome } from './log.ts'
+import { cutLines } from './prints.ts'
 import { connectOptions, createSocket, MAX_CHUNK, packChunk } from './protocol.ts'
-import { cutLines, Task, withDefaults, type Remote } from './remote.ts'
+import { Task, withDefaults, type Remote } from './remote.ts'
 import { printWithoutWaiting, RUN_MARK, UPLOADS, XSUB_ADDR } from './settings.ts'
 
 const PATIENCE = 60_000 // ms until a launched process gives up waiting for its log to show on a shared file system
