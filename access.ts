@@ -1,19 +1,14 @@
 // Who gets in, and what is told to who does not: a page of ours, a program with the token, or a page of somebody else's
-// web application that may see one run, by its key. First pure functions of a request's path, query and headers; then
-// how requests on a connection wait for each other, and what becomes of what is none. Look for: admit; takeTurn.
+// web application that may see one run, by its key. Pure functions of a request's path, query and headers. Look for:
+// admit.
 
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
-import type { EventEmitter } from 'node:events'
-import { STATUS_CODES, type IncomingHttpHeaders, type IncomingMessage, type Server } from 'node:http'
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import { isIP } from 'node:net'
 import { networkInterfaces } from 'node:os'
-import type { Duplex } from 'node:stream'
 import { isId } from './log.ts'
 import { BusyError, RemoteError, TimeoutError } from './protocol.ts'
 import { ALLOWED_HOSTS, ALLOWED_ORIGINS, HOST, TOKEN } from './settings.ts'
-
-/** In ms: for so long the rest of what was refused is still read. */
-export const LINGER = 3000
 
 export type Asked = { path: string; query: URLSearchParams; headers: IncomingHttpHeaders }
 
@@ -221,74 +216,3 @@ export function toHttpError(error: unknown): HttpError {
   if (!/^(ERR_STREAM_PREMATURE_CLOSE|ECONNRESET)$/.test(code ?? '')) console.error(error)
   return new HttpError(500, message)
 }
-
-// ---- Connections
-
-/** What was asked for on each connection, and is not answered yet: the first is being answered, the others wait. */
-const queues = new WeakMap<Duplex, EventEmitter[]>()
-
-/**
- * Makes a new connection one on which requests are answered one after the other. Trap, pipelining: a client may send a
- * thousand of them at once, and read nothing; all that Node has read it hands over, and all the answers would be in
- * memory. So each waits for the one before it, see `takeTurn`, and nothing more is read meanwhile.
- */
-export function openQueue(socket: Duplex) {
-  const queue: EventEmitter[] = []
-  queues.set(socket, queue)
-  socket.on('resume', () => queue.length > 1 && socket.pause()) // Node reads on whenever it has a whole request
-  socket.on('drain', () => queue[0]?.emit('drain')) // Node does not tell it any more when an upgrade waits
-}
-
-/** Until all that came before on this connection is answered; the turn ends when `answer` emits 'close'. */
-export async function takeTurn(socket: Duplex, answer: EventEmitter) {
-  const queue = queues.get(socket)!
-  const before = queue.at(-1)
-  queue.push(answer)
-  answer.once('close', () => {
-    queue.shift()
-    if (queue.length === 1) socket.resume()
-  })
-  if (!before) return
-  socket.pause()
-  await new Promise(resolve => before.once('close', resolve))
-}
-
-/**
- * Who offers to go on with another protocol (HTTP/2: Java, curl) has asked something all the same (RFC 9110, 7.8). Node
- * has given the connection away: so what it has read of that is put back, without the offer.
- */
-export function ignoreUpgrade(server: Server, request: IncomingMessage, socket: Duplex, head: Buffer) {
-  if (socket.destroyed) return // meanwhile
-  const { method, url, httpVersion, headers: { upgrade, ...headers } } = request
-  const again = Buffer.from(packHead(`${method} ${url} HTTP/${httpVersion}`, headers), 'latin1')
-  for (const event of ['error', 'resume', 'pause', 'drain']) socket.removeAllListeners(event) // they are set up anew
-  socket.unshift(Buffer.concat([again, head]))
-  server.emit('connection', socket)
-}
-
-/** Requests that are no HTTP, or never end. Node would answer them, too, but without our headers. */
-export function refuseMalformed({ code = '' }: NodeJS.ErrnoException, socket: Duplex) {
-  if (!socket.writable) return // more of what is refused already
-  const isLate = code === 'ERR_HTTP_REQUEST_TIMEOUT'
-  const open = queues.get(socket)!.length
-  if (isLate && open > 1) return // it is us who do not read on
-  // Nothing may be written among answers that are on their way. Trap, a server that was stopped (SIGSTOP, a laptop
-  // asleep): when it goes on, its timers may come first, and find too slow what it has not read yet. A client would
-  // give up after a 408; when its connection breaks, it comes again.
-  if (isLate || open) return socket.destroy()
-  const status = code === 'HPE_HEADER_OVERFLOW' ? 431 : 400
-  refuseConnection(socket, new HttpError(status, STATUS_CODES[status]!))
-}
-
-/** Answers a request that has no response. */
-export function refuseConnection(socket: Duplex, { status, message, headers }: HttpError) {
-  const body = JSON.stringify({ errors: [message] })
-  const own = { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body), Connection: 'close' }
-  socket.end(packHead(`HTTP/1.1 ${status} ${STATUS_CODES[status]}`, { ...HEADERS, ...headers, ...own }) + body)
-  // Trap: closing a connection on which something is unread resets it, and the answer is lost. So read on, for a while.
-  socket.resume()
-  setTimeout(() => socket.destroy(), LINGER)
-}
-
-const packHead = (first: string, headers: object) =>
-  [first, ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`), '\r\n'].join('\r\n')

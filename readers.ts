@@ -10,7 +10,6 @@ import { limit, RemoteError, type Chunk } from './protocol.ts'
 const WINDOW = 2 ** 20 // bytes that a client may have unacknowledged; beyond, it gets nothing until it acknowledges
 const JOINED = 64 * 2 ** 10 // bytes of chunks that become one; copying more costs more than it saves
 const MAX_READS = 16 // reads of logs that are under way at once: calls must find a free socket, too
-const CHECK = 2000 // ms between two questions for the sizes of the logs
 const COMMA = 44
 const SILENCE = 1500 // ms without an answer to such a question after which nobody seems to be there
 
@@ -189,10 +188,9 @@ export class Readers {
     this.#source.unsubscribe(reader.id)
   }
 
-  /**
-   * Takes what was published. All of one turn of the event loop is joined: the more there is, the less each costs
-   * (20,000 entries for 25 readers each: 0.55 s of processor time; 2.1 s when each goes alone).
-   */
+  // All of one turn of the event loop is joined: the more there is, the less each costs (20,000 entries for 25 readers
+  // each: 0.55 s of processor time; 2.1 s when each goes alone).
+  /** Takes what was published. */
   receive(chunk: Chunk) {
     // Trap, prefix topics: who subscribes to "first" gets "first2", too. So the whole id is compared.
     const run = this.#runs.get(chunk.id)
@@ -244,12 +242,6 @@ export class Readers {
   checkAll() {
     const unfinished = [...this.#runs].filter(([, { readers }]) => [...readers].some(({ isDone }) => !isDone))
     this.#askForSizes(unfinished.map(([id]) => id)).catch(() => {}) // asked again soon
-  }
-
-  /** Asks now, and from now on every two seconds. */
-  keepChecking() {
-    this.checkAll()
-    setInterval(() => this.checkAll(), CHECK)
   }
 
   #checkSize(id: string) { this.size(id).catch(() => {}) } // asked again soon
@@ -305,10 +297,8 @@ function partFrom(chunk: Chunk, position: number): Chunk | undefined {
   return isLine ? { ...chunk, position, lines: chunk.lines.subarray(offset) } : undefined
 }
 
-/**
- * Makes a function that packs a chunk for clients: its lines as the elements of a JSON array, between two texts. All
- * readers of a chunk get the same bytes, so they are made once. No entry is parsed: line breaks are turned into commas.
- */
+// All readers of a chunk get the same bytes, so they are made once. No entry is parsed: line breaks become commas.
+/** Makes a function that packs a chunk for clients: its lines as the elements of a JSON array, between two texts. */
 export function oncePerChunk(around: (chunk: Chunk) => [head: string, foot: string]): (chunk: Chunk) => Buffer {
   const made = new WeakMap<Chunk, Buffer>()
   return chunk => {

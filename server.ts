@@ -3,9 +3,9 @@
 
 import { isUtf8 } from 'node:buffer'
 import { randomUUID } from 'node:crypto'
-import { EventEmitter, once } from 'node:events'
+import { once } from 'node:events'
 import { createWriteStream, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { extname, join } from 'node:path'
 import type { Duplex } from 'node:stream'
@@ -13,9 +13,10 @@ import { pipeline } from 'node:stream/promises'
 import { WebSocketServer, type WebSocket } from 'ws'
 import { Subscriber } from 'zeromq'
 import {
-  admit, corsHeaders, HEADERS, HttpError, ignoreUpgrade, isLoopback, keyOf, LINGER, openQueue, ownHosts,
-  preflightHeaders, refuseConnection, refuseMalformed, sha256, takeTurn, toHttpError, tokenForm, unpackAsked, type Pass,
+  admit, corsHeaders, HEADERS, HttpError, isLoopback, keyOf, ownHosts, preflightHeaders, sha256, toHttpError, tokenForm,
+  unpackAsked, type Pass,
 } from './access.ts'
+import { LINGER, openServer, refuseConnection } from './connections.ts'
 import { INVALID_ID, isId } from './log.ts'
 import {
   callRemote, connectOptions, createSocket, MAX_ARGS, parseJson, RESERVED, unpackChunk, waitForServerKey, type Call,
@@ -27,13 +28,13 @@ import {
 } from './settings.ts'
 import { downloadLog, isKnown, sendFile, sendLog, type Visit } from './streams.ts'
 
+const CHECK = 2000 // ms between two questions for the sizes of the logs that are followed
 const BEAT = 5000 // ms between two heartbeats
 const WAITING = 4 * 2 ** 20 // bytes that may wait for one WebSocket, of all the runs that it follows
 const MAX_FOLLOWS = 1000 // runs that one socket may follow
 const MAX_CONNECTIONS = 5000
 const MAX_STAT = 10_000 // ids in one question for sizes: what fits into the arguments of a call
 const BODY_TIME = 10_000 // ms for the body of a call
-const STALLED = 45_000 // ms without a byte after which a request or a response is given up: longer than a read waits
 const FOREIGN = 4403 // with which a WebSocket is closed whose page's origin is not allowed: as the status 403
 const TYPES: Record<string, string> = {
   '.html': 'text/html; charset=utf-8', '.css': 'text/css; charset=utf-8', '.js': 'text/javascript; charset=utf-8',
@@ -65,26 +66,13 @@ const readers = new Readers({
 subscriber.events.on('handshake', () => readers.checkAll()) // reconnected: what was missed meanwhile?
 subscriber.connect(XPUB_ADDR)
 void receiveChunks()
-readers.keepChecking()
+readers.checkAll()
+setInterval(() => readers.checkAll(), CHECK)
 
-const server = createServer({
-  maxHeaderSize: 16 * 2 ** 10,
-  headersTimeout: 10_000,
-  requestTimeout: 3600_000, // an upload may take long; it must not stall, though: see STALLED
-  keepAliveTimeout: 65_000, // longer than a reverse proxy's: a request on a connection that we close would be lost
-  connectionsCheckingInterval: 5000,
-  requireHostHeader: false, // health probes may have none; all others are refused by us
-  joinDuplicateHeaders: true, // two Hosts are joined, and match no name: a proxy may have checked the other one
-}, (request, response) => {
-  response.on('error', () => {}) // the client has gone
-  const answered = takeTurn(request.socket, response).then(() => respond(request, response))
-  answered.catch(error => respondError(response, error))
-})
+const server = openServer((request, response) => {
+  respond(request, response).catch(error => respondError(response, error))
+}, upgrade)
 server.maxConnections = MAX_CONNECTIONS
-server.timeout = STALLED
-server.on('connection', openQueue)
-server.on('upgrade', upgrade)
-server.on('clientError', refuseMalformed)
 sockets.on('wsClientError', (error, socket) => refuseConnection(socket, new HttpError(400, error.message)))
 server.on('error', (error: NodeJS.ErrnoException) => {
   const other = /EADDRINUSE|EACCES/.test(error.message) ? 'PORT to another' : 'HOST to an address of this machine'
@@ -105,12 +93,9 @@ async function receiveChunks() {
 }
 
 async function askSizes(ids: string[]): Promise<Map<string, Size>> {
-  const sizes = new Map<string, Size>()
-  for (let from = 0; from === 0 || from < ids.length; from += MAX_STAT) {
-    const answer = await callRemote({ method: 'stat', args: [ids.slice(from, from + MAX_STAT)] })
-    for (const [id, size] of Object.entries<Size>(JSON.parse(String(answer)))) sizes.set(id, size)
-  }
-  return sizes
+  const answer = await callRemote({ method: 'stat', args: [ids.slice(0, MAX_STAT)] })
+  const others = ids.length > MAX_STAT ? await askSizes(ids.slice(MAX_STAT)) : []
+  return new Map([...Object.entries<Size>(JSON.parse(String(answer))), ...others])
 }
 
 function tellPages(isAnswering: boolean) {
@@ -193,11 +178,8 @@ function keepBeating(socket: WebSocket) {
   socket.once('close', () => clearInterval(timer))
 }
 
-async function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
-  socket.on('error', () => {}) // a reset at this moment would end the process
-  await takeTurn(socket, new EventEmitter()) // there is no answer by which it would end
+function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer) {
   try {
-    if (request.headers.upgrade?.toLowerCase() !== 'websocket') return ignoreUpgrade(server, request, socket, head)
     const asked = unpackAsked(request)
     if (asked.path !== '/log') throw new HttpError(404, 'the WebSocket is at /log')
     const pass = admit(asked, hosts())
@@ -236,7 +218,6 @@ const ROUTES: [method: string, path: RegExp, handler: (visit: Visit) => Promise<
 const hosts = () => ownHosts((server.address() as AddressInfo).port)
 
 async function respond(request: IncomingMessage, response: ServerResponse) {
-  if (request.socket.destroyed) return // the client has gone while this waited for its turn
   const asked = unpackAsked(request)
   const { path, query } = asked
   const pass = admit(asked, hosts())

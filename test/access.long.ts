@@ -53,7 +53,7 @@ test('a runs folder on a read-only disk is refused', { skip: noDisk }, async t =
 test('of the folder of the page, only the files that stood in it at start are served, and no links', async t => {
   const copy = mkdtempSync(join(tmpdir(), 'longrun-test-'))
   t.after(() => rmSync(copy, { recursive: true }))
-  const rooms = ['settings.ts', 'log.ts', 'protocol.ts', 'readers.ts', 'access.ts', 'streams.ts', 'server.ts'] // all it needs
+  const rooms = ['settings.ts', 'log.ts', 'protocol.ts', 'readers.ts', 'access.ts', 'connections.ts', 'streams.ts', 'server.ts'] // all it needs
   for (const name of [...rooms, 'loader.js', 'package.json', 'public']) cpSync(join(ROOT, name), join(copy, name), { recursive: true })
   symlinkSync(join(ROOT, 'node_modules'), join(copy, 'node_modules'))
   symlinkSync('/etc/passwd', join(copy, 'public', 'passwd.html'))
