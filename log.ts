@@ -70,9 +70,7 @@ const BEGINNING = Buffer.from('{"type":"')
 const OURS = /^\{"type":"(\w+)","time":\d/ // how each of our lines begins
 
 /** A position at which no line of the log begins. */
-export class PositionError extends Error {
-  override name = 'PositionError'
-}
+export class PositionError extends Error {}
 
 /** @internal The log of one run, open. The one place where lines are appended, and where a run is ended. */
 export class RunLog {
@@ -90,10 +88,7 @@ export class RunLog {
     this.size = fstatSync(this.#fd).size
   }
 
-  /**
-   * Appends whole lines. Throws ENOSPC and the like: then those stay for which there was room, as readers may have read
-   * them already.
-   */
+  /** Appends whole lines. Throws ENOSPC and the like: then those stay for which there was room. */
   append(lines: Buffer) {
     try {
       for (let written = 0; written < lines.length;) written += writeSync(this.#fd, lines, written)
@@ -102,15 +97,12 @@ export class RunLog {
       this.isRemoved = nlink === 0
     } catch (error) {
       this.size = fstatSync(this.#fd).size
-      this.cut()
+      this.cut() // no more than the torn line: readers may have read those before it
       throw error
     }
   }
 
-  /**
-   * Whole lines from a position: at most so many bytes, or one line that is longer; none at the end.
-   * Throws a PositionError when no line begins there.
-   */
+  /** Whole lines: at most so many bytes, or one longer line; none at the end. Throws a PositionError within a line. */
   lines(position: number, most: number): Buffer {
     const before = position ? this.read(position - 1, position).at(0) : LF
     if (before !== undefined && before !== LF) throw new PositionError('invalid position: no line begins there')
@@ -169,11 +161,10 @@ export class RunLog {
 
   /** Position after the last line break before `position`. */
   #lineStart(position: number): number {
-    for (let end = position; end > 0;) {
+    for (let end = position; end > 0; end -= STEP) {
       const start = Math.max(0, end - STEP)
       const found = this.read(start, end).lastIndexOf(LF)
       if (found >= 0) return start + found + 1
-      end = start
     }
     return 0
   }
@@ -207,17 +198,14 @@ export class RunLog {
     }
   }
 
-  /**
-   * Ends the run by its last lines: an `error` entry if something went wrong, then `done`. On a full disk the ballast
-   * goes first, to make room for them. Returns their bytes.
-   */
+  /** Ends the run by its last lines: `error` if something went wrong, then `done`. Returns their bytes. */
   finish(end: string): Buffer {
     const lines = Buffer.from(end)
     const before = this.size
     try {
       this.append(lines)
     } catch {
-      rmSync(BALLAST, { force: true })
+      rmSync(BALLAST, { force: true }) // on a full disk, it makes room for them
       this.append(lines.subarray(this.size - before))
     }
     return lines
@@ -243,16 +231,13 @@ export function withLog<T>(id: string, act: (log: RunLog) => T): T {
 
 // ---- Beside the log, until the run has ended: since when it goes on, and why it is to end
 
-/**
- * Writes down when a run begins, by the clock of the machine that nobody sets: for a server that takes over, whose
- * wall clock may have jumped. (The start of its process says nothing: a spare may have waited for hours.)
- */
+// For a server that takes over. The start of its process says nothing: a spare may have waited for hours.
+/** Writes down when a run begins, by the clock of the machine that nobody sets, and that never jumps. */
 export function noteBegin(id: string) { writeFileSync(beganPath(id), `${bootId()} ${uptime()}`, { mode: 0o600 }) }
 
 /** For how long a run has been going on, in ms; undefined when that was not noted since the machine started. */
 export function goingOnFor(id: string): number | undefined {
-  if (!existsSync(beganPath(id))) return undefined
-  const [boot, began] = readFileSync(beganPath(id), 'utf8').split(' ')
+  const [boot, began] = readNote(beganPath(id)).split(' ')
   return boot === bootId() ? Math.max(0, 1000 * (uptime() - Number(began))) : undefined
 }
 
@@ -267,9 +252,9 @@ export function writeReason(id: string, reason: string) {
 }
 
 /** The reason that was written down; undefined when the run was not asked to end. Throws EMFILE and the like. */
-export function readReason(id: string): string | undefined {
-  return existsSync(stopPath(id)) ? readFileSync(stopPath(id), 'utf8') || undefined : undefined
-}
+export const readReason = (id: string) => readNote(stopPath(id)) || undefined
+
+const readNote = (path: string) => existsSync(path) ? readFileSync(path, 'utf8') : ''
 
 const sideFiles = (id: string) => [stopPath(id), stderrPath(id), beganPath(id)]
 
@@ -280,11 +265,8 @@ export function removeSideFiles(id: string) { sideFiles(id).forEach(path => rmSy
 
 // ---- What an entry says
 
-/**
- * One entry as a line of the log. JSON has no raw line breaks, so a line break always ends an entry: readers
- * can cut a log into entries, and the web server can pass them on, without parsing them.
- * Throws a TypeError for what JSON cannot say, a RangeError for an entry above MAX_ENTRY.
- */
+// JSON has no raw line breaks, so one always ends an entry: logs are cut into entries, and passed on, without a parse.
+/** A line of the log. Throws a TypeError for what JSON cannot say, a RangeError for an entry above MAX_ENTRY. */
 export function packEntry(type: Entry['type'], data: unknown, time = Date.now()): string {
   return packLine(type, toJson(data), time)
 }
@@ -296,10 +278,7 @@ function packLine(type: Entry['type'], json: string, time: number): string {
   return `{"type":"${type}","time":${time},"data":${json}}\n`
 }
 
-/**
- * The last line of a log. The result stands last in it: so its bytes can be cut out, and nobody has to parse them.
- * Throws as packEntry does.
- */
+/** The last line of a log. The result stands last in it, so that its bytes can be cut out. Throws as packEntry does. */
 export function packDone({ result, ...others }: Done): string {
   const head = toJson(given(others))
   const json = result === undefined ? head : `${head.slice(0, -1)},"result":${toJson(result)}}`
@@ -316,10 +295,7 @@ function unpackDone(line: Buffer): Omit<End, 'size'> {
   return { ...done, result: result === undefined ? undefined : Buffer.from(JSON.stringify(result)) }
 }
 
-/**
- * @internal
- * Makes blanks of lines that somebody else has written: positions stay right, and who joins the lines gets JSON.
- */
+/** @internal Makes blanks of lines of somebody else's: positions stay right, and who joins the lines gets JSON. */
 export function blankForeign(lines: Buffer): Buffer {
   let hasOurs = false
   for (let start = 0, end = 0; start < lines.length; start = end) {
@@ -347,11 +323,9 @@ function isPlain(value: unknown): boolean {
   if (value === null || typeof value === 'string' || typeof value === 'boolean') return true
   if (typeof value === 'number') return Number.isFinite(value)
   if (typeof value !== 'object') return false
-  if (Array.isArray(value)) return value.every(isPlain)
   const prototype = Object.getPrototypeOf(value)
-  if (prototype !== Object.prototype && prototype !== null) return false
-  for (const key in value) if (!isPlain((value as Record<string, unknown>)[key])) return false
-  return true
+  const isBare = prototype === Object.prototype || prototype === null || Array.isArray(value)
+  return isBare && Object.values(value).every(isPlain)
 }
 
 function recognisable(this: Record<string, unknown>, key: string, value: unknown): unknown {
@@ -362,9 +336,8 @@ function recognisable(this: Record<string, unknown>, key: string, value: unknown
     return [...value.keys()].every(name => typeof name === 'string') ? Object.fromEntries(value) : [...value]
   }
   if (value === null) return own === null ? null : String(own) // an invalid Date
-  if (typeof value !== 'object') return isPlain(value) ? value : inspect(value) // NaN, Infinity, undefined, a function
-  const isEmpty = Object.keys(value).length === 0 && !Array.isArray(value)
-  return isEmpty && !isPlain(value) ? inspect(value) : value // a promise, a regular expression
+  const saysNothing = typeof value !== 'object' || Object.keys(value).length === 0 // NaN, undefined, a promise, a RegExp
+  return saysNothing && !isPlain(value) ? inspect(value) : value
 }
 
 /** The fields that have a value: what is optional and was not given is no `undefined` that somebody should see. */
@@ -375,26 +348,24 @@ export function given<T extends object>(fields: T): T {
 const LAST_WORDS = 2 ** 16 // characters of a message, and of a stack: they may come on top of MAX_LOG
 const MOST_CAUSES = 20 // of an error, with the causes of these: what it says must fit into an entry
 
-/**
- * What a log says of an error, or of anything else that was thrown: its message with those of its causes, as
- * "fetch failed" alone helps nobody; its stack, its code, its causes one by one.
- */
+// With the messages of its causes in its own, as "fetch failed" alone helps nobody.
+/** What a log says of an error, or of anything else that was thrown. */
 export function describeError(thrown: unknown, left = { causes: MOST_CAUSES }): Note {
   if (!(thrown instanceof Error)) {
     const msg = typeof thrown === 'string' ? thrown : inspect(thrown)
     return { msg: msg.slice(0, LAST_WORDS) }
   }
   const { name, message, stack, cause, code, errors } = thrown as AggregateError & { code?: unknown }
-  const hasCause = cause !== undefined && cause !== null
-  const causes = [...hasCause ? [cause] : [], ...Array.isArray(errors) ? errors : []]
-  const notes = causes.flatMap(cause => left.causes-- > 0 ? describeError(cause, left) : [])
-  const why = notes.map(({ msg }) => msg).filter(msg => !message.includes(msg)).join('; ')
+  const describeAll = (all: unknown[]) => all.flatMap(one => left.causes-- > 0 ? describeError(one, left) : [])
+  const causes = describeAll(cause === undefined || cause === null ? [] : [cause])
+  const others = describeAll(Array.isArray(errors) ? errors : [])
+  const why = [...causes, ...others].map(({ msg }) => msg).filter(msg => !message.includes(msg)).join('; ')
   const msg = [String(message || code || name), why].filter(Boolean).join(': ').slice(0, LAST_WORDS)
   return given({
     msg,
     code: typeof code === 'number' ? code : typeof code === 'string' ? code.slice(0, 200) : undefined,
     stack: stack ? String(stack).slice(0, LAST_WORDS) : undefined,
-    cause: hasCause ? notes[0] : undefined,
-    errors: notes.length > Number(hasCause) ? notes.slice(Number(hasCause)) : undefined,
+    cause: causes[0],
+    errors: others.length ? others : undefined,
   })
 }
