@@ -43,7 +43,7 @@ export const PACKAGE_VERSION: string = createRequire(import.meta.url)('longrun/p
 export const ENDING = extname(import.meta.filename)
 export const TASKS = resolve(process.env.TASKS || join(import.meta.dirname, `tasks${ENDING}`))
 export const TOKEN = token()
-export const ALLOWED_HOSTS = list('ALLOWED_HOSTS').map(host => host.toLowerCase())
+export const ALLOWED_HOSTS = split(process.env.ALLOWED_HOSTS, /[\s,]+/).map(host => host.toLowerCase())
 export const ALLOWED_ORIGINS = origins()
 export const KEEP_RUNS = wholeNumber('KEEP_RUNS', 1000, 0, 1_000_000)
 /** In bytes. */
@@ -84,7 +84,7 @@ function token(): string {
 }
 
 function origins(): string[] {
-  const given = list('ALLOWED_ORIGINS')
+  const given = split(process.env.ALLOWED_ORIGINS, /[\s,]+/)
   if (given.length && !TOKEN) complaints.push('ALLOWED_ORIGINS needs a TOKEN: the keys of runs are made from it')
   for (const origin of given) {
     const right = URL.canParse(origin) && /^https?:/.test(origin) ? new URL(origin).origin : 'https://app.example.org'
@@ -97,10 +97,6 @@ function split(text = '', between = /\s+/): string[] {
   return text.split(between).filter(Boolean)
 }
 
-function list(name: string): string[] {
-  return split(process.env[name], /[\s,]+/)
-}
-
 /** Ends a process that cannot do its work: a message for a person, and exit code 1. */
 export function refuseToStart(message: string): never {
   console.error(`longrun: ${message}`)
@@ -109,10 +105,7 @@ export function refuseToStart(message: string): never {
 
 // ---- The runs folder
 
-/**
- * The first step of a server: checks the settings, creates the folders below RUNS, or checks that nobody else can look
- * in, or put something there. Ends the process where that fails.
- */
+/** A server's first step: checks the settings, and that nobody else can look into RUNS. Ends the process otherwise. */
 export function openRuns() {
   if (complaints.length) refuseToStart(complaints.join('\nlongrun: '))
   process.umask(0o077) // sockets too: libzmq creates them with what the umask leaves
@@ -162,12 +155,9 @@ export const RUN_MARK = 'LONGRUN_RUN'
 /** The variable by which a task process is told which version of the functions its server has loaded. */
 export const VERSION = 'LONGRUN_VERSION'
 
-/**
- * @internal
- * The environment of a task process: its server's, without what is the servers' own. (Whoever can run code as this user
- * can read the servers' own environment; so what is left out here are names that would mislead, and the TOKEN, which
- * programs print by mistake.)
- */
+// Whoever can run code as this user can read the servers' own. So what is left out are names that would mislead, and
+// the TOKEN, which programs print by mistake.
+/** @internal The environment of a task process: its server's, without what is the servers' own. */
 export function taskEnvironment(): NodeJS.ProcessEnv {
   // The last one is set by `node --watch`: its child would send messages of its own over IPC.
   const servers = /^(TOKEN|HOST|PORT|LAUNCH|ON_DONE|NOTIFY_SOCKET|LONGRUN_.*|WATCH_REPORT_DEPENDENCIES)$/
@@ -207,11 +197,8 @@ export function lowerPriority(pid: number, tries = 10) {
 
 // ---- The terminal
 
-/**
- * @internal
- * Calls `stop` when somebody wants this process to end. A SIGHUP says so where there is a terminal that can be closed;
- * without one it is what `nohup` is to protect from (Node undoes what that does).
- */
+// A SIGHUP says so where a terminal can be closed; without one, `nohup` is to protect from it (Node undoes that).
+/** @internal Calls `stop` when somebody wants this process to end. */
 export function onStop(stop: (signal: NodeJS.Signals) => void) {
   for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, stop)
   process.on('SIGHUP', [0, 1, 2].some(isatty) ? stop : () => {})
@@ -244,24 +231,21 @@ export function printWithoutWaiting() {
 /** A function that prints without waiting, and tells whether it has printed. */
 function printer(output: NodeJS.WriteStream & { fd: number }): (bytes: Buffer) => boolean {
   const write = output.write.bind(output)
-  const enqueue = (bytes: Buffer) => {
-    const isRead = output.writableLength < UNREAD
-    if (isRead) write(bytes)
-    return isRead
-  }
   const kind = fstatSync(output.fd)
-  if (!kind.isFIFO() && !kind.isCharacterDevice()) return enqueue // a socket; or a file, which takes everything
+  const isSynchronous = kind.isFIFO() || kind.isCharacterDevice() // a socket is not, and a file takes everything
+  const flags = constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY
+  let file: number | undefined
   try {
-    const file = openSync(`/proc/self/fd/${output.fd}`, constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY)
-    return bytes => {
-      try {
-        writeSync(file, bytes)
-        return true
-      } catch {
-        return false
-      }
+    if (isSynchronous) file = openSync(`/proc/self/fd/${output.fd}`, flags)
+  } catch {} // no /proc, or nobody at the other end any more
+  return bytes => {
+    try {
+      if (file !== undefined) writeSync(file, bytes)
+      else if (output.writableLength < UNREAD) write(bytes)
+      else return false
+      return true
+    } catch {
+      return false
     }
-  } catch {
-    return enqueue // no /proc, or nobody at the other end any more
   }
 }
