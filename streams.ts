@@ -33,7 +33,7 @@ export type Visit = { request: IncomingMessage; response: ServerResponse; name: 
 /** Answers a read of a run's log. Throws an HttpError, a RemoteError or a TimeoutError, before anything is sent. */
 export async function sendLog(readers: Readers, { request, response, name: id, query }: Visit) {
   const { offset, live } = request.method === 'HEAD' ? { offset: 'now' as const, live: null } : unpackRead(query)
-  let part = offset === 'now' ? await readTail(readers, id) : await readPart(readers, id, offset, response)
+  let part = await readPart(readers, id, offset, response)
   if (live === 'sse') return streamLog(readers, part, nextCursor(query), response)
   if (live === 'long-poll' && !part.chunk.lines.length && !isClosed(part)) {
     await somethingNew(readers, part.chunk, response)
@@ -62,12 +62,11 @@ function unpackRead(query: URLSearchParams): { offset: number | 'now'; live: str
   const [offset = '-1', ...others] = query.getAll('offset')
   if (live !== null && live !== 'sse' && live !== 'long-poll') throw new HttpError(400, 'live is long-poll or sse')
   if (live !== null && !query.has('offset')) throw new HttpError(400, 'live needs an offset')
-  if (offset === 'now' && !others.length) return { offset, live }
-  const position = offset === '-1' ? 0 : Number(offset)
-  if (!/^(-1|\d{1,16})$/.test(offset) || !Number.isSafeInteger(position) || others.length) {
+  const isRight = /^(-1|now|\d{1,16})$/.test(offset) && !(Number(offset) > Number.MAX_SAFE_INTEGER)
+  if (!isRight || others.length) {
     throw new HttpError(400, 'offset is one number of up to 16 digits, a position in bytes, or -1, or now')
   }
-  return { offset: position, live }
+  return { offset: offset === 'now' ? offset : Math.max(0, Number(offset)), live }
 }
 
 /** Grows with time, and beyond the one that a client has: so that no cache on the way repeats an answer for ever. */
@@ -86,22 +85,13 @@ export function isKnown(request: IncomingMessage, tag: string): boolean {
 
 // ---- What there is
 
-// Trap: the size is asked for after the read. One from before is too small while the run writes: a part of the log that
-// goes beyond it would look as if it was all.
-async function readPart(readers: Readers, id: string, position: number, response: ServerResponse): Promise<Part> {
-  const chunk = await readers.read(id, position, () => !response.destroyed)
-  return { chunk, ...await sizeOf(readers, id) }
-}
-
-async function readTail(readers: Readers, id: string): Promise<Part> {
-  const size = await sizeOf(readers, id)
-  return { chunk: { id, position: size.size, lines: Buffer.alloc(0) }, ...size }
-}
-
-async function sizeOf(readers: Readers, id: string): Promise<Size> {
+async function readPart(readers: Readers, id: string, from: number | 'now', response: ServerResponse): Promise<Part> {
+  const chunk = from === 'now' ? undefined : await readers.read(id, from, () => !response.destroyed)
+  // Trap: a size from before the read is too small while the run writes: a part of the log that goes beyond it would
+  // look as if it was all.
   const size = await readers.size(id)
   if (!size) throw new HttpError(404, `unknown run ${id}`)
-  return size
+  return { chunk: chunk ?? { id, position: size.size, lines: Buffer.alloc(0) }, ...size }
 }
 
 /** Until a log goes on, or ends, or for POLL_TIME, or until the client has gone. */
