@@ -7,18 +7,8 @@
 import { isUtf8 } from 'node:buffer'
 import type { FileHandle } from 'node:fs/promises'
 
-/** What the first lines of a file tell. */
-export type Header = {
-  columns: string[]
-  summary: string // for a person: what was found, and what was chosen
-  doubts: string[] // for a person: what may be wrong all the same, a sentence each
-  size: number // of the file, in bytes
-  position: number // where the first row begins, in bytes
-  line: number // and in which line, from 1
-  format: Format
-  isMac: boolean // whether a carriage return alone ends a line
-  asRow: Buffer // what the header would be as a row
-}
+/** What the first lines of a file tell; the first row begins at `position`, in bytes, and in `line`, from 1. */
+export type Header = Awaited<ReturnType<typeof readHeader>>
 /** The rows that were read from `position` (in bytes) on. `json` has a line for each; its memory is used again. */
 export type Part = { position: number; rows: number; json: Buffer }
 /** Is told why a row was left out, and in which line it begins, from 1. */
@@ -46,7 +36,7 @@ const UNCLOSED = 'a quoted field that is not closed, or not within 1 MiB'
  * Excel does (`sep=;`), or else the one that fits the header and the first rows. Throws an Error, with a sentence for a
  * person, when the file is no CSV, is not in UTF-8, or has no usable header.
  */
-export async function readHeader(file: FileHandle, given?: unknown): Promise<Header> {
+export async function readHeader(file: FileHandle, given?: unknown) {
   const known = [...DELIMITERS.keys()].find(delimiter => delimiter === given)
   if (given !== undefined && !known) throw new Error('the delimiter must be a comma, a semicolon, a tab or a bar')
   const { size } = await file.stat()
@@ -82,15 +72,14 @@ export async function readHeader(file: FileHandle, given?: unknown): Promise<Hea
 function uniqueNames(names: string[]): string[] {
   if (names.every(name => name === '')) throw new Error('the header: column 1 has no name, nor has any other')
   const wanted = names.map((name, at) => name || `column ${at + 1}`)
-  const taken = new Set(wanted)
+  const [first, taken] = [new Set(wanted), new Set(wanted)]
   const counts = new Map<string, number>()
   return wanted.map(name => {
-    let count = (counts.get(name) ?? 0) + 1
-    let own = count === 1 ? name : `${name} ${count}`
-    while (count > 1 && taken.has(own)) own = `${name} ${++count}`
-    counts.set(name, count)
-    taken.add(own)
-    return own
+    if (first.delete(name)) return name
+    let count = counts.get(name) ?? 2
+    while (taken.has(`${name} ${count}`)) count++
+    counts.set(name, count + 1)
+    return `${name} ${count}`
   })
 }
 

@@ -54,10 +54,7 @@ export function endSpares() {
   for (const { child } of spares) child.kill('SIGKILL') // it has nothing to clean up
 }
 
-/**
- * A spare, or a fresh process; no other call can have taken it, as one is answered after the other. Throws a
- * RemoteError.
- */
+/** A spare, or a fresh process: of this call alone, as one is answered after the other. Throws a RemoteError. */
 export async function startProcess(id: string): Promise<TaskProcess> {
   try {
     const task = takeSpare() ?? startTask(id)
@@ -116,10 +113,7 @@ function refillLater() {
   refillSoon()
 }
 
-/**
- * Starts a task process. It gets the id of its run over IPC, when it has one; below a launcher there is no such
- * channel, and the id is its last argument.
- */
+/** A task process. It gets its run's id over IPC; below a launcher there is no such channel, and it is an argument. */
 function startTask(id = ''): TaskProcess {
   const [command, ...args] = [...LAUNCH, process.execPath, ...LOADER, TASK_PROGRAM, ...isLaunched ? [id] : []]
   const env = { ...taskEnvironment(), [VERSION]: loadedVersion, [RUN_MARK]: isLaunched ? id : undefined }

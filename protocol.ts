@@ -34,9 +34,8 @@ export const RESERVED = ['list', 'show', 'read', 'stat', 'cancel', 'methods', 'p
 export const MAX_ARGS = 2 ** 20
 
 /**
- * A call of a remote function, or of a reserved name that is answered in place. `id` names the run, and is never used
- * twice. `callId` names the work: two runs with the same one do not run at the same time; '' means the id. `timeLimit`
- * in seconds.
+ * What is asked for. `id` names the run, and is never used twice; `callId` names the work: two runs of the same one do
+ * not run at the same time; '' means the id. `timeLimit` in seconds.
  */
 export type Call = { method: string; callId: string; id: string; args: unknown[]; timeLimit?: number }
 
@@ -164,10 +163,8 @@ export function unpackChunk([id, position, lines]: Buffer[]): Chunk | undefined 
 
 // ---- Sockets
 
-/**
- * A socket with what every one of ours needs: closing never waits for a peer that has gone (`linger`), and no frame can
- * be larger than we want to hold. What its address needs is among the options: see `connectOptions` and `bindOptions`.
- */
+// Closing never waits for a peer that has gone (`linger`), and no frame can be larger than we want to hold.
+/** A socket with what every one of ours needs; for what its address needs, see `connectOptions` and `bindOptions`. */
 export function createSocket<S extends Socket, O extends object>(Type: new (options: O) => S, options?: O): S {
   return new Type({ linger: 0, maxMessageSize: 2 * MAX_ENTRY, ...options } as O)
 }
@@ -201,18 +198,14 @@ const CURVE = join(RUNS, 'curve')
 const PUBLIC = join(CURVE, 'server.public')
 const SECRET = join(CURVE, 'server.secret')
 
-/**
- * Options of a socket that binds an address. What leaves the machine is encrypted (zguide chapter 5, "Security").
- * Throws ENOENT when there are no keys, see `makeKeys`.
- */
+// What leaves the machine is encrypted (zguide chapter 5, "Security").
+/** Options of a socket that binds an address. Throws ENOENT when there are no keys, see `makeKeys`. */
 export function bindOptions(address: string) {
   return isLocal(address) ? {} : { curveServer: true, curveSecretKey: readFileSync(SECRET, 'utf8') }
 }
 
-/**
- * Options of a socket that connects to an address. Its own key pair says nothing about it: whoever knows the public key
- * of the server is let in. Throws ENOENT when that key is missing, see `waitForServerKey`.
- */
+// Its own key pair says nothing about it: whoever knows the public key of the server is let in.
+/** Options of a socket that connects to an address. Throws ENOENT without the server's key, see `waitForServerKey`. */
 export function connectOptions(address: string) {
   if (isLocal(address)) return {}
   const { publicKey, secretKey } = curveKeyPair()

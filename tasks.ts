@@ -94,10 +94,7 @@ function steadyProgress(task: Task, total: number, unit: string) {
 
 type Report = (type: 'warning' | 'error', msg: string, details?: Parameters<Task['warning']>[1]) => void
 
-/**
- * Counts every report, and makes entries of the first thousand: those tell the story of a file with a million bad
- * lines; the others would only flood the log and every page.
- */
+/** Counts every report, and makes entries of the first thousand: others would only flood the log and every page. */
 function boundedReports(task: Task) {
   const counts = { warning: 0, error: 0 }
   const report: Report = (type, msg, details) => {
