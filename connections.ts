@@ -71,10 +71,8 @@ async function takeTurn(socket: Duplex, answer: EventEmitter) {
 
 // ---- What is no request
 
-/**
- * Who offers to go on with another protocol (HTTP/2: Java, curl) has asked something all the same (RFC 9110, 7.8). Node
- * has given the connection away: so what it has read of that is put back, without the offer.
- */
+// Who offers to go on with another protocol (HTTP/2: Java, curl) has asked something all the same (RFC 9110, 7.8). Node
+// has given the connection away: so what it has read of that is put back, without the offer.
 function ignoreUpgrade(server: Server, request: IncomingMessage, socket: Duplex, head: Buffer) {
   const { method, url, httpVersion, headers: { upgrade, ...headers } } = request
   const again = Buffer.from(packHead(`${method} ${url} HTTP/${httpVersion}`, headers), 'latin1')

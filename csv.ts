@@ -140,10 +140,8 @@ const startsWithMark = (csv: Buffer, at: number) => MARK.every((byte, i) => csv[
 /** How a delimiter does: the columns that it makes of the header; how many of the first rows fit, and fill how many. */
 type Trial = { delimiter: string; columns: number; rows: number; fitting: number; filled: number; rival?: string }
 
-/**
- * Tabs, semicolons or bars that fit each of the first rows are hardly there by chance; commas that do may be decimal
- * ones. Else it is the delimiter that accounts for the most fields; or, when no row fits, for the most columns.
- */
+// Tabs, semicolons or bars that fit each of the first rows are hardly there by chance; commas that do may be decimal
+// ones. Else it is the delimiter that accounts for the most fields; or, when no row fits, for the most columns.
 function chooseDelimiter(csv: Buffer, start: number, json: Buffer, fixed?: string): Trial {
   if (fixed) return tryDelimiter(csv, start, json, fixed)
   const trials = [...DELIMITERS.keys()].map(delimiter => tryDelimiter(csv, start, json, delimiter))
@@ -260,10 +258,8 @@ const SPECIAL = Array.from({ length: 256 }, (_, byte) => {
 })
 const BETWEEN = Buffer.from('","')
 
-/**
- * Copies one row into json, with the JSON around its fields. CSV and JSON are the same UTF-8 but for quotes and
- * escapes, so this takes a fraction of the time of decoding, splitting, joining and encoding.
- */
+// Copies one row into json, with the JSON around its fields. CSV and JSON are the same UTF-8 but for quotes and
+// escapes, so this takes a fraction of the time of decoding, splitting, joining and encoding.
 function convertRow(csv: Buffer, start: number, json: Buffer, jsonEnd: number, format: Format) {
   const { delimiter, mayHaveBlanks, around } = format
   let at = start

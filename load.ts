@@ -55,11 +55,9 @@ export function version(): string {
 /** Whether Node strips types itself, as from 22.18 on. */
 export const stripsTypes = 'typescript' in process.features && Boolean(process.features.typescript)
 
-/**
- * A module of somebody's own, in whatever form it is written. Node loads what it can; what it cannot, tsx does: enums,
- * decorators, paths of a tsconfig.json, imports without an ending, `import` in what package.json calls CommonJS; and
- * before 22.18 all TypeScript. Throws what the module throws.
- */
+// In whatever form it is written. Node loads what it can; what it cannot, tsx does: enums, decorators, paths of a
+// tsconfig.json, imports without an ending, `import` in what package.json calls CommonJS; and before 22.18 all
+// TypeScript. Throws what the module throws.
 async function loadModule(path: string): Promise<Record<string, object>> {
   const { href } = pathToFileURL(path)
   for (const load of [() => import(href), ...stripsTypes ? [] : [() => requireModule(path)]]) {

@@ -243,10 +243,8 @@ export function goingOnFor(id: string): number | undefined {
 
 const bootId = () => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
 
-/**
- * Writes down why a run is to end, before it gets its signal: whoever writes its `done`, its own process or a server,
- * this one or the next, takes the reason from there. The first reason counts. Throws ENOSPC and the like.
- */
+// Before it gets its signal: whoever writes its `done`, its own process or a server, takes the reason from there.
+/** Writes down why a run is to end. The first reason counts. Throws ENOSPC and the like. */
 export function writeReason(id: string, reason: string) {
   if (!readReason(id)) writeFileSync(stopPath(id), reason, { mode: 0o600 })
 }

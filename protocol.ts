@@ -72,10 +72,8 @@ function unpackText(frame: Buffer, what: string): string {
   return String(frame)
 }
 
-/**
- * Reads JSON of strangers. Throws a RemoteError that says what is wrong with it: also a number that would not arrive as
- * the one that was written. Such numbers have to be found in the text, as nobody can tell what was written afterwards.
- */
+// Such numbers have to be found in the text, as nobody can tell what was written afterwards.
+/** Reads JSON of strangers. Throws a RemoteError, also for a number that would not arrive as it was written. */
 export function parseJson(what: string, json: string): unknown {
   let value
   try {
@@ -169,11 +167,10 @@ export function createSocket<S extends Socket, O extends object>(Type: new (opti
   return new Type({ linger: 0, maxMessageSize: 2 * MAX_ENTRY, ...options } as O)
 }
 
-/**
- * Binds a socket to an address. Trap, the silent takeover: binding an ipc address that is in use succeeds, and the one
- * who had it gets no connection any more, and no error. So this looks whether somebody listens: by a plain connection,
- * as a server that is stopped or busy would not answer a request, but is still there. Ends the process when it cannot.
- */
+// Trap, the silent takeover: binding an ipc address that is in use succeeds, and the one who had it gets no connection
+// any more, and no error. So this looks whether somebody listens: by a plain connection, as a server that is stopped or
+// busy would not answer a request, but is still there.
+/** Binds a socket to an address. Ends the process when it cannot. */
 export async function bindSocket(socket: { bind(address: string): Promise<void> }, address: string) {
   if (address.startsWith('ipc://')) {
     const probe = connect(address.slice('ipc://'.length))
@@ -264,10 +261,10 @@ const limitRequests = limit(MAX_REQUESTS)
 const idle: Request[] = [] // sockets whose last request was answered: a new one takes 0.2 ms more
 const waiting = new Set<Request>() // for a reply
 
+// Pattern: zguide chapter 4, "Client-side reliability (Lazy Pirate)"; what starts a run is never asked again, though.
 /**
  * Asks the workers server: the process id of the run that was started, or the result of a call answered in place.
  * Throws a RemoteError (refused), a BusyError (no place) or a TimeoutError; `timeout` in milliseconds.
- * Pattern: zguide chapter 4, "Client-side reliability (Lazy Pirate)"; what starts a run is never asked again, though.
  */
 export async function callRemote(
   call: Partial<Call> & { method: string }, timeout = RESERVED.includes(call.method) ? PATIENCE : START_TIME,

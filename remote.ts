@@ -213,10 +213,8 @@ const note = (msg: unknown, details?: Details): Note =>
 export type CommandOptions = { progress?: RegExp; cwd?: string; env?: Record<string, string> }
 type Program = readonly (string | number)[]
 
-/**
- * Marks a program in any language as a function, see `remote` and `runCommand`. `program`: its name and its arguments,
- * or what makes these of the call's by name. No shell reads them, so nothing that a caller says is ever a command.
- */
+// No shell reads what `program` says, so nothing that a caller says is ever a command.
+/** Marks a program as a function, see `remote`. `program`: its name and arguments, or what makes them of the call's. */
 export function command<const P extends readonly Parameter[]>(
   description: string, parameters: P, program: Program | ((args: Named<P>) => Program), options?: CommandOptions,
 ): Remote {

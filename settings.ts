@@ -177,14 +177,11 @@ export function sendSignal(pid: number, signal: NodeJS.Signals | 0): boolean {
 
 const NICE = 10 // of 19
 
-/**
- * Lets a process that was just started, with all that it will start, wait for the servers: eight runs on two cores
- * would hold up every page by seconds. To be called in the turn of its start: later only one of its threads would be
- * meant.
- * Trap: with a session of its own (`detached`) it is a group of its own for the kernel's scheduler, which shares the
- * processor between groups, and looks at `nice` only within one; so that of the group is set, too. It takes one such
- * write in 100 ms from an ordinary user. Where neither can be set, nothing is lost but time.
- */
+// Eight runs on two cores would hold up every page by seconds.
+// Trap: with a session of its own (`detached`) it is a group of its own for the kernel's scheduler, which shares the
+// processor between groups, and looks at `nice` only within one; so that of the group is set, too. It takes one such
+// write in 100 ms from an ordinary user. Where neither can be set, nothing is lost but time.
+/** Lets a process wait for the servers, in the turn of its start: later only one of its threads would be meant. */
 export function lowerPriority(pid: number, tries = 10) {
   try {
     if (getPriority(pid) < NICE) setPriority(pid, NICE) // who was started at less keeps that
@@ -206,12 +203,9 @@ export function onStop(stop: (signal: NodeJS.Signals) => void) {
 
 const UNREAD = 64 * 2 ** 10 // bytes that may wait for whoever reads a socket
 
-/**
- * From now on, what this process prints never holds it up: what nobody takes is dropped, and the number of dropped
- * lines is printed when somebody reads again.
- * Trap, Ctrl-S: Node writes to terminals and pipes synchronously, so one whose reader has stopped stops the whole
- * process, its signal handlers, too. The same file, opened anew with O_NONBLOCK, says EAGAIN instead.
- */
+// Trap, Ctrl-S: Node writes to terminals and pipes synchronously, so one whose reader has stopped stops the whole
+// process, its signal handlers, too. The same file, opened anew with O_NONBLOCK, says EAGAIN instead.
+/** From now on, what this process prints never holds it up: what nobody takes is dropped, and counted. */
 export function printWithoutWaiting() {
   for (const output of [process.stdout, process.stderr]) {
     output.on('error', () => {}) // the terminal was closed; without a listener, the error would end the process

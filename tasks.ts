@@ -125,10 +125,8 @@ function compilerPath(): string {
 // A diagnostic begins with its place and code, and goes on in the lines that do not.
 const DIAGNOSTIC = /^\((\d+),(\d+)\): (error|warning) (TS\d+): ([^]*)/
 
-/**
- * Reports what the compiler has printed. Trap: a message may quote a type of the source, with lines in it that look
- * like diagnostics. So the source's file has a name that nobody knew when it was written: they cannot begin with it.
- */
+// Trap: a message may quote a type of the source, with lines in it that look like diagnostics. So the source's file has
+// a name that nobody knew when it was written: they cannot begin with it.
 function reportDiagnostics(output: string, name: string, report: Report) {
   const [general, ...diagnostics] = `\n${output.trimEnd()}`.split(`\n${name}.ts`)
   if (general?.trim()) report('error', general.trim())
