@@ -136,7 +136,7 @@ export function tokenForm({ path, query }: Asked, form: string, style: string) {
   const hash = sha256(style).toString('base64')
   const policy = HEADERS['Content-Security-Policy'].replace("style-src 'self'", `style-src 'sha256-${hash}'`)
   const again = isWrong && query.get('token') ? { Refresh: `0; url=./?token${field && `&run=${run}`}` } : {}
-  return { body, headers: { 'Content-Security-Policy': policy, ...again } }
+  return { body, headers: { 'Content-Type': 'text/html; charset=utf-8', 'Content-Security-Policy': policy, ...again } }
 }
 
 // ---- The key of a run

@@ -355,8 +355,7 @@ function respondError(response: ServerResponse, error: unknown) {
   if (request.headers['sec-fetch-site'] === 'cross-site') headers.Refresh = '0'
   const [form, style] = ['token.html', 'token.css'].map(name => String(files.get(name)?.body)) as [string, string]
   const page = tokenForm(unpackAsked(request), form, style)
-  response.writeHead(status, { 'Content-Type': 'text/html; charset=utf-8', ...page.headers, ...headers })
-  response.end(page.body)
+  response.writeHead(status, { ...page.headers, ...headers }).end(page.body)
 }
 
 // ---- The page
