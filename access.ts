@@ -96,9 +96,7 @@ const shown = (text: string) => text.slice(0, 100)
 /** In constant time: how long a comparison takes would tell how much of a guess was right. */
 const isSame = (given: string, right: string) => timingSafeEqual(sha256(given), sha256(right))
 
-export function sha256(text: string | Buffer): Buffer {
-  return createHash('sha256').update(text).digest()
-}
+export const sha256 = (text: string | Buffer) => createHash('sha256').update(text).digest()
 
 // Trap: cookies know no ports. A second server on this host, with another token, is sent this one, too; if its own had
 // the same name, each would log the other's users out.
@@ -144,9 +142,7 @@ export function tokenForm({ path, query }: Asked, form: string, style: string) {
 const MODULES = ['/follow.js', '/longrun-run.js'] // they follow runs: pages of all origins may have them
 
 /** The key of a run, which lets its holder see that run alone. Nothing is stored: whoever has the token can make it. */
-export function keyOf(id: string): string {
-  return createHmac('sha256', TOKEN).update(id).digest('hex')
-}
+export const keyOf = (id: string) => createHmac('sha256', TOKEN).update(id).digest('hex')
 
 /** The run that is asked for: all that its key opens. */
 function runOf({ path, query }: Asked): string | undefined {
@@ -156,9 +152,8 @@ function runOf({ path, query }: Asked): string | undefined {
 }
 
 /** Whether a page of another origin may ask for this, with a key. */
-function isShared(asked: Asked): boolean {
-  return runOf(asked) !== undefined && ALLOWED_ORIGINS.includes(asked.headers.origin ?? '')
-}
+const isShared = (asked: Asked) =>
+  runOf(asked) !== undefined && ALLOWED_ORIGINS.includes(asked.headers.origin ?? '')
 
 // ---- What a browser may do with an answer
 

@@ -265,9 +265,7 @@ export function removeSideFiles(id: string) { sideFiles(id).forEach(path => rmSy
 
 // JSON has no raw line breaks, so one always ends an entry: logs are cut into entries, and passed on, without a parse.
 /** A line of the log. Throws a TypeError for what JSON cannot say, a RangeError for an entry above MAX_ENTRY. */
-export function packEntry(type: Entry['type'], data: unknown, time = Date.now()): string {
-  return packLine(type, toJson(data), time)
-}
+export const packEntry = (type: Entry['type'], data: unknown, time = Date.now()) => packLine(type, toJson(data), time)
 
 function packLine(type: Entry['type'], json: string, time: number): string {
   // Trap: a text has up to three times as many bytes as characters, and what no reader can take ends its log for ever.

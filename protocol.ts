@@ -55,11 +55,9 @@ export function unpackCall(frames: Buffer[]): Call {
   const [method, callId, id, json, limit] = frames.map((frame, index) => unpackText(frame, REQUEST_FRAMES[index]!))
   const args = parseJson('arguments', json!)
   if (!Array.isArray(args)) throw invalid('arguments', 'not a JSON array')
-  const call = { method: method!, callId: callId!, id: id!, args }
-  if (limit === undefined) return call
-  const timeLimit = /^\d+(\.\d+)?(e-\d+)?$/.test(limit) ? Number(limit) : Infinity
-  if (timeLimit <= MAX_TIME_LIMIT) return { ...call, timeLimit }
-  throw invalid('time limit', `not a number of seconds from 0 to ${MAX_TIME_LIMIT}`)
+  const isLimit = limit === undefined || /^\d+(\.\d+)?(e-\d+)?$/.test(limit) && Number(limit) <= MAX_TIME_LIMIT
+  if (!isLimit) throw invalid('time limit', `not a number of seconds from 0 to ${MAX_TIME_LIMIT}`)
+  return { method: method!, callId: callId!, id: id!, args, timeLimit: limit === undefined ? limit : Number(limit) }
 }
 
 const REQUEST_FRAMES = ['method', 'call id', 'id', 'arguments', 'time limit']
@@ -92,15 +90,12 @@ export function parseJson(what: string, json: string): unknown {
 const LONG = /"(?:[^"\\]+|\\.)*"|[-+.\deE]{16,}|[-.\d]+[eE][-+\d]+/g
 
 /** Whether a string or a number arrives as it was written; decimals are rounded, as everywhere. */
-function isHeld(token: string): boolean {
-  if (token.startsWith('"')) return true
-  return /[.eE]/.test(token) ? Number.isFinite(Number(token)) : Number.isSafeInteger(Number(token))
-}
+const isHeld = (token: string) =>
+  token.startsWith('"') || (/[.eE]/.test(token) ? Number.isFinite : Number.isSafeInteger)(Number(token))
 
 /** Who sent what a Router received, and its own frames; undefined for who is no REQ socket, and waits for no reply. */
-export function unpackEnvelope([peer, delimiter, ...body]: Buffer[]) {
-  return peer && delimiter?.length === 0 ? { peer, body } : undefined
-}
+export const unpackEnvelope = ([peer, delimiter, ...body]: Buffer[]) =>
+  peer && delimiter?.length === 0 ? { peer, body } : undefined
 
 // ---- Replies
 

@@ -93,9 +93,7 @@ function origins(): string[] {
   return given
 }
 
-function split(text = '', between = /\s+/): string[] {
-  return text.split(between).filter(Boolean)
-}
+function split(text = '', between = /\s+/) { return text.split(between).filter(Boolean) }
 
 /** Ends a process that cannot do its work: a message for a person, and exit code 1. */
 export function refuseToStart(message: string): never {
