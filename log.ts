@@ -319,9 +319,11 @@ function isPlain(value: unknown): boolean {
   if (value === null || typeof value === 'string' || typeof value === 'boolean') return true
   if (typeof value === 'number') return Number.isFinite(value)
   if (typeof value !== 'object') return false
+  if (Array.isArray(value)) return value.every(isPlain)
   const prototype = Object.getPrototypeOf(value)
-  const isBare = prototype === Object.prototype || prototype === null || Array.isArray(value)
-  return isBare && Object.values(value).every(isPlain)
+  if (prototype !== Object.prototype && prototype !== null) return false
+  for (const key in value) if (!isPlain((value as Record<string, unknown>)[key])) return false
+  return true
 }
 
 function recognisable(this: Record<string, unknown>, key: string, value: unknown): unknown {
