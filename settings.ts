@@ -211,7 +211,7 @@ export function printWithoutWaiting() {
     let dropped = 0
     output.write = (text: string | Uint8Array, ...others: unknown[]) => {
       const missing = dropped ? `(${dropped} lines of output were dropped: nobody read them)\n` : ''
-      const bytes = Buffer.from(text as string, others[0] as BufferEncoding) // which means nothing where there are bytes
+      const bytes = Buffer.from(text as string, others[0] as BufferEncoding) // this means nothing where there are bytes
       dropped = print(Buffer.concat([Buffer.from(missing), bytes])) ? 0 : dropped + 1
       const done = others.find(other => typeof other === 'function')
       if (done) process.nextTick(done)
