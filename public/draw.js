@@ -4,13 +4,10 @@
 /** Milliseconds between two drawings of words and figures: in a flood, the browser does not lay out the whole page in
  * every frame. They are drawn in a background tab, too: a screen reader may speak. */
 export const CALM = 100
-/** Milliseconds between two drawings of what costs more than a figure. */
-export const SLOW = 500
+export const SLOW = 500 // milliseconds between two drawings of what costs more than a figure
 
-/** @type {{ draw: () => void, pause: number, isOfRun: boolean, drawnAt: number }[]} */
-const pictures = []
-/** those who wait until everything is drawn @type {(() => void)[]} */
-const waiting = []
+const pictures = /** @type {{ draw: () => void, pause: number, isOfRun: boolean, drawnAt: number }[]} */ ([])
+const waiting = /** @type {(() => void)[]} */ ([]) // for everything to be drawn
 const view = element('run', HTMLElement)
 const channel = new MessageChannel()
 let asked = false // for a frame that has not come yet
@@ -97,15 +94,15 @@ export function set(target, property, value) {
 }
 
 export const setText = (/** @type {Element} */ target, /** @type {string} */ text) => set(target, 'textContent', text)
-export function setAttribute(/** @type {Element} */ target, /** @type {string} */ name, /** @type {string} */ value) {
-  if (target.getAttribute(name) !== value) target.setAttribute(name, value)
+/** @param {Element} target @param {string} name @param {string | undefined} value undefined: none */
+export function setAttribute(target, name, value) {
+  if (value === undefined) target.removeAttribute(name)
+  else if (target.getAttribute(name) !== value) target.setAttribute(name, value)
 }
 
 /** A link that leads nowhere yet is no link: Enter would still follow it. */
 export function setLink(/** @type {HTMLAnchorElement} */ link, /** @type {string | undefined} */ href) {
-  if (href === undefined) link.removeAttribute('href')
-  else setAttribute(link, 'href', href)
-  set(link, 'role', href === undefined ? 'link' : null)
+  setAttribute(link, 'href', href)
   set(link, 'ariaDisabled', href === undefined ? 'true' : null)
 }
 

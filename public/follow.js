@@ -10,8 +10,7 @@
 
 /** A run's last one has the type `done`. @typedef {import('../log.ts').Entry} Entry */
 /** @typedef {(entries: Entry[], next: number) => unknown} Receive */
-/** Why a run is not followed any more; REFERENCE.md explains them.
- * @typedef {'refused' | 'key' | 'origin' | 'threw'} Code */
+/** Why a run is not followed any more, see REFERENCE.md. @typedef {'refused' | 'key' | 'origin' | 'threw'} Code */
 /**
  * @typedef {object} Options
  * @property {number} [next] the position to begin at; what an earlier `receive` was told as `next` goes on from there
@@ -19,14 +18,14 @@
  * @property {(message: string, code: Code) => void} [refuse] called when that is the end of it
  * @property {((connection: Connection) => void) | undefined} [tell] called when the state of the connection has changed
  */
-/** Whole lines of a run's log; `next` is where they end.
- * @typedef {{ id: string, next: number, entries: Entry[] }} Chunk */
+/** Whole lines of a log, which end at `next`. @typedef {{ id: string, next: number, entries: Entry[] }} Chunk */
 /** `next`: the position that it wants next; `waiting`: what has come and was not handed on yet.
  * @typedef {Options & { id: string, next: number, receive: Receive, waiting: Entry[][], reading?: AbortController,
  *   handing?: Promise<void> | undefined }} Reader */
 /** `isOurs`: it is the server's own, and not of what stands before it.
  * @typedef {{ status: number, headers: Headers, data: any, isOurs: boolean }} Answer */
 /** @typedef {(way: 'in' | 'out', text: string, chunk?: Chunk & { position: number }) => void} Tap */
+/** @typedef {ReturnType<typeof setTimeout> | undefined} Timer */
 
 const SHORTEST_PAUSE = 250 // milliseconds before the first new attempt
 const LONGEST_PAUSE = 10_000
@@ -54,10 +53,10 @@ const connections = new Set()
  * @returns {() => void} stops it
  */
 export function follow(url, id, receive, options = {}) {
-  const { key } = options
+  const { key = '' } = options
   const server = serverAt(url)
   let connection = [...connections].find(known => known.server === server && !known.key && !key && known.hasPlace(id))
-  if (!connection) connections.add(connection = new Connection(server, key ? { run: id, key } : {}))
+  if (!connection) connections.add(connection = new Connection(server, { run: id, key }))
   const stop = connection.follow(id, receive, options)
   connection.connect()
   return stop
@@ -69,35 +68,25 @@ const serverAt = url => new URL(url, globalThis.location?.href).href.replace(/\/
 /** One server's runs, over one WebSocket, or over HTTP. A page that shows how it is connected holds one of its own. */
 export class Connection {
   live = false
-  /** what carries the runs @type {'WebSocket' | 'HTTP'} */
-  over = 'WebSocket'
-  /** whether the workers server answers the web server */
-  workers = true
+  /** what carries the runs @type {'WebSocket' | 'HTTP'} */ over = 'WebSocket'
+  /** whether the workers server answers the web server */ workers = true
   /** whether somebody else answers in the server's place: loaded anew, the page would show what that says */
   stranger = false
   /** since when it has not been live, 0 while it is; and when the next attempt is due. In milliseconds since 1970 */
   lost = 0
   retryAt = 0
-  /** sees every message of the WebSocket @type {Tap | undefined} */
-  tap
-  /** @type {Map<string, Reader>} */
-  #readers = new Map()
-  /** ids that were left on this socket before their `done` @type {Set<string>} */
-  #left = new Set()
-  /** @type {WebSocket | undefined} */
-  #socket
-  #isOpen = false // from connect() to close()
+  /** sees every message of the WebSocket @type {Tap | undefined} */ tap
+  /** @type {Map<string, Reader>} */ #readers = new Map()
+  /** ids that were left on this socket before their `done` @type {Set<string>} */ #left = new Set()
+  /** @type {WebSocket | undefined} */ #socket
   #isHeard = false // on this socket: the server speaks first
   #failures = 0 // of WebSockets on which nothing was heard, one after the other
   #pauses = 0 // before new attempts, since it was live
   #beat = BEAT
   #heard = 0 // when the server was heard last, in milliseconds since 1970
-  /** while HTTP does instead of the WebSocket @type {ReturnType<typeof setInterval> | undefined} */
-  #http
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #retry
-  /** @type {ReturnType<typeof setInterval> | undefined} */
-  #watch
+  /** while HTTP does instead of the WebSocket @type {Timer} */ #http
+  /** @type {Timer} */ #retry
+  /** from connect() to close() @type {Timer} */ #watch
 
   /** With a key it carries its run alone.
    * @param {string | URL} url @param {{ run?: string, key?: string, tell?: Options['tell'] }} [options] */
@@ -109,9 +98,7 @@ export class Connection {
   }
 
   /** Whether it can carry this run, too. @param {string} id */
-  hasPlace(id) {
-    return !this.#readers.has(id) && this.#readers.size < MOST_RUNS
-  }
+  hasPlace(id) { return !this.#readers.has(id) && this.#readers.size < MOST_RUNS }
 
   /** As the function follow(). @param {string} id @param {Receive} receive @param {Options} [options] */
   follow(id, receive, { next = 0, refuse = message => console.error(`run ${id}: ${message}`), tell } = {}) {
@@ -130,8 +117,7 @@ export class Connection {
 
   /** Connects at once: to begin with, or because somebody asks for it. */
   connect() {
-    if (!this.#isOpen) {
-      this.#isOpen = true
+    if (!this.#watch) {
       this.#watch = setInterval(() => this.#checkBeat(2.5), 1000)
       globalThis.addEventListener?.('online', this.#wake)
     }
@@ -141,8 +127,9 @@ export class Connection {
 
   /** Ends it: nobody is called any more. */
   close() {
-    this.#isOpen = this.live = false
+    this.live = false
     clearInterval(this.#watch)
+    this.#watch = undefined
     clearTimeout(this.#retry)
     globalThis.removeEventListener?.('online', this.#wake)
     this.#endHttp()
@@ -152,16 +139,14 @@ export class Connection {
 
   // A connection can die without a word: a laptop that slept, a router that forgot. Only the missing heartbeat tells
   // it from a quiet run.
-  /** @param {number} beats */
-  #checkBeat(beats) {
+  #checkBeat(/** @type {number} */ beats) {
     if (this.#socket && Date.now() - this.#heard > beats * this.#beat) this.#loseConnection(this.#heard)
   }
 
   #wake = () => (this.live ? this.#checkBeat(1.2) : this.connect())
 
   #tellState() {
-    attempt(() => this.tell?.(this))
-    for (const { tell } of this.#readers.values()) attempt(() => tell?.(this))
+    for (const { tell } of [this, ...this.#readers.values()]) attempt(() => tell?.(this))
   }
 
   /** @param {'workers' | 'stranger'} what @param {boolean} is */
@@ -171,8 +156,7 @@ export class Connection {
     this.#tellState()
   }
 
-  /** @param {'WebSocket' | 'HTTP'} over */
-  #setLive(over) {
+  #setLive(/** @type {Connection['over']} */ over) {
     this.over = over
     this.live = true
     this.#pauses = 0
@@ -212,8 +196,7 @@ export class Connection {
     this.#setLive('WebSocket')
   }
 
-  /** @param {string} text */
-  #hearMessage(text) {
+  #hearMessage(/** @type {string} */ text) {
     this.#heard = Date.now()
     if (!this.#isHeard) this.#welcome()
     const message = JSON.parse(text)
@@ -246,9 +229,8 @@ export class Connection {
     this.#socket = undefined
   }
 
-  /** @param {number} since when it was heard last */
-  #loseConnection(since) {
-    if (!this.#isOpen) return
+  #loseConnection(/** @type {number} */ since) {
+    if (!this.#watch) return
     if (!this.#isHeard) this.#failures++
     this.#dropSocket()
     if (this.#http) return this.#retryIn(SOCKET_PAUSE)
@@ -260,8 +242,7 @@ export class Connection {
     if (this.#failures >= 2) void this.#tryHttp()
   }
 
-  /** @param {number} pause */
-  #retryIn(pause) {
+  #retryIn(/** @type {number} */ pause) {
     this.retryAt = Date.now() + pause
     clearTimeout(this.#retry)
     this.#retry = setTimeout(() => this.#openSocket(), pause)
@@ -282,8 +263,7 @@ export class Connection {
     try {
       while (reader.waiting.length) {
         const { next } = reader
-        const entries = reader.waiting.length === 1 ? reader.waiting[0] ?? [] : reader.waiting.flat()
-        reader.waiting = []
+        const entries = reader.waiting.splice(0).flat()
         await reader.receive(entries, next)
         if (this.#readers.get(reader.id) !== reader) return // it was stopped by that, and may be followed anew
         this.#send({ ack: reader.id, next })
@@ -295,8 +275,7 @@ export class Connection {
     reader.handing = undefined
   }
 
-  /** @param {Reader} reader */
-  #leaveRun({ id, reading }) {
+  #leaveRun(/** @type {Reader} */ { id, reading }) {
     reading?.abort()
     this.#readers.delete(id)
     this.#send({ stop: id })
@@ -326,7 +305,7 @@ export class Connection {
   // ---- Without a WebSocket: a proxy, or a program that guards the network, may let none through
 
   async #tryHttp() {
-    if (!(await this.#isAnswered()) || this.live || this.#http || !this.#isOpen) return
+    if (!(await this.#isAnswered()) || this.live || this.#http || !this.#watch) return
     this.#http = setInterval(async () => {
       if ((await this.#isAnswered()) || !this.#http) return
       this.#endHttp()
@@ -365,8 +344,7 @@ export class Connection {
     for (let failures = 0; !signal.aborted; ) {
       /** @type {Answer | undefined} */
       const answer = await (isAtEnd ? waitInPlace(read) : inTurn(read))
-      if (signal.aborted) return
-      if (this.#refuseBy(reader, answer, reader.next)) return
+      if (signal.aborted || this.#refuseBy(reader, answer, reader.next)) return
       if (answer?.isOurs && (answer.status === 204 || Array.isArray(answer.data))) {
         failures = 0
         isAtEnd = answer.headers.has('stream-up-to-date')
@@ -416,15 +394,13 @@ export class Connection {
 /** @type {Promise<unknown>} */
 let turn = Promise.resolve()
 
-/** @param {() => Promise<Answer | undefined>} read */
-function inTurn(read) {
+function inTurn(/** @type {() => Promise<Answer | undefined>} */ read) {
   const answer = turn.then(() => read())
   turn = answer.catch(() => {})
   return answer
 }
 
-/** @param {(live?: string) => Promise<Answer | undefined>} read */
-async function waitInPlace(read) {
+async function waitInPlace(/** @type {(live?: string) => Promise<Answer | undefined>} */ read) {
   /** @type {ReturnType<typeof read> | undefined} */
   let answer
   for (let place = 0; place < PLACES && !answer && !globalThis.document?.hidden; place++) {
@@ -455,7 +431,5 @@ function attempt(act) {
   }
 }
 
-/** @param {number} milliseconds */
-const jittered = milliseconds => milliseconds * (0.5 + Math.random())
-/** @param {number} milliseconds */
-const pause = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds))
+const jittered = (/** @type {number} */ milliseconds) => milliseconds * (0.5 + Math.random())
+const pause = (/** @type {number} */ milliseconds) => new Promise(resolve => setTimeout(resolve, milliseconds))

@@ -15,8 +15,7 @@ const NEWEST = 4 // runs that are asked for then, as all of a thousand are 200 k
 const WHOLE_PAUSE = 600_000 // milliseconds until all are asked for again: some were removed
 
 export const runs = /** @type {Map<string, Run>} */ (new Map())
-/** on the start view it is one without an id, of which nothing is known */
-export let inView = new Run('')
+export let inView = new Run('') // on the start view it is one without an id, of which nothing is known
 const nothing = inView
 /** the server's list of all runs; until it has told that, no run can be called unknown @type {Listed[] | undefined} */
 export let listed
@@ -64,7 +63,6 @@ export function setInView(run = nothing) {
 }
 
 export const listedRun = (/** @type {string} */ id) => listed?.find(run => run.id === id)
-export const runningCall = (/** @type {string} */ callId) => listed?.find(run => run.callId === callId && !run.outcome)
 /** What runs of one function have taken, in the middle; undefined when none has ended well. @param {string} method */
 export function usualSeconds(method) {
   const all = listed?.filter(run => run.method === method && run.outcome === 'ok').slice(0, 20) ?? []

@@ -7,7 +7,6 @@ import { DEMO, knownFunction, rankOf } from './functions.js'
 import { parseJson } from './requests.js'
 import { startRun } from './start-run.js'
 import { bytes, toText } from './words.js'
-/** @import { Field } from './functions.js' */
 /** @import { Method, Parameter } from './requests.js' */
 /** @import { Run } from './run-state.js' */
 /** @typedef {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement} Control */
@@ -68,7 +67,7 @@ function makeForm(/** @type {Method} */ { name, description, parameters }) {
   return form
 }
 
-/** @param {Parameter} parameter @param {Field} field @param {Map<string, Control>} controls */
+/** @param {Parameter} parameter @param {import('./functions.js').Field} field @param {Map<string, Control>} controls */
 function makeControl(parameter, { label, preset, accept = '', choices }, controls) {
   const { name, type, description, default: usual, min = '', max = '' } = parameter
   const chosen = choices ?? parameter.choices?.map(choice => /** @type {const} */ ([String(choice), choice]))

@@ -9,11 +9,10 @@ import { count, printable, toText } from './words.js'
  * @typedef {{ label?: string, preset?: string, accept?: string, choices?: [words: string, value: unknown][] }} Field */
 /** The result in figures, in place of all that was returned, and a note below them.
  * @typedef {{ figures: (result: Fields) => [string, string][], note: (result: Fields) => string }} Summary */
-/** `heading`, `button`: of its form; `fields`: by the name of the parameter, one that is missing has the usual control;
- * `sample`: a file of the page to try it with; `filled`: parameters without a control; `complete`: what is called with
- * what the form holds; `name`: of a run, by its arguments but for files; `download`: words for the file it produces;
- * `findings`: heading of the warnings and errors that say where they were found; `source`: the text in which that was;
- * `counted`: with those that are not in the log.
+/** `heading`, `button`: of its form; `fields`: by parameter, one that is missing has the usual control; `sample`: a
+ * file of the page; `filled`: parameters without a control; `complete`: what is called with what the form holds;
+ * `name`: of a run, by its arguments but for files; `download`: words for its file; `findings`: heading of the warnings
+ * and errors that say where they were found; `source`: the text in which that was; `counted`: also what is not logged.
  * @typedef {{ heading: string, button?: string, fields: Record<string, Field>, sample?: string, filled?: string[],
  *   complete?: (values: Fields) => { values: Fields, callId: string }, name?: (args: unknown[]) => string,
  *   summary?: Summary, download?: string, findings?: string, source?: (args: unknown[]) => string,

@@ -74,14 +74,11 @@ export class LogStore {
 
   /** For who goes through the whole log: what is not held is read again, and not kept. */
   async entriesOf(/** @type {Chunk} */ chunk) {
-    while (!chunk.entries) {
-      try {
-        return await readLog(this.id, chunk)
-      } catch {
-        await new Promise(resolve => setTimeout(resolve, PAUSE))
-      }
+    for (;;) {
+      const entries = chunk.entries ?? await readLog(this.id, chunk).catch(() => undefined)
+      if (entries) return entries
+      await new Promise(resolve => setTimeout(resolve, PAUSE))
     }
-    return chunk.entries
   }
 
   chunkOf(/** @type {number} */ n) {
@@ -106,13 +103,11 @@ export class LogStore {
 
 /** A catch-up read gives a part of the log, which may end before the chunk or behind it. */
 async function readLog(/** @type {string} */ id, /** @type {Chunk} */ { position, count }) {
-  /** @type {Entry[]} */
-  let entries = []
+  let entries = /** @type {Entry[]} */ ([])
   for (let next = String(position); entries.length < count; ) {
     const answer = await fetch(`tasks/${id}/log?offset=${next}`)
-    if (!answer.ok) throw new Error(`log of ${id}: status ${answer.status}`)
-    const part = await answer.json()
-    if (!part.length) throw new Error(`log of ${id} ends early`)
+    const part = answer.ok ? await answer.json() : []
+    if (!part.length) throw new Error(`log of ${id}: status ${answer.status}`)
     entries = entries.concat(part)
     next = answer.headers.get('stream-next-offset') ?? ''
   }

@@ -3,12 +3,12 @@
 
 import { CALM, element, elements, picture, pieces, redraw, set, setAttribute, setLink, setText, SLOW } from './draw.js'
 import { inView as run } from './followed-runs.js'
+import { keep, recall } from './kept.js'
 import {
   choose, chosen, filter, filterLevels, goal, headOf, hits, isOnlyHits, jumpToProblem, levels, list, numberOf,
   revealEntry, rows, usual,
 } from './log-view.js'
 import { compact, count, counted, cut, describe, FOREIGN, fullText, LEVELS, MORE_IN_LOG } from './words.js'
-/** @import { Entry } from './words.js' */
 
 const LONGEST = 100_000 // characters of the chosen entry that are shown
 const PLACES = 500 // along the ribbon
@@ -23,13 +23,11 @@ const problems = LEVELS.map((_, level) => !chips[level] || level === WARNING || 
 const [total, note, empty] = elements(HTMLElement, 'log-count', 'log-note', 'log-empty')
 const [entryBox, entryTitle, entryText] = elements(HTMLElement, 'entry', 'entry-title', 'entry-text')
 const [toEnd, nextProblem, onlyProblems] = elements(HTMLButtonElement, 'to-end', 'next-warning', 'only-problems')
-const full = element('full', HTMLButtonElement)
 const download = element('download', HTMLAnchorElement)
 const search = element('search', HTMLInputElement)
 const [hitCount, spoken] = elements(HTMLElement, 'hit-count', 'hit-spoken')
-const [next, previous, onlyHits] = elements(HTMLButtonElement, 'next-hit', 'previous-hit', 'only-hits')
-/** the chosen entry that is shown: it is not asked for again, as it may be let go meanwhile */
-let drawn = { of: run, n: -1 }
+const [next, previous, onlyHits, full] = elements(HTMLButtonElement, 'next-hit', 'previous-hit', 'only-hits', 'full')
+let drawn = { of: run, n: -1 } // the chosen entry that is shown: not asked for again, as it may be let go meanwhile
 /** the hit to go to, which may not have been found yet @type {{ from: number, step: 1 | -1 } | undefined} */
 let wanted
 let said = ''
@@ -79,25 +77,32 @@ picture(() => {
   history.replaceState(null, '', address)
 }, SLOW)
 
-function toggles(/** @type {string} */ id, /** @type {(isOn: boolean) => void} */ change) {
+/** A button that goes from state to state, and is found in the same on the next visit.
+ * @param {string} id @param {(state: string) => void} change @param {string[]} states of `aria-pressed` */
+function toggles(id, change, states = ['false', 'true']) {
   const button = element(id, HTMLButtonElement)
+  const press = (/** @type {string} */ state) => change(button.ariaPressed = state)
   button.addEventListener('click', () => {
-    button.ariaPressed = String(button.ariaPressed !== 'true')
-    change(button.ariaPressed === 'true')
+    press(states[states.indexOf(button.ariaPressed ?? '') + 1] ?? 'false')
+    keep(id, button.ariaPressed)
   })
+  press(states.find(state => state === recall(id)) ?? 'false')
 }
 
-toggles('times', isOn => list.box.toggleAttribute('data-times', isOn))
-toggles('wrap', isOn => {
+toggles('times', state => {
+  list.box.dataset['times'] = state // by the clock, or since the beginning
+  list.stale = true
+}, ['false', 'true', 'mixed'])
+toggles('wrap', state => {
   if (list.isSeen && !list.following) list.reveal(list.selected)
-  list.box.toggleAttribute('data-wraps', isOn)
-  Object.assign(list, { wraps: isOn, stale: true })
+  list.box.toggleAttribute('data-wraps', state === 'true')
+  Object.assign(list, { wraps: state === 'true', stale: true })
 })
 let scrolled = 0
-toggles('full', isOn => {
-  if (isOn) scrolled = scrollY
-  document.documentElement.toggleAttribute('data-full', isOn)
-  if (!isOn) scrollTo(0, scrolled)
+full.addEventListener('click', () => {
+  if (full.ariaPressed === 'false') scrolled = scrollY
+  full.ariaPressed = String(document.documentElement.toggleAttribute('data-full'))
+  if (full.ariaPressed === 'false') scrollTo(0, scrolled)
 })
 const leaveFull = () => { if (full.ariaPressed === 'true') full.click() }
 addEventListener('popstate', leaveFull)
@@ -124,7 +129,7 @@ copies('copy-log', async () => {
     const { first, count } = chunk
     const entries = await store.entriesOf(chunk)
     for (const n of filter.passed.slice(filter.placeOf(first), filter.placeOf(first + count))) {
-      const entry = /** @type {Entry} */ (entries[n - first])
+      const entry = /** @type {import('./words.js').Entry} */ (entries[n - first])
       const [level = '', time] = headOf(entry)
       lines += `${time} ${level.padEnd(8)} ${describe(entry, Infinity)}\n`
     }

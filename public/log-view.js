@@ -3,15 +3,15 @@
 
 import { element, picture, pieces } from './draw.js'
 import { inView as run } from './followed-runs.js'
+import { keep, recall } from './kept.js'
 import { Filter } from './log-store.js'
 import { VirtualList } from './virtual-list.js'
-import { clock, describe, LEVELS, toText } from './words.js'
-/** @import { Entry } from './words.js' */
+import { clock, describe, LEVELS, since, toText } from './words.js'
 
 /** the levels that are shown at first: the bar shows the progress, in the log it is noise */
 export const usual = LEVELS.map(level => level !== 'progress')
 
-export const list = new VirtualList(element('log-list', HTMLElement), {
+export const list = new VirtualList('log-list', {
   parts: ['n', 'time', 'level', 'text'],
   describe: describeRow,
   choose: row => choose(rows().passed[row] ?? -1),
@@ -25,16 +25,14 @@ export const list = new VirtualList(element('log-list', HTMLElement), {
   moved: () => { goal = place = undefined },
 })
 
-/** what has a number for people: not what is left out at first, or they would miss some */
-let numbered = new Filter(run.store, usual)
+let numbered = new Filter(run.store, usual) // for people, who would miss the others: they are left out at first
 let ofLevels = numbered
 /** those that contain what is searched for @type {Filter | undefined} */
 export let hits
 export let isOnlyHits = false // the others are left out
 export let chosen = -1 // index of an entry, or none
-/** Where to go as soon as the log has come and been gone through that far: to the entry with this number, which is
- * chosen then; or to entry `n`, so many rows below the upper edge.
- * @type {{ number: number } | { n: number, below: number } | undefined} */
+/** Where to go once the log has come that far: to the entry with this number, which is chosen then; or to entry `n`, so
+ * many rows below the upper edge. @type {{ number: number } | { n: number, below: number } | undefined} */
 export let goal
 /** what was in sight before filters were changed: where one is until one goes elsewhere @type {typeof goal} */
 let place
@@ -45,15 +43,14 @@ export function showLog(number) {
   chosen = -1
   goal = number > 0 ? { number } : undefined
   place = undefined
-  list.following = !goal
-  list.top = 0
+  Object.assign(list, { following: !goal, top: 0 })
   element('search', HTMLInputElement).value = ''
-  filter(usual)
+  const left = recall('levels left out')
+  filter(Array.isArray(left) ? LEVELS.map(type => !left.includes(type)) : usual)
 }
 
 export const rows = () => (isOnlyHits && hits ? hits : ofLevels)
-/** of those levels that are shown, by their numbers */
-export const levels = () => ofLevels.levels
+export const levels = () => ofLevels.levels // which are shown, by their numbers
 
 picture(() => {
   goThrough()
@@ -84,11 +81,15 @@ export function filter(shown, query, onlyHits = false) {
   goThrough() // a key that is pressed before the next frame must find its row
 }
 
-export const filterLevels = (/** @type {boolean[]} */ shown) => filter(shown, hits?.query, isOnlyHits)
+/** As a person wants it, also for the next run, and the next visit. @param {boolean[]} shown by level */
+export function filterLevels(shown) {
+  filter(shown, hits?.query, isOnlyHits)
+  keep('levels left out', LEVELS.filter((_, level) => !shown[level]))
+}
+
 /** What people call an entry, from 1. @param {number} n */
 export const numberOf = n => numbered.placeOf(n + 1)
-/** @param {number} n index of an entry, -1: none */
-export function choose(n) {
+export function choose(/** @type {number} */ n) { // -1: none
   const isFocused = element('entry', HTMLElement).contains(document.activeElement)
   if (n < 0 && isFocused) list.box.focus() // what is hidden loses the focus
   place = undefined
@@ -98,7 +99,7 @@ export function choose(n) {
 /** Chooses entry n, also when the filter would not show it. @param {number} n */
 export function revealEntry(n) {
   const level = run.store.levels[n] ?? 0
-  if (!levels()[level]) filterLevels(levels().map((isShown, at) => isShown || at === level))
+  if (!levels()[level]) filter(levels().map((isShown, at) => isShown || at === level), hits?.query, isOnlyHits)
   if (rows().indexOf(n) < 0) filter(levels(), hits?.query) // it is no hit
   goal = undefined
   choose(n)
@@ -123,8 +124,8 @@ export function jumpToProblem(step) {
   }
 }
 
-/** Its level and time. A level is what a task calls it, if that is a word. @param {Entry} entry */
-export const headOf = ({ type, time }) => [toText(type).slice(0, 20), clock(time, run.start?.time)]
+/** Its level and time. A level is what a task calls it, if that is a word. @param {import('./words.js').Entry} entry */
+export const headOf = ({ type, time }, told = clock) => [toText(type).slice(0, 20), told(time, run.start?.time)]
 
 function describeRow(/** @type {number} */ row) {
   const n = rows().passed[row] ?? 0
@@ -134,7 +135,7 @@ function describeRow(/** @type {number} */ row) {
     run.store.load(n) // redraws when it is there
     return { level: '', texts: [number, '', '', '…'], isWhole: false }
   }
-  const [level = '', time = ''] = headOf(entry)
+  const [level = '', time = ''] = headOf(entry, list.box.dataset['times'] === 'mixed' ? since : clock)
   const text = list.wraps ? describe(entry) : describe(entry).replaceAll('\n', '↵')
   return { level, texts: [number, time, level, hits?.query?.test(text) ? pieces(text, hits.query, 'mark') : text] }
 }

@@ -2,6 +2,7 @@
 // all (status 0), also where a proxy speaks in the server's place: the call may have gone through all the same.
 
 import { redraw } from './draw.js'
+import { tried } from './kept.js'
 
 /** `why` it is not ok; `retryAfter`: seconds; `isUpload`: it is about a file, which `isUnreadable` perhaps.
  * @typedef {{ ok: boolean, status: number, data: any, why: string, retryAfter: number, isUpload?: boolean,
@@ -14,8 +15,7 @@ import { redraw } from './draw.js'
 // How long the web server itself waits for the workers server, and some more.
 const PATIENCE = { POST: 10_000, GET: 40_000, DELETE: 40_000 }
 
-/** How far this computer's clock is ahead of the server's, whose times the entries carry. */
-export let clockAhead = 0
+export let clockAhead = 0 // milliseconds of this computer's clock before the server's, whose times the entries carry
 
 /** @param {'GET' | 'POST' | 'DELETE'} method @param {string} path @param {unknown} [body] @returns {Promise<Answer>} */
 export async function request(method, path, body) {
@@ -31,9 +31,8 @@ export async function request(method, path, body) {
   }
 }
 
-/** Uploads with progress, which fetch does not tell.
- * @param {Blob} file @param {AbortSignal} signal @param {(sent: number, total: number) => void} progress
- * @returns {Promise<Answer>} */
+/** Uploads with progress, which fetch does not tell. @returns {Promise<Answer>}
+ * @param {Blob} file @param {AbortSignal} signal @param {(sent: number, total: number) => void} progress */
 export function upload(file, signal, progress) {
   return new Promise(resolve => {
     const request = new XMLHttpRequest()
@@ -61,14 +60,7 @@ function readAnswer(status, text, retryAfter) {
   return { ok, status: isOurs ? status : 0, data, why, retryAfter: Number(retryAfter) || 3 }
 }
 
-/** What it says, or undefined. */
-export function parseJson(/** @type {string} */ text) {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
-}
+export const parseJson = (/** @type {string} */ text) => tried(() => JSON.parse(text)) // undefined: it is none
 
 /** The run's id is made here, so that the page can follow the run before it exists. (crypto.randomUUID is missing where
  * the page comes over plain HTTP from another machine.) */

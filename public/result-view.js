@@ -6,7 +6,6 @@ import { inView as run } from './followed-runs.js'
 import { revealEntry } from './log-view.js'
 import { VirtualList } from './virtual-list.js'
 import { bytes, count, cut, framesOf, MORE_IN_LOG, placeOf, printable, toText } from './words.js'
-/** @import { Fields } from './words.js' */
 
 const LONGEST_RESULT = 20_000 // characters
 const MOST_TILES = 12
@@ -18,17 +17,13 @@ const EMPTY = { undefined: 'nothing', null: 'nothing', '""': 'an empty text', '[
 const [tiles, text, table, note] = elements(HTMLElement, 'tiles', 'result-text', 'result-table', 'result-note')
 const [failure, source, findings] = elements(HTMLElement, 'failure', 'source', 'findings')
 const file = element('file', HTMLAnchorElement)
-const ofSource = { parts: ['n', 'text'], describe: describeLine, choose: chooseLine }
-const ofFindings = { parts: ['level', 'where', 'text'], describe: describeFinding, choose: chooseFinding }
-const sourceList = new VirtualList(element('source-lines', HTMLElement), ofSource)
-const findingList = new VirtualList(element('findings-list', HTMLElement), ofFindings)
+const sourceList = new VirtualList('source-lines', { parts: ['n', 'text'], describe: describeLine, choose: chooseLine })
+const findingList = new VirtualList('findings-list',
+  { parts: ['level', 'where', 'text'], describe: describeFinding, choose: chooseFinding })
 
-/** of produced files, in words @type {Map<string, string>} */
-const sizes = new Map()
-/** of the source @type {string[]} */
-let lines = []
-/** of which the result is shown @type {typeof run.done} */
-let written
+const sizes = /** @type {Map<string, string>} */ (new Map()) // of produced files, in words
+let lines = /** @type {string[]} */ ([]) // of the source
+let written = run.done // of which the result is shown
 let empty = '' // what was returned, when there is nothing in it
 
 export function showResult() {
@@ -101,7 +96,7 @@ function writeResult(result) {
   setText(text, empty || names.length || isFlat(result) ? '' : cut(whole, LONGEST_RESULT, MORE_IN_LOG))
 }
 
-/** @param {unknown} value @returns {value is Fields} */
+/** @param {unknown} value @returns {value is import('./words.js').Fields} */
 function isFlat(value) {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
   const fields = Object.values(value)

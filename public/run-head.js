@@ -4,6 +4,7 @@
 import { CALM, element, elements, make, picture, redraw, set, setAttribute, setText, SLOW } from './draw.js'
 import { connection, inView as run, runs, usualSeconds } from './followed-runs.js'
 import { canRepeat, fillForm, repeatRun } from './forms.js'
+import { tried } from './kept.js'
 import { copies } from './log-tools.js'
 import { showEntry } from './log-view.js'
 import { attempt, cancelRun } from './start-run.js'
@@ -11,8 +12,7 @@ import { clock, compact, counted, duration, elapsed, estimate, minutes, reached 
 
 const TALKING = 10_000 // milliseconds between two announcements to a screen reader, unless the state changes
 const SILENT = 10 // seconds without an entry after which an estimate of what is left means nothing
-/** of the states in which it is over, in the title, and the colours of the ring beside that
- * @type {Record<string, [mark: string, colour: string]>} */
+/** of the states in which it is over, in the title, with the ring's colour @type {Record<string, [string, string]>} */
 const MARKS = {
   ok: ['✓', '#177a48'], flawed: ['!', '#c98a12'], error: ['✕', '#c02b2b'], died: ['✕', '#c02b2b'],
   cancelled: ['–', '#8a93a6'], unknown: ['–', '#8a93a6'], refused: ['✕', '#c02b2b'], full: ['…', '#8a93a6'],
@@ -70,8 +70,7 @@ function drawMeter() {
   set(section.dataset, 'unheard', String(isUnheard()))
   // without the attribute it is indeterminate (it runs, nobody knows how far), and its property is 0 then, too
   const value = part ?? (isOver() || run.state === 'queued' ? 0 : undefined)
-  if (value === undefined) bar.removeAttribute('value')
-  else setAttribute(bar, 'value', String(value))
+  setAttribute(bar, 'value', value?.toString())
   const name = !ended && step?.name || 'Progress'
   if (part !== undefined) drawFact('percent', name, `${Math.floor(part * 100)} %`, isOdd)
   else if (progress) drawFact('percent', name, reached(progress.current, undefined, progress.unit))
@@ -119,18 +118,20 @@ function drawHint() {
   setText(element('hint', HTMLElement), words)
 }
 
-// One for each part of the work; those that the log tells of lead there.
+// One for each part of the work; those that the log tells of lead there, and those to come are pale.
 function drawSteps() {
-  while (steps.children.length > run.steps.length) steps.lastElementChild?.remove()
-  run.steps.forEach(({ name, n, progress, seconds }, at) => {
+  const all = [...run.steps, ...run.stepsToCome]
+  while (steps.children.length > all.length) steps.lastElementChild?.remove()
+  all.forEach(({ name, n, began, progress, seconds }, at) => {
     const item = steps.children[at] ?? steps.appendChild(make('li', '', make('button', 'step')))
     const button = /** @type {HTMLButtonElement} */ (item.firstElementChild)
     const isLast = at === run.steps.length - 1 && n >= 0
-    const state = seconds === undefined ? 'running' : isLast && run.ended ? run.state : 'ok'
+    const state = seconds !== undefined ? (isLast && run.ended ? run.state : 'ok') : began ? 'running' : 'coming'
     const far = progress ? reached(progress.current, progress.total, progress.unit) : ''
     const took = seconds === undefined ? '' : `${MARKS[state]?.[0]} ${duration(seconds)}`
     Object.assign(button.dataset, { state, n })
     set(button, 'disabled', n < 0)
+    set(button, 'title', state === 'coming' ? 'To come, if it goes on as the last time' : '')
     setText(button, `${name || far} ${took || (name && far)}`.trim())
   })
 }
@@ -151,8 +152,7 @@ function drawProblem() {
 function announce() {
   const state = `${run.id} ${run.state}`
   if (state === saidState && Date.now() - saidAt < TALKING) return
-  saidState = state
-  saidAt = Date.now()
+  ;[saidState, saidAt] = [state, Date.now()]
   const far = run.part === undefined || run.ended ? '' : `, ${Math.floor(run.part * 100)} percent`
   const [warnings, errors] = [run.count('warning'), isFlawed() ? 0 : run.count('error')]
   const found = (warnings ? `, ${counted(warnings, 'warning')}` : '') + (errors ? `, ${counted(errors, 'error')}` : '')
@@ -174,21 +174,18 @@ picture(() => {
 
 function giveNotice(/** @type {import('./run-state.js').Run} */ run) {
   run.wantsNotice = false
-  try {
+  tried(() => { // Chrome on Android has the constructor, and throws: the title tells all the same
     const notice = new Notification(`${run.title}: ${run.words}`, { body: run.done?.reason ?? '', tag: run.id })
     notice.onclick = () => { focus(); notice.close() }
-  } catch {
-    // Chrome on Android has the constructor, and throws: the title tells all the same
-  }
+  })
 }
 
 steps.addEventListener('click', ({ target }) => {
   if (target instanceof HTMLButtonElement) showEntry(Number(target.dataset['n']))
 })
-/** @type {[HTMLButtonElement, (asked: typeof run) => unknown][]} */
-const deeds = [
-  [cancel, cancelRun], [repeat, repeatRun], [change, fillForm], [retry, attempt], [wait, run => attempt(run, true)],
-]
+const deeds = /** @type {const} */ ([
+  [cancel, cancelRun], [repeat, repeatRun], [change, fillForm], [retry, attempt], [wait, () => attempt(run, true)],
+])
 for (const [button, act] of deeds) button.addEventListener('click', () => act(run))
 notify.addEventListener('click', async () => {
   const asking = run

@@ -2,14 +2,16 @@
 // began: the upload, the call, its refusal. Nothing here touches the screen.
 
 import { knownFunction, nameOf, titleOf } from './functions.js'
+import { keep, recall } from './kept.js'
 import { LogStore } from './log-store.js'
 import { clockAhead } from './requests.js'
-import { amount, compact, counted, fieldsOf, LEVELS, OUTCOMES, toNumber, toText } from './words.js'
+import { amount, compact, counted, cut, fieldsOf, LEVELS, OUTCOMES, toNumber, toText } from './words.js'
 /** @import { Entry, Fields } from './words.js' */
 /** @import { Listed } from './requests.js' */
 /** @typedef {{ n: number, type: string, line: number, fields: Fields }} Finding `n`: its entry's number */
 /** @typedef {{ method: string, args: (unknown | File)[], callId: string }} Call */
 /** @typedef {{ current: number, total: number | undefined, unit: string }} Progress */
+/** What had been reached, and when: in milliseconds since 1970. @typedef {{ time: number, current: number }} Point */
 /** A part of the work: the upload, what follows a step's entry, or, without a name, what is counted in one unit. `n`:
  * its first entry's number, -1 of an upload; `seconds`: how long it took, when it is over.
  * @typedef {{ name: string, n: number, began: number, pace?: Pace, progress?: Progress, seconds?: number }} Step */
@@ -23,7 +25,7 @@ const MOST_STEPS = 12 // the last ones: a function may begin one for each of a m
 
 /** @type {Record<string, string>} */
 const STATES = {
-  uploading: 'Uploading', asking: 'Starting', full: 'No place is free', queued: 'Waiting to start', 
+  uploading: 'Uploading', asking: 'Starting', full: 'No place is free', queued: 'Waiting to start',
   refused: 'Not started', unsure: 'No answer yet', unknown: 'Cannot be shown', joining: 'Waiting for its log',
   running: 'Running', cancelling: 'Cancelling', ...OUTCOMES,
 }
@@ -60,12 +62,10 @@ export class Run {
   }
 
   receive(/** @type {Entry[]} */ entries, /** @type {number} */ next) {
-    let n = this.store.count
-    for (const entry of entries) {
+    entries.forEach((entry, at) => {
       this.lastTime = entry.time
-      if (LEVELS.includes(entry.type)) learn[entry.type]?.(this, entry, n)
-      n++
-    }
+      if (LEVELS.includes(entry.type)) learn[entry.type]?.(this, entry, this.store.count + at)
+    })
     this.store.append(entries, next)
   }
 
@@ -141,6 +141,16 @@ export class Run {
 
   /** What it returned, if that has fields. @returns {Fields | undefined} */
   get result() { return this.done?.result instanceof Object ? /** @type {Fields} */ (this.done.result) : undefined }
+  get stepNames() { return this.steps.filter(({ n }) => n >= 0).map(({ name }) => name) }
+  /** Those that the last run of its function seen here took after these, if it began with the same.
+   * @returns {Step[]} */
+  get stepsToCome() {
+    const [usual, names] = [recall(`steps of ${this.method}`), this.stepNames]
+    const isAlike = !this.ended && Array.isArray(usual) && names.every((name, at) => name === usual[at])
+    const next = isAlike ? usual.slice(names.length, names.length + 3) : [] // what it is at needs the room
+    return next.map(name => ({ name: toText(name), n: -1, began: 0 }))
+  }
+
   /** What it is at, or was at in the end: an upload says nothing about the run. */
   get step() { return this.steps.findLast(({ n }) => n >= 0 || !this.start) }
   get progress() { return this.step?.progress }
@@ -175,8 +185,6 @@ export class Run {
 /** 0 to 1, whatever was told. @param {{ current: number, total?: number | undefined } | undefined} progress */
 export const partOf = progress =>
   (progress?.total ? Math.max(0, Math.min(1, progress.current / progress.total)) : undefined)
-
-/** What had been reached, and when: in milliseconds since 1970. @typedef {{ time: number, current: number }} Point */
 
 /** How fast something gets on, from the times in the entries: a page which reads the log later sees the same. */
 class Pace {
@@ -237,6 +245,8 @@ const learn = {
     run.endStep(entry.time)
     run.done = { outcome: toOutcome(outcome), result, reason: toText(reason), seconds }
     run.become('joining')
+    if (run.done.outcome !== 'ok' || run.steps.length === MOST_STEPS) return // of which there may have been more
+    keep(`steps of ${run.method}`, run.stepNames.filter(Boolean).map(name => cut(name, 80)))
   },
 }
 

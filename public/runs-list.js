@@ -4,19 +4,18 @@
 import { CALM, element, make, picture, set, setText } from './draw.js'
 import { inView, listed, runs } from './followed-runs.js'
 import { nameOf } from './functions.js'
+import { keep, recall } from './kept.js'
 import { partOf, Run, wordsOf } from './run-state.js'
-import { compact, dayOf, duration, elapsed, minutes } from './words.js'
+import { compact, dayOf, duration, elapsed, minutes, toText } from './words.js'
 /** @import { Listed } from './requests.js' */
-/** @typedef {{ id: string, title: string, time: number, state: string, isOver: boolean, errors: number,
- *   warnings: number, seconds: number | undefined, part: number | undefined }} Item */
+/** @typedef {ReturnType<typeof toItem>} Item */
 
 const items = element('runs', HTMLOListElement)
 const more = element('more-runs', HTMLButtonElement)
 const filter = element('filter', HTMLInputElement)
 
 let most = 50
-/** the headings by their days, and the runs by their ids @type {Map<string, HTMLLIElement>} */
-const nodes = new Map()
+const nodes = /** @type {Map<string, HTMLLIElement>} */ (new Map()) // headings by their days, runs by their ids
 let scrolledTo = ''
 
 picture(() => {
@@ -43,8 +42,7 @@ picture(() => {
   nodes.get(inView.id)?.scrollIntoView({ block: 'nearest', inline: 'nearest' })
 }, CALM, false)
 
-/** @param {Run | Listed} told @returns {Item} */
-function toItem(told) {
+function toItem(/** @type {Run | Listed} */ told) {
   const run = told instanceof Run ? told : runs.get(told.id)
   if (run && (run.start || run === told)) {
     const { id, title, state, seconds, part, ended, start } = run
@@ -88,3 +86,5 @@ function drawItem(/** @type {HTMLLIElement} */ node, /** @type {Item} */ item) {
 }
 
 more.addEventListener('click', () => { most += 200 })
+filter.value = toText(recall('filter') ?? '')
+filter.addEventListener('input', () => keep('filter', filter.value))

@@ -2,13 +2,12 @@
 // first moment, and its log is followed before it is called.
 
 import { element, redraw } from './draw.js'
-import { fetchList, followRun, goTo, listedRun, openRun, runningCall } from './followed-runs.js'
+import { fetchList, followRun, goTo, listed, listedRun, openRun } from './followed-runs.js'
 import { clockAhead, makeId, request, upload } from './requests.js'
 /** @import { Answer } from './requests.js' */
 /** @import { Call, Run } from './run-state.js' */
 
-/** the names under which files have been uploaded @type {WeakMap<File, string>} */
-const uploaded = new WeakMap()
+const uploaded = /** @type {WeakMap<File, string>} */ (new WeakMap()) // under which names
 
 export function startRun(/** @type {Call} */ call) {
   const run = openRun(makeId(), call)
@@ -78,8 +77,7 @@ async function uploadFile(/** @type {Run} */ run, /** @type {File} */ file, /** 
   return { ...answer, why, isUpload: true }
 }
 
-const UNREADABLE = 'cannot be read. It was removed, renamed or changed after it was chosen, it is a folder, or another '
-  + 'program holds it. Choose it again, or a copy of it.'
+const UNREADABLE = 'cannot be read: removed, changed, a folder, or held by another program. Choose it again, or a copy.'
 const NO_ANSWER = 'The web server did not answer. The call may have arrived all the same: this page follows the run, '
   + 'and shows it if so. Trying again is safe, it cannot run twice.'
 const NO_WORKERS = 'The workers server does not answer, so nothing was started. Is it running?'
@@ -98,7 +96,7 @@ async function explainRefusal(/** @type {Run} */ run, /** @type {Answer} */ { st
 /** Running already, or its id used: by a first attempt of this very call, if its answer was lost. */
 async function pointToOther(/** @type {Run} */ run, /** @type {string} */ why) {
   await fetchList(true)
-  const other = run.call?.callId ? runningCall(run.call.callId)?.id : undefined
+  const other = listed?.find(other => run.call?.callId && other.callId === run.call.callId && !other.outcome)?.id
   if (listedRun(run.id)) run.become('joining')
   else run.become('refused', { kind: 'busy', text: `This is already running: ${why}.`, ...(other && { other }) })
 }

@@ -11,8 +11,7 @@ const LONGEST = 600 // characters of a frame
 
 const hood = element('hood', HTMLDetailsElement)
 const hops = hood.querySelectorAll('[data-hop]') // each in the picture, and below it with a frame
-/** what passed each hop last, and when @type {Map<string | null, { text: string, at: number }>} */
-const passed = new Map()
+const passed = /** @type {Map<string | null, { text: string, at: number }>} */ (new Map()) // each hop last, and when
 let run = inView
 
 picture(() => {

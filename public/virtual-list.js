@@ -2,15 +2,14 @@
 // height of the list in style.css; where they wrap, each has its own, which is known once it is drawn, and until then
 // taken for that one. A screen reader hears through aria-activedescendant which one the keys have chosen.
 
-import { make, redraw, set, setText } from './draw.js'
+import { element, make, redraw, set, setText } from './draw.js'
 
 const SPARE = 8 // rows drawn above and below, so that scrolling shows no blank edge
 const TALLEST = 8_000_000 // pixels; browsers cannot make an element much taller than 17 million
 
 /** What a row says, part by part; `isWhole`: it need not be asked for again.
  * @typedef {{ level: string, texts: (string | Node)[], title?: string, isWhole?: boolean }} Row */
-/** `parts`: the classes of a row's parts, from left to right; `keys`: of the keyboard, besides those that move the
- * selection; `moved`: called when a person has scrolled.
+/** `parts`: classes of a row's parts; `keys`: besides those that move the selection; `moved`: a person has scrolled.
  * @typedef {{ parts: string[], describe: (n: number) => Row, choose: (n: number) => void,
  *   keys?: Record<string, () => void>, moved?: () => void }} Uses */
 
@@ -28,13 +27,11 @@ export class VirtualList {
   /** of each node, where rows wrap @type {number[]} */ #heights = []
   #revealed = -1 // a row that is to come into sight
 
-  constructor(/** @type {HTMLElement} */ box, /** @type {Uses} */ uses) {
-    this.box = box
+  constructor(/** @type {string} */ id, /** @type {Uses} */ uses) {
+    const box = this.box = element(id, HTMLElement)
     this.uses = uses
     this.height = parseFloat(getComputedStyle(box).lineHeight)
     this.space = box.appendChild(make('div', 'space'))
-    box.tabIndex = 0
-    box.role = 'listbox'
     box.addEventListener('scroll', () => this.#scroll(), { passive: true })
     box.addEventListener('keydown', key => this.#press(key))
     box.addEventListener('click', click => this.#click(click))
@@ -46,8 +43,7 @@ export class VirtualList {
     }).observe(box)
   }
 
-  /** rows */
-  get inSight() { return this.#below(this.top, this.#room) - this.top }
+  get inSight() { return this.#below(this.top, this.#room) - this.top } // rows
   /** whether the selected row is in sight */
   get isSeen() { return this.selected > this.top - 1 && this.selected < this.top + this.inSight }
   get #tall() {
@@ -55,10 +51,8 @@ export class VirtualList {
     return Math.min(this.count * this.height + extra, TALLEST)
   }
 
-  /** how far down the scroll bar goes, in pixels */
-  get #end() { return Math.max(0, this.#tall - this.#room) }
-  /** the row that stands at the upper edge then */
-  get #last() { return Math.max(0, this.#below(this.count, -this.#room)) }
+  get #end() { return Math.max(0, this.#tall - this.#room) } // how far down the scroll bar goes, in pixels
+  get #last() { return Math.max(0, this.#below(this.count, -this.#room)) } // the row at the upper edge then
 
   /** The row that stands so many pixels below another; both with a fraction. */
   #below(/** @type {number} */ row, /** @type {number} */ pixels) {

@@ -5,6 +5,7 @@
 /** @typedef {Record<string, unknown>} Fields */
 
 export const MORE_IN_LOG = '\n… (the whole log has all of it)'
+const DAY = 86_400_000 // milliseconds
 const LONGEST_LINE = 2000 // of a row in the log; the whole text is one click away
 const figures = new Intl.NumberFormat('en')
 const shortFigures = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 3 })
@@ -125,8 +126,7 @@ export function printable(text) {
 
 /** A line with its backspaces applied: each takes the cursor one place back, and what is written there is replaced. */
 function typed(/** @type {string} */ line) {
-  /** @type {string[]} */
-  const shown = []
+  const shown = /** @type {string[]} */ ([])
   let at = 0
   for (const letter of line) {
     if (letter === '\b') at = Math.max(0, at - 1)
@@ -158,8 +158,7 @@ export function reached(current, total, unit) {
 export function bytes(n, whole = n) {
   const step = Math.min(4, Math.max(0, Math.floor(Math.log10(Math.max(1, whole)) / 3)))
   if (step === 0) return `${count(Math.round(n))} bytes`
-  const value = n / 1000 ** step
-  return `${value.toFixed(whole / 1000 ** step < 100 ? 1 : 0)} ${['', 'kB', 'MB', 'GB', 'TB'][step]}`
+  return `${(n / 1000 ** step).toFixed(whole / 1000 ** step < 100 ? 1 : 0)} ${['', 'kB', 'MB', 'GB', 'TB'][step]}`
 }
 
 export function duration(/** @type {number} */ seconds) {
@@ -192,6 +191,12 @@ export function clock(time, since = time) {
   const isChanged = at.getTimezoneOffset() !== began.getTimezoneOffset()
   const zone = isChanged ? ` ${zones.formatToParts(at).find(({ type }) => type === 'timeZoneName')?.value}` : ''
   return day + clocks.format(at) + zone
+}
+
+/** The time since its log began. @param {number} time @param {number} [began] */
+export function since(time, began = time) {
+  const past = Number.isFinite(time) ? Math.max(0, time - began) : 0 // the clock may have gone back
+  return `+${past < DAY ? '' : `${Math.floor(past / DAY)} d `}${new Date(past % DAY).toISOString().slice(11, 23)}`
 }
 
 /** With its day, where that is not today. @param {number} time */

@@ -135,6 +135,8 @@ test('asking what is new costs little, however many runs have ended', { skip }, 
   await page.waitForFunction(() => document.querySelectorAll('#runs a').length === 1)
   await page.click('#runs a')
   await has(page, '#run-title', /^process\(77, ?1\)$/)
+  await page.reload()
+  await page.waitForFunction(() => document.querySelectorAll('#runs a').length === 1)
 })
 
 test('a flood leaves the page responsive and small, and every entry can be looked at', { skip }, async t => {
@@ -375,6 +377,69 @@ test('the log has room: wrapped, and on the full screen 25 rows of 100 character
   await page.keyboard.press('Escape') // the entry
   await page.keyboard.press('Escape') // the full screen
   await page.locator('#run-title').waitFor()
+})
+
+test('how one looks at a log stays: for the next run, and over a reload', { skip }, async t => {
+  const runs = await Promise.all([1, 2].map(() => app.start('crash', ['the end', 5])))
+  await Promise.all(runs.map(run => run.outcome()))
+  const page = await open(t, `/?run=${runs[0]!.id}`)
+  await counts(page, '8 entries')
+  await page.click('#wrap')
+  await page.click('#times')
+  await has(page, '.row[data-level=done] .time', /^\d\d:\d\d:\d\d\.\d{3}$/)
+  await page.click('#times')
+  await page.click('.chip[data-level=log]')
+  const isAsBefore = async () => {
+    await counts(page, '3 of 8 entries')
+    await has(page, '.row[data-level=start] .time', /^\+00:00:00\.000$/) // since the beginning
+    await page.locator('#wrap[aria-pressed=true]').waitFor()
+  }
+  await isAsBefore()
+  await page.reload()
+  await isAsBefore()
+  await page.click(`#runs a[href*="${runs[1]!.id}"]`)
+  await isAsBefore()
+  await page.click('#times')
+  await page.click('#wrap')
+  await page.click('.chip[data-level=log]')
+  await page.reload()
+  await counts(page, '8 entries')
+  assert.ok(await page.locator('.row[data-level=start] .time').isHidden())
+  await page.locator('#wrap[aria-pressed=false]').waitFor()
+})
+
+test('where a browser keeps nothing, or keeps what makes no sense, the page does all the same', { skip }, async t => {
+  const run = await app.start('parts', ['kept'])
+  app.letGo('kept')
+  await run.outcome()
+  const look = async (page: Page) => {
+    await state(page, 'ok')
+    await counts(page, whole(run.id))
+    for (const button of ['#times', '#wrap']) await page.click(button)
+    await page.click('.chip[data-level=progress]')
+    await counts(page, `${lines(run.id).length} entries`)
+    await page.reload()
+    await state(page, 'ok')
+  }
+  for (const broken of [
+    () => Object.defineProperty(globalThis, 'localStorage', { get() { throw new Error('not allowed') } }),
+    () => { Storage.prototype.setItem = () => { throw new Error('full') } },
+  ]) {
+    const page = await openPage(t, browser, app.url)
+    await page.addInitScript(broken)
+    await page.goto(`${app.url}/?run=${run.id}`)
+    await look(page)
+    await counts(page, whole(run.id)) // as on a first visit
+  }
+  const page = await open(t)
+  for (const odd of ['not JSON', 'null', '"__proto__"', '{"length":-1}', '[null,7,{}]']) {
+    await page.evaluate(odd => {
+      const names = ['times', 'wrap', 'filter', 'levels left out', 'steps of parts']
+      for (const name of names) localStorage.setItem(`longrun ${name}`, odd)
+    }, odd)
+    await page.goto(`${app.url}/?run=${run.id}`)
+    await look(page)
+  }
 })
 
 test('an error is read as it was written: line breaks, causes, and frames of others pale', { skip }, async t => {
@@ -1018,6 +1083,16 @@ test('a run in steps shows each with its time, how far it is, and its part of th
   const real = 19 / ((sent.at(-1).time - sent[0].time) / 1000) // MB in a second
   const [, speed] = /^([\d.]+) MB\/s$/.exec(await text(page, '#speed')) ?? []
   assert.ok(Math.abs(Number(speed) / real - 1) < 0.1, `${speed} of ${real} MB/s: of what it did last, not of all`)
+
+  await page.reload()
+  await page.click('#new')
+  await start(page, 'parts', { name: 'parted again' }) // those to come are known by now
+  await page.locator('#steps li', { hasText: /^test 12 of 30$/ }).waitFor()
+  assert.match(await text(page, '#steps'), /^build ✓ \d+ ms\s+test 12 of 30\s+deploy$/)
+  assert.ok(await page.locator('#steps [data-state=coming]').isDisabled())
+  await page.click('#cancel')
+  await state(page, 'cancelled')
+  await page.locator('#steps [data-state=coming]').waitFor({ state: 'detached' })
 })
 
 test('text from a task stays text', { skip }, async t => {
