@@ -413,13 +413,15 @@ test('where a browser keeps nothing, or keeps what makes no sense, the page does
   app.letGo('kept')
   await run.outcome()
   const look = async (page: Page) => {
-    await state(page, 'ok')
-    await counts(page, whole(run.id))
-    for (const button of ['#times', '#wrap']) await page.click(button)
-    await page.click('.chip[data-level=progress]')
-    await counts(page, `${lines(run.id).length} entries`)
+    await page.goto(`${app.url}/?run=${run.id}`)
+    await has(page, '#log-count', /entries/)
+    for (const button of ['#times', '#wrap', '.chip[data-level=log]']) {
+      const before = await page.getAttribute(button, 'aria-pressed')
+      await page.click(button)
+      await page.locator(`${button}:not([aria-pressed=${before}])`).waitFor()
+    }
     await page.reload()
-    await state(page, 'ok')
+    await has(page, '#log-count', /entries/)
   }
   for (const broken of [
     () => Object.defineProperty(globalThis, 'localStorage', { get() { throw new Error('not allowed') } }),
@@ -427,7 +429,6 @@ test('where a browser keeps nothing, or keeps what makes no sense, the page does
   ]) {
     const page = await openPage(t, browser, app.url)
     await page.addInitScript(broken)
-    await page.goto(`${app.url}/?run=${run.id}`)
     await look(page)
     await counts(page, whole(run.id)) // as on a first visit
   }
@@ -437,7 +438,6 @@ test('where a browser keeps nothing, or keeps what makes no sense, the page does
       const names = ['times', 'wrap', 'filter', 'levels left out', 'steps of parts']
       for (const name of names) localStorage.setItem(`longrun ${name}`, odd)
     }, odd)
-    await page.goto(`${app.url}/?run=${run.id}`)
     await look(page)
   }
 })
