@@ -548,3 +548,8 @@ export function processesOf(runs: string): { pid: number; command: string }[] {
     }
   })
 }
+
+/** The task processes among them, spares, too. (A server may have started a compiler, which stays as long as it does.) */
+export function tasksOf(runs: string): number[] {
+  return processesOf(runs).filter(({ command }) => /task\.ts|^longrun /.test(command)).map(({ pid }) => pid)
+}

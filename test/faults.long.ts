@@ -13,7 +13,7 @@ import { join } from 'node:path'
 import { after, before, suite, test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Dealer } from 'zeromq'
-import { App, gone, logOf, missing, processesOf, startApp, startServer, tcpAddresses, until } from './app.ts'
+import { App, gone, logOf, missing, startApp, startServer, tasksOf, tcpAddresses, until } from './app.ts'
 
 /** An application that has its runs on a disk of 2 MB of its own; undefined where none can be mounted. */
 function onSmallDisk(t: TestContext, env: Record<string, string> = {}) {
@@ -54,7 +54,7 @@ test('on a full disk the run fails with an error that the page shows; the server
   assert.equal((await app.request('POST', '/files', Buffer.alloc(2 ** 20))).status, 507)
   await app.untilRunning() // from here on, nobody else takes or frees space
   disk.fill()
-  const tasks = () => processesOf(app.runs).filter(({ command }) => command.includes('task.ts')).map(({ pid }) => pid)
+  const tasks = () => tasksOf(app.runs)
   const before = tasks()
   const refused = await app.request('POST', '/tasks', { method: 'process', args: [2, 1] })
   assert.equal(refused.status, 500)
@@ -183,7 +183,7 @@ test('a spare may be older than the time limit of its run, also for the next ser
   const app = new App({ SPARES: '1' })
   t.after(() => app.end())
   await app.startBoth()
-  const spare = () => processesOf(app.runs).find(({ command }) => command.includes('task.ts'))?.pid
+  const spare = () => tasksOf(app.runs)[0]
   await until(spare, 'there is a spare')
   const ready = performance.now()
   await until(() => performance.now() - ready > 11_000, 'it is old')
@@ -320,7 +320,7 @@ suite('The workers server', { concurrency: 4 }, () => {
       assert.deepEqual(await app.call('process', '', randomUUID(), '[]'), ['__BUSY__', 'the workers server is stopping'])
       assert.deepEqual(await app.workers.exited, [0, null])
       for (const run of runs) assert.match(run.log(), /"outcome":"cancelled"[^\n]*\n$/)
-      for (const { pid } of processesOf(app.runs)) if (pid !== app.server.process.pid) await gone(pid)
+      for (const pid of tasksOf(app.runs)) await gone(pid)
       await app.startWorkers() // a reader that was too slow for the last lines gets them now
       for (const run of runs) await run.outcome()
     })

@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto'
 import { appendFileSync, existsSync, mkdirSync, readFileSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
-import { App, gone, processesOf, type Run, startApp } from './app.ts'
+import { App, gone, type Run, startApp, tasksOf } from './app.ts'
 
 const app = new App({ PROCESS_LIMIT: '16' })
 const small = new App({ PROCESS_LIMIT: '16', MAX_LOG: '300000', SPARES: '0', NODE_OPTIONS: '--max-old-space-size=150' })
@@ -217,7 +217,7 @@ suite('The workers server', { concurrency: 4 }, () => {
       app.letGo('go')
       await gone(run.pid)
       assert.match(run.log(), /"outcome":"ok"[^\n]*\n$/)
-      for (const { pid } of processesOf(app.runs)) if (pid !== app.server.process.pid) await gone(pid) // the spares
+      for (const pid of tasksOf(app.runs)) await gone(pid) // the spares
       assert.equal((await app.request('GET', '/health')).status, 503)
       await app.startWorkers()
       assert.equal((await run.outcome()).outcome, 'ok')

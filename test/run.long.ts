@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { test } from 'node:test'
 import { packEntry } from '../log.ts'
-import { App, processesOf, ROOT, startApp, until } from './app.ts'
+import { App, tasksOf, ROOT, startApp, until } from './app.ts'
 
 test('a run may be a million entries: whole, in order, each once', async t => {
   const app = await startApp(t)
@@ -134,11 +134,11 @@ test('of finished runs, the oldest go first, with what they produced', async t =
 test('runs, and spares, wait for the servers: their processes have a lower priority, and so has each session', async t => {
   const app = await startApp(t)
   const run = await app.start('tick', ['never'])
-  const spares = () => processesOf(app.runs).map(({ pid }) => pid).filter(pid => ![run.pid, app.workers.process.pid, app.server.process.pid].includes(pid))
-  await until(() => spares().length, 'there is a spare')
+  const others = () => tasksOf(app.runs).filter(pid => pid !== run.pid)
+  await until(() => others().length, 'there is a spare')
   const own = priorityOf(app.workers.process.pid!)
   assert.deepEqual(own, priorityOf(process.pid), 'the servers keep theirs')
-  for (const pid of [run.pid, ...spares()]) {
+  for (const pid of [run.pid, ...others()]) {
     // Not at once: an ordinary user may set one in 100 ms. The servers' own session may have none, where theirs has.
     const isLowered = () => {
       const { nice, group } = priorityOf(pid)
