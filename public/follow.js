@@ -146,7 +146,8 @@ export class Connection {
   #wake = () => (this.live ? this.#checkBeat(1.2) : this.connect())
 
   #tellState() {
-    for (const { tell } of [this, ...this.#readers.values()]) attempt(() => tell?.(this))
+    attempt(() => this.tell?.(this))
+    for (const { tell } of this.#readers.values()) attempt(() => tell?.(this)) // who is stopped by one hears no more
   }
 
   /** @param {'workers' | 'stranger'} what @param {boolean} is */

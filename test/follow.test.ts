@@ -83,6 +83,20 @@ for (const way of ['a WebSocket', 'HTTP'] as const) {
       assert.ok(said.some(line => line.includes('told wrongly')))
     })
 
+    test('who is stopped by what another one is told is told nothing more', async () => {
+      let stop = () => {}
+      const heard: boolean[] = []
+      await new Promise<void>(resolve => {
+        const first = new Follower(between.url, randomUUID(), { tell({ live }) {
+          if (!live) return
+          stop()
+          setImmediate(() => { first.stop(); resolve() })
+        } })
+        stop = follow(between.url, randomUUID(), () => {}, { tell: ({ live }) => heard.push(live) })
+      })
+      assert.ok(heard.length && !heard.includes(true), `heard ${heard}`)
+    })
+
     test('says why it cannot follow: no such id, no such position, a log that has gone', async () => {
       const run = await app.start('process', [5, 0])
       await run.outcome()
