@@ -15,22 +15,24 @@ const require = createRequire(import.meta.url)
 /** The program of a task process. */
 export const TASK_PROGRAM = join(import.meta.dirname, `task${ENDING}`)
 
+/** The remote functions by name, once loaded. A Map: in an object, `toString` would be one that anyone may call. */
+export const functions = new Map<string, Remote>()
+
 /**
- * The remote functions by name: those that the module of TASKS exports. A Map, because in an object `toString` and
- * `__proto__` would be functions that anyone may call. Throws what the module throws, and a RemoteError when there is
- * none, or it exports none, or has changed since the server of this task process was started.
+ * Loads those that the module of TASKS exports, and returns their version. Throws what the module throws, and a
+ * RemoteError when there is none, or it exports none, or has changed since the server of this task process was started.
  */
-export async function loadFunctions(): Promise<Map<string, Remote>> {
-  const wanted = process.env[VERSION]
+export async function loadFunctions(): Promise<string> {
+  const loaded = process.env[VERSION] || version()
   const text = 'the remote functions were changed since the workers server was started: restart it'
   const changed = new RemoteError('failed', text)
-  if (wanted && wanted !== version()) throw changed
+  if (loaded !== version()) throw changed
   if (!isFile(TASKS)) throw new RemoteError('failed', `Cannot find module ${TASKS}`)
-  const found = Object.entries(await loadModule(TASKS)).filter((pair): pair is [string, Remote] => isRemote(pair[1]))
+  for (const [name, value] of Object.entries(await loadModule(TASKS))) if (isRemote(value)) functions.set(name, value)
   const none = `${TASKS} exports no remote function, as in: export const NAME = remote(…)`
-  if (!found.length) throw new RemoteError('failed', none)
-  if (wanted && wanted !== version()) throw changed // while it was loaded
-  return new Map(found)
+  if (!functions.size) throw new RemoteError('failed', none)
+  if (loaded !== version()) throw changed // while it was loaded
+  return loaded
 }
 
 const isFile = (path: string) => statSync(path, { throwIfNoEntry: false })?.isFile() === true
@@ -38,7 +40,7 @@ const isFile = (path: string) => statSync(path, { throwIfNoEntry: false })?.isFi
 const IMPORTED = /\b(?:from|import|require)\s*\(?\s*['"](\.{1,2}\/[^'"]+)['"]/g
 
 /** A hash of all sources that a task process loads; what lies in packages does not count, but the version of this. */
-export function version(): string {
+function version(): string {
   const hash = createHash('sha256').update(readFileSync(require.resolve('longrun/package.json')))
   const paths = new Set([TASKS, TASK_PROGRAM])
   for (const path of paths) { // those that are added meanwhile, too

@@ -219,9 +219,9 @@ function openLog(path: string, how = 0): number {
   return openSync(path, constants.O_RDWR | constants.O_APPEND | constants.O_NOFOLLOW | how, 0o600)
 }
 
-/** @internal Opens the log of a run for as long as `act` takes. Throws ENOENT when there is none. */
-export function withLog<T>(id: string, act: (log: RunLog) => T): T {
-  const log = new RunLog(id, 'open')
+/** @internal Opens the log of a run for as long as `act` takes. Throws what the constructor of RunLog does. */
+export function withLog<T>(id: string, act: (log: RunLog) => T, how: 'create' | 'open' = 'open'): T {
+  const log = new RunLog(id, how)
   try {
     return act(log)
   } finally {

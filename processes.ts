@@ -288,9 +288,9 @@ export async function finishTelling(most: number) {
 }
 
 /** For what is no reason to end when it fails. */
-export function attempt(what: string, act: () => void) {
+export function attempt<T>(what: string, act: () => T): T | undefined {
   try {
-    act()
+    return act()
   } catch (error) {
     console.error(`cannot ${what}: ${(error as Error).message}`)
   }

@@ -8,11 +8,11 @@ import { join } from 'node:path'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { stripVTControlCharacters } from 'node:util'
 import { Publisher } from 'zeromq'
-import { loadFunctions } from './load.ts'
+import { functions, loadFunctions } from './load.ts'
 import { describeError, logPath, packDone, packEntry, readReason, RunLog, type Note, type Outcome } from './log.ts'
 import { cutLines } from './prints.ts'
 import { connectOptions, createSocket, MAX_CHUNK, packChunk } from './protocol.ts'
-import { Task, withDefaults, type Remote } from './remote.ts'
+import { Task, withDefaults } from './remote.ts'
 import { printWithoutWaiting, RUN_MARK, UPLOADS, XSUB_ADDR } from './settings.ts'
 
 const PATIENCE = 60_000 // ms until a launched process gives up waiting for its log to show on a shared file system
@@ -30,7 +30,7 @@ async function main(id: string | undefined) {
   // the author of a function looks for it: by stdout's write as it is now, as logPrints would log the copy.
   copyOutput(process.stderr, process.stdout.write.bind(process.stdout))
   const assigned = id ?? waitForRun()
-  const functions = await loadFunctions().catch(error => error as Error)
+  const loaded = await loadFunctions().catch(error => error as Error)
   const socket = createSocket(Publisher, { ...connectOptions(XSUB_ADDR), sendTimeout: 0 }) // too much is dropped
   // Trap, the slow joiner: a connection takes a moment, and what a PUB sends before is dropped without an error. A run
   // that begins at once would lose its first entries; here that is a gap like any other, and read from the log.
@@ -38,7 +38,7 @@ async function main(id: string | undefined) {
   await nextTurn() // its run may have come meanwhile
   process.send?.('ready', undefined, undefined, () => {}) // an error here: the server has gone, `disconnect` follows
   if (id) await waitForLog(id)
-  void run(new RunLog(await assigned, 'open'), functions, socket)
+  void run(new RunLog(await assigned, 'open'), loaded, socket)
 }
 
 /** From now on, what this process prints is logged, a line each; returns what logs a last line without an end. */
@@ -83,7 +83,7 @@ async function waitForLog(id: string) {
 }
 
 /** Calls the function that the first line of the log names, and writes and publishes what becomes of it. */
-async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: Publisher) {
+async function run(log: RunLog, loaded: string | Error, socket: Publisher) {
   const start = log.last()
   if (start?.type !== 'start') process.exit() // it was ended before it began
   const { method, args } = start.data
@@ -103,7 +103,7 @@ async function run(log: RunLog, functions: Map<string, Remote> | Error, socket: 
   setInterval(() => {}, 2 ** 30) // a function may wait for nothing but task.signal, which keeps no process alive
 
   try {
-    if (functions instanceof Error) throw functions
+    if (loaded instanceof Error) throw loaded
     const called = functions.get(method)!
     const values = withDefaults(called, args)
     task.args = Object.fromEntries(called.parameters.map(({ name, type }, index) =>
