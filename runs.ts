@@ -40,8 +40,6 @@ export const running = new Map<string, Run>()
 /** Those that have ended, in the order of their ends. */
 export const ended = new Map<string, Run>()
 
-const findRun = (id: string) => running.get(id) ?? ended.get(id)
-
 /** A run that is being called: it is in neither of them yet. */
 export function newRun(id: string, start: Start, child?: ChildProcess): Run {
   return { id, start, title: titleOf(start), started: Date.now(), began: performance.now(), child, log: { size: 0 } }
@@ -55,42 +53,8 @@ function titleOf({ method, args }: Start): string {
 
 const isUpload = (method: string, index: number) => functions.get(method)?.parameters[index]?.type === 'file'
 
-/** A run that another server has called, as its log tells it. Throws when that is not there, or not ours. */
-export function readRun(id: string): Run {
-  const { lines, state } = withLog(id, log => ({ lines: log.lines(0, 4096), state: log.state() }))
-  const first = lines.length ? unpackEntry(String(lines.subarray(0, lines.indexOf(LF)))) : undefined
-  const isCall = first?.type === 'start' && Array.isArray(first.data?.args)
-  if (first && !isCall) throw new Error('it does not begin with a call')
-  // Without a first line, its server died while it wrote the call.
-  const start = first?.data ?? { method: '', args: [], callId: '', pid: 0, timeLimit: 0 }
-  const started = first?.time ?? Date.now()
-  const goesOn = goingOnFor(id) ?? Math.max(0, Date.now() - started)
-  return { ...newRun(id, start), started, began: performance.now() - goesOn, log: state }
-}
-
-/** The runs among these files of RUNS that are in neither Map yet: first whose log was written to longest ago. */
-export function unknownRuns(names: string[]): string[] {
-  const ids = names.flatMap(name => /^(.*)\.ndjson$/.exec(name)?.[1] ?? []).filter(id => isId(id) && !findRun(id))
-  const logs = ids.map(id => ({ id, written: lstatSync(logPath(id), { throwIfNoEntry: false })?.mtimeMs ?? 0 }))
-  return logs.sort((one, other) => one.written - other.written).map(({ id }) => id)
-}
-
 /** How long a run has been going on. */
 export const secondsOf = ({ began }: Run): number => Math.round(performance.now() - began) / 1000
-
-function knownRun(id: unknown): Run {
-  if (!isId(id)) throw new RemoteError('invalid', INVALID_ID)
-  const run = findRun(id)
-  if (!run) throw new RemoteError('unknown', `unknown run ${id}`)
-  return run
-}
-
-/** Throws a RemoteError when there is none, or it has ended. */
-export function runningRun(id: unknown): Run {
-  const run = knownRun(id)
-  if (stateOf(run).outcome) throw new RemoteError('conflict', `not running: ${run.id} has ended`)
-  return run
-}
 
 /** What its log says: read when that has grown, until it says how the run ended. Size 0: somebody has removed it. */
 export function stateOf(run: Run): State {
@@ -164,6 +128,22 @@ export function readLines(id: unknown, position: unknown): Buffer {
   return outcome ? lines.subarray(0, size - position) : lines // nothing follows `done`, whoever has written there
 }
 
+/** Throws a RemoteError when there is none, or it has ended. */
+export function runningRun(id: unknown): Run {
+  const run = knownRun(id)
+  if (stateOf(run).outcome) throw new RemoteError('conflict', `not running: ${run.id} has ended`)
+  return run
+}
+
+function knownRun(id: unknown): Run {
+  if (!isId(id)) throw new RemoteError('invalid', INVALID_ID)
+  const run = findRun(id)
+  if (!run) throw new RemoteError('unknown', `unknown run ${id}`)
+  return run
+}
+
+const findRun = (id: string) => running.get(id) ?? ended.get(id)
+
 // ---- What is kept
 
 const AFTERLIFE = 2500 // ms in which readers can still fetch the end of a run that is not kept; they ask every 2000
@@ -211,4 +191,26 @@ export function sweepUploads() {
     const written = statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? Infinity
     if (Date.now() - written > UPLOAD_AGE && !taken.has(file)) rmSync(file, { recursive: true, force: true })
   }
+}
+
+// ---- What another server has left
+
+/** The runs among these files of RUNS that are in neither Map yet: first whose log was written to longest ago. */
+export function unknownRuns(names: string[]): string[] {
+  const ids = names.flatMap(name => /^(.*)\.ndjson$/.exec(name)?.[1] ?? []).filter(id => isId(id) && !findRun(id))
+  const logs = ids.map(id => ({ id, written: lstatSync(logPath(id), { throwIfNoEntry: false })?.mtimeMs ?? 0 }))
+  return logs.sort((one, other) => one.written - other.written).map(({ id }) => id)
+}
+
+/** A run that another server has called, as its log tells it. Throws when that is not there, or not ours. */
+export function readRun(id: string): Run {
+  const { lines, state } = withLog(id, log => ({ lines: log.lines(0, 4096), state: log.state() }))
+  const first = lines.length ? unpackEntry(String(lines.subarray(0, lines.indexOf(LF)))) : undefined
+  const isCall = first?.type === 'start' && Array.isArray(first.data?.args)
+  if (first && !isCall) throw new Error('it does not begin with a call')
+  // Without a first line, its server died while it wrote the call.
+  const start = first?.data ?? { method: '', args: [], callId: '', pid: 0, timeLimit: 0 }
+  const started = first?.time ?? Date.now()
+  const goesOn = goingOnFor(id) ?? Math.max(0, Date.now() - started)
+  return { ...newRun(id, start), started, began: performance.now() - goesOn, log: state }
 }

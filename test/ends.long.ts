@@ -155,6 +155,15 @@ suite('When the workers server is killed,', () => {
     }
   })
 
+  test('a process that hangs in its exit handlers is killed after the grace period by the next one, whoever asks about it first', async () => {
+    const run = await app.start('stuck')
+    assert.equal((await run.outcome()).outcome, 'ok')
+    await app.kill('workers')
+    await app.startWorkers()
+    assert.equal((await app.request('GET', `/tasks/${run.id}`)).body.outcome, 'ok')
+    await gone(run.pid)
+  })
+
   test('what a run has left is ended by the next workers server, when there was none at its end', async () => {
     const run = await app.start('daemons', ['wait'])
     const { entries } = await run.reader.until(({ entries }) => entries.length > 1)

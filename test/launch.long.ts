@@ -104,15 +104,18 @@ suite('Below a launcher', { concurrency: 3 }, () => {
     await run.outcome()
   })
 
-  test('a task that ignores SIGTERM is killed with its launcher, after a grace that an engine may use', { skip: standsNot }, async t => {
+  test('a task that ignores SIGTERM, or hangs as it exits, is killed with its launcher, after a grace that an engine may use', { skip: standsNot }, async t => {
     const app = await startApp(t, { LAUNCH: STANDING, PROCESS_LIMIT: '2' })
     const run = await app.start('deaf', [600])
     await run.reader.until(({ entries }) => entries.length > 1)
     const began = Date.now()
+    const stuck = await app.start('stuck')
+    assert.equal((await stuck.outcome()).outcome, 'ok')
     await run.cancel()
     const { outcome, reason } = await run.outcome()
     assert.deepEqual([outcome, reason], ['cancelled', 'cancelled'])
     assert.ok(Date.now() - began > 29_000)
+    await gone(stuck.pid)
   })
 
   test('the process limit holds', async t => {
