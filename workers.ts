@@ -348,9 +348,10 @@ function adoptRun(id: string): boolean {
       watchOver(run)
       console.log(`run ${id} adopted: ${run.start.method}, process ${run.start.pid}`)
       if (reason) cancelRun(run, reason) // that server was killed within the grace
-    } else if (run.log.outcome && !hasSideFiles(id)) {
+    } else if (run.log.outcome) {
       keepRun(run)
-    } else { // no server has seen its end
+      if (hasSideFiles(id)) tellEnd(id, () => showRun(id)) // it ended while there was no server
+    } else {
       running.set(id, run)
       run.reason = reason
       finishRun(run, 'ended without a result, while no workers server was running')
