@@ -32,10 +32,9 @@ export type Run = {
   timer?: NodeJS.Timeout
 }
 
-/**
- * Those that go on: from the first line of a run until all that it has started is gone. The limit, the check for the
- * same call and the clean stop are all this one Map; calls are answered one after the other, so none comes between.
- */
+// The limit, the check for the same call and the clean stop are all the first Map; calls are answered one after the
+// other, so none comes between.
+/** Those that go on: from the first line of a run until all that it has started is gone. */
 export const running = new Map<string, Run>()
 /** Those that have ended, in the order of their ends. */
 export const ended = new Map<string, Run>()
