@@ -56,8 +56,12 @@ export function endSpares() {
 
 /** A spare, or a fresh process: of this call alone, as one is answered after the other. Throws a RemoteError. */
 export async function startProcess(id: string): Promise<TaskProcess> {
+  refillSoon()
+  const [spare] = spares // one that still loads is ready sooner than a new one, and two would slow each other down
+  if (spare) spares.delete(spare)
+  spare?.child.removeAllListeners('exit').removeAllListeners('message')
   try {
-    const task = takeSpare() ?? startTask(id)
+    const task = spare ?? startTask(id)
     if (task.child.pid) return task
     const [error] = await once(task.child, 'error') // no such binary, no descriptors: then there is no `exit`
     throw error
@@ -65,16 +69,6 @@ export async function startProcess(id: string): Promise<TaskProcess> {
     const launcher = isLaunched ? ` by LAUNCH=${LAUNCH.join(' ')}` : ''
     throw new RemoteError('failed', `cannot start a process${launcher}: ${(error as Error).message}`)
   }
-}
-
-/** One that is still loading will do: it is ready sooner than a new one, and two would slow each other down. */
-function takeSpare(): TaskProcess | undefined {
-  refillSoon()
-  const [spare] = spares
-  if (!spare) return undefined
-  spares.delete(spare)
-  spare.child.removeAllListeners('exit').removeAllListeners('message')
-  return spare
 }
 
 // Refilled one at a time, and not in the middle of a burst of launches, which the loading would slow down. A pause that
@@ -143,7 +137,7 @@ function startTask(id = ''): TaskProcess {
 export function lastErrors(id: string): string {
   const path = stderrPath(id)
   if (!existsSync(path)) return ''
-  const lines = String(readEnd(path, LAST_LINES.bytes)).trimEnd().split('\n').slice(-LAST_LINES.lines)
+  const lines = String(readEnd(path)).trimEnd().split('\n').slice(-LAST_LINES.lines)
   return lines.join('\n').slice(-LAST_LINES.characters)
 }
 
@@ -152,16 +146,16 @@ export function trimErrors(ids: string[]) {
   for (const path of ids.map(stderrPath)) {
     const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0
     if (size < 4 * LAST_LINES.bytes) continue
-    writeFileSync(path, readEnd(path, LAST_LINES.bytes)) // it was opened to append: what comes next stands after this
+    writeFileSync(path, readEnd(path)) // it was opened to append: what comes next stands after this
   }
 }
 
 // Not the whole file, which may be larger than what can be read at once: nobody trims it while there is no server.
-function readEnd(path: string, most: number): Buffer {
+function readEnd(path: string): Buffer {
   const file = openSync(path, 'r')
   try {
     const { size } = fstatSync(file)
-    const bytes = Buffer.alloc(Math.min(size, most))
+    const bytes = Buffer.alloc(Math.min(size, LAST_LINES.bytes))
     return bytes.subarray(0, readSync(file, bytes, 0, bytes.length, size - bytes.length))
   } finally {
     closeSync(file)
