@@ -362,11 +362,10 @@ function respondError(response: ServerResponse, error: unknown) {
 
 /** The files of the page, read once: what is not in here cannot be asked for. */
 function loadFiles() {
-  const folder = join(import.meta.dirname, 'public')
-  const all = readdirSync(folder, { withFileTypes: true })
-  const found = all.filter(file => file.isFile() && extname(file.name) in TYPES)
+  const path = join(import.meta.dirname, 'public')
+  const found = readdirSync(path, { withFileTypes: true }).filter(file => file.isFile() && extname(file.name) in TYPES)
   const loaded = new Map(found.map(({ name }) => {
-    const body = readFileSync(join(folder, name))
+    const body = readFileSync(join(path, name))
     return [name, { type: TYPES[extname(name)]!, body, tag: `"${sha256(body).toString('base64url')}"` }]
   }))
   return loaded.set('', loaded.get('index.html')!)
