@@ -39,7 +39,7 @@ const isFile = (path: string) => statSync(path, { throwIfNoEntry: false })?.isFi
 
 const IMPORTED = /\b(?:from|import|require)\s*\(?\s*['"](\.{1,2}\/[^'"]+)['"]/g
 
-/** A hash of all sources that a task process loads; what lies in packages does not count, but the version of this. */
+/** A hash of all sources that a task process loads; what lies in packages does not count, but this one's version. */
 function version(): string {
   const hash = createHash('sha256').update(readFileSync(require.resolve('longrun/package.json')))
   const paths = new Set([TASKS, TASK_PROGRAM])

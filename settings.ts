@@ -103,7 +103,7 @@ export function refuseToStart(message: string): never {
 
 // ---- The runs folder
 
-/** A server's first step: checks the settings, and that nobody else can look into RUNS. Ends the process otherwise. */
+/** A server's first step: checks the settings, and makes RUNS, or checks that it is ours alone. May end the process. */
 export function openRuns() {
   if (complaints.length) refuseToStart(complaints.join('\nlongrun: '))
   process.umask(0o077) // sockets too: libzmq creates them with what the umask leaves
