@@ -24,7 +24,7 @@ export const isLaunched = LAUNCH.length > 0
 const QUIET = 20 // without a launch before a spare is refilled, see refillSoon
 const LONGEST_PAUSE = 30_000 // between two attempts to load a spare, when all of them crash
 const CLAIM = join(RUNS, 'workers.pid') // see claimRuns
-const LAST_LINES = { bytes: 64 * 2 ** 10, lines: 20, characters: 2000 } // of stderr: kept, and quoted
+const LAST_LINES = { bytes: 64 * 2 ** 10, lines: 40, characters: 4000 } // of stderr: kept, and quoted (V8: 30 lines)
 
 // Before Node 22.18 a task process is CommonJS to tsx, see requireModule in load.ts.
 const LOADER = stripsTypes || ENDING === '.js'
