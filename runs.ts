@@ -32,8 +32,7 @@ export type Run = {
   timer?: NodeJS.Timeout
 }
 
-// The limit, the check for the same call and the clean stop are all the first Map; calls are answered one after the
-// other, so none comes between.
+// The limit, the check for the same call and the clean stop are all the first Map.
 /** Those that go on: from the first line of a run until all that it has started is gone. */
 export const running = new Map<string, Run>()
 /** Those that have ended, in the order of their ends. */

@@ -323,7 +323,7 @@ function endLog(run: Run, why: string) {
 // Takes over what an earlier workers server left: runs that go on, and runs whose process died without a `done`. What
 // belongs to none of them is ended and removed: once all logs could be looked at, else it is tried again.
 function adoptAll(names?: string[]) {
-  try {
+  const isDone = attempt('take over what was left, and tries again', () => {
     names ??= readdirSync(RUNS) // once: what comes later is this server's own, such as the files of its spares
     const areAdopted = unknownRuns(names).map(adoptRun)
     if (areAdopted.includes(false)) throw new Error('some logs cannot be read')
@@ -333,10 +333,9 @@ function adoptAll(names?: string[]) {
       if (id && !running.has(id)) attempt('tidy up', () => rmSync(join(RUNS, name), { force: true }))
     }
     attempt('tidy up', sweepFiles)
-  } catch (error) {
-    console.error(`cannot take over what was left, and tries again: ${(error as Error).message}`)
-    setTimeout(adoptAll, 1000, names)
-  }
+    return true
+  })
+  if (!isDone) setTimeout(adoptAll, 1000, names)
 }
 
 /** False when its log cannot be read at the moment: what cannot be read at all is left alone. */

@@ -8,6 +8,7 @@ import {
   appendFileSync, closeSync, constants, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync,
   truncateSync, writeFileSync,
 } from 'node:fs'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
@@ -111,6 +112,20 @@ test('what a server and its processes leave in the folder when they are killed i
   await app.startWorkers()
   const left = readdirSync(app.runs).filter(name => /task\.123|nobody/.test(name))
   assert.deepEqual(left, [])
+})
+
+test('a log that cannot be opened when the server starts is looked at again, and costs no call its process', async t => {
+  const app = new App({ SPARES: '1' })
+  t.after(() => app.end())
+  const path = join(app.runs, 'odd.ndjson')
+  const odd = createServer().listen(path) // a socket
+  await once(odd, 'listening')
+  await app.startWorkers()
+  await until(() => readdirSync(app.runs).some(name => name.startsWith('task.')), 'there is a spare')
+  odd.close()
+  rmSync(path, { force: true })
+  await until(() => app.workers.output.some(line => /cannot adopt .*odd.* left alone/.test(line)), 'it has looked again')
+  assert.equal((await app.call('process', '', 'next', '[1,1]'))[0], '')
 })
 
 test('a terminal that takes no output stops nobody: neither server, nor a task that prints', { timeout: 120_000 }, async t => {
