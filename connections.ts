@@ -1,5 +1,5 @@
-// The connections of the web server: the requests that come on one are answered in turns, and so is what is no request,
-// or offers another protocol. Look for: openServer; takeTurn, and the trap above it.
+// The connections of the web server: the requests that come on one are answered one after the other, also those that
+// offer another protocol; what is no request is refused. Look for: openServer; takeTurn, and the trap above it.
 
 import { EventEmitter } from 'node:events'
 import { createServer, STATUS_CODES, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
@@ -34,7 +34,8 @@ export function openServer(
   })
   server.on('upgrade', async (request, socket, head) => {
     socket.on('error', () => {}) // a reset at this moment would end the process
-    await takeTurn(socket, new EventEmitter()) // there is no answer by which it would end
+    const noAnswer = new EventEmitter() // the connection is another protocol's from here on: the turn never ends
+    await takeTurn(socket, noAnswer)
     if (request.headers.upgrade?.toLowerCase() === 'websocket') upgrade(request, socket, head)
     else if (!socket.destroyed) ignoreUpgrade(server, request, socket, head)
   })
@@ -69,7 +70,7 @@ async function takeTurn(socket: Duplex, answer: EventEmitter) {
   await new Promise(resolve => before.once('close', resolve))
 }
 
-// ---- What is no request
+// ---- Offers of other protocols, and what is no request
 
 // Who offers to go on with another protocol (HTTP/2: Java, curl) has asked something all the same (RFC 9110, 7.8). Node
 // has given the connection away: so what it has read of that is put back, without the offer.

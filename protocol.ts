@@ -142,7 +142,7 @@ function unpackReply([tag, payload = Buffer.alloc(0)]: Buffer[]): Buffer {
 /** `lines` are whole lines of the log of `id`, beginning at byte `position`; none at all: "the log is this long". */
 export type Chunk = { id: string; position: number; lines: Buffer }
 
-/** A larger chunk is not published, only its end: whoever follows reads it from the log. Bounds what queues hold. */
+/** Of a larger chunk a task publishes only its end: whoever follows reads it from the log. Bounds what queues hold. */
 export const MAX_CHUNK = 256 * 2 ** 10
 
 export const packChunk = ({ id, position, lines }: Chunk) => [id, String(position), lines]

@@ -38,7 +38,7 @@ export const running = new Map<string, Run>()
 /** Those that have ended, in the order of their ends. */
 export const ended = new Map<string, Run>()
 
-/** A run that is being called: it is in neither of them yet. */
+/** A run that is in neither of them yet. */
 export function newRun(id: string, start: Start, child?: ChildProcess): Run {
   return { id, start, title: titleOf(start), started: Date.now(), began: performance.now(), child, log: { size: 0 } }
 }

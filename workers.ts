@@ -1,6 +1,7 @@
 // A run, from the outside: the workers server starts one process per run, watches over it to its end, and answers all
-// requests. It keeps nothing that the logs do not hold, so it can be killed and started again in the middle of
-// everything. Look for: answerCalls (the REP side), startRun and finishRun (a run's life), adoptRun (after a crash).
+// requests. It keeps nothing that the logs and the small files beside them do not hold, so it can be killed and started
+// again in the middle of everything. Look for: answerCalls (the REP side), startRun and finishRun (a run's life),
+// adoptRun (after a crash).
 //
 //   startRun ──▶ going on ──cancelRun──▶ asked to end ──┐
 //                    │                        │     finishRun ──▶ ended ──removeOldest──▶ (forgotten)
@@ -12,8 +13,9 @@
 //   done           is about to exit  ends with `done`         the same                           running
 //   ended          has gone          ends with `done`         none                               ended
 //
-// finishRun comes when the process has gone, from whatever state, and writes `done` where there is none. A server that
-// starts finds what the last one left in any of the four, and adoptRun puts it there.
+// finishRun comes when the process has gone, from whatever state, and writes `done` where there is none; the run keeps
+// its place in `running` until freePlaces has looked for what it has left. A server that starts finds what the last one
+// left in any of the four states, and adoptRun takes it over.
 
 import { existsSync, readdirSync, renameSync, rmSync, utimesSync } from 'node:fs'
 import { join } from 'node:path'
