@@ -1,5 +1,5 @@
 // Who gets in: a page of ours, a program with the token, or a page of somebody else's web application that may see one
-// run, by its key; and what the others are told. Functions of a request's path, query and headers alone. Look for: admit.
+// run, by its key; and what the others are told. Functions of a request's path, query and headers. Look for: admit.
 
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
