@@ -1,6 +1,5 @@
 // What functions and programs print: bytes in, lines out. It knows no task and no run. Look for: cutLines.
 
-import { StringDecoder } from 'node:string_decoder'
 import { MAX_ENTRY } from './log.ts'
 
 const LONGEST = 64 * 2 ** 10 // bytes of a printed line
@@ -13,15 +12,15 @@ const BAR_PAUSE = 100 // milliseconds from one state of a terminal's progress ba
  * A line that begins as JSON does may be of MAX_ENTRY characters, and is given to `takeEntry` first.
  */
 export function cutLines(print: (line: string) => void, takeEntry = (_: string) => false): (bytes?: Buffer) => void {
-  const decoder = new StringDecoder() // a chunk may end within a character; what is no UTF-8 becomes U+FFFD
+  const decoder = new TextDecoder() // without a byte order mark at the start; what is no UTF-8 becomes U+FFFD
   let line = '' // that has not ended
-  let mayBeEntry = false // whether it can be one
+  let mayBeEntry: boolean | undefined // whether it can be one; undefined while there are only blanks
   let lastEnd = '' // of the line before
   let bar = '' // a line that `\r` has ended, and that was not printed yet
   let barTimer: NodeJS.Timeout | undefined
 
   return bytes => {
-    const text = bytes ? decoder.write(bytes) : decoder.end()
+    const text = decoder.decode(bytes, { stream: bytes !== undefined }) // a chunk may end within a character
     for (const [, part, end] of text.matchAll(/([^\r\n]*)(\r\n?|\n?)/g)) {
       add(part!)
       if (end) endLine(end)
@@ -32,7 +31,8 @@ export function cutLines(print: (line: string) => void, takeEntry = (_: string) 
   }
 
   function add(part: string) {
-    if (!line) mayBeEntry = /^\s*\{/.test(part)
+    if (!line) mayBeEntry = undefined
+    if (part.trim()) mayBeEntry ??= /^\s*\{/.test(part)
     line += part
     if (line.length <= (mayBeEntry ? MAX_ENTRY : LONGEST)) return
     printBar()

@@ -80,11 +80,18 @@ export function parseJson(what: string, json: string): unknown {
   } catch (error) {
     throw invalid(what, error instanceof RangeError ? 'nested too deeply' : 'not JSON')
   }
-  const lost = json.match(LONG)?.find(token => !isHeld(token))
+  const lost = lostNumber(json)
   if (lost === undefined) return value
   const most = `whole numbers go up to ${Number.MAX_SAFE_INTEGER}, others up to 1.8e308`
   throw invalid(what, `the number ${lost.slice(0, 40)} cannot be held, ${most}`)
 }
+
+/** The first number of a JSON text that would not arrive as it was written; undefined: there is none. */
+export const lostNumber = (json: string): string | undefined =>
+  SUSPECT.test(json) ? json.match(LONG)?.find(token => !isHeld(token)) : undefined
+
+/** What each of them has: looked for in a fifth of the time, and seldom there. */
+const SUSPECT = /(?<![\d.])\d{16}|\d[eE]\+?\d{3}/
 
 /** The strings of a JSON text, and its numbers of 16 characters or with an exponent: others are small enough. */
 const LONG = /"(?:[^"\\]+|\\.)*"|[-+.\deE]{16,}|[-.\d]+[eE][-+\d]+/g

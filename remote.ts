@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { describeError, given, isId, packEntry, type Entry, type Note } from './log.ts'
 import { cutLines } from './prints.ts'
-import { RemoteError } from './protocol.ts'
+import { lostNumber, RemoteError } from './protocol.ts'
 import { FILES, lowerPriority, MAX_LOG, RUN_MARK, RUNS, sendSignal, UPLOADS } from './settings.ts'
 
 export { FILES, UPLOADS }
@@ -309,11 +309,12 @@ const SAYINGS = new Map<unknown, (data: any) => boolean>([
   ['progress', ({ current, total = 0, unit = '' }) => isNumber(current) && isNumber(total) && typeof unit === 'string'],
 ])
 
-/** An entry, packed, or the result; undefined for any other line. */
+/** An entry, packed, or the result; undefined for any other line, and where a number would silently become another. */
 function readEntry(line: string) {
   try {
     const { type, data } = JSON.parse(line)
-    if (data !== undefined && SAYINGS.get(type)?.(data)) return { type, data, entry: packEntry(type, data) }
+    const isSaid = data !== undefined && SAYINGS.get(type)?.(data) && lostNumber(line) === undefined
+    if (isSaid) return { type, data, entry: packEntry(type, data) }
   } catch {} // not JSON; or nested too deeply to be written again
   return undefined
 }

@@ -254,7 +254,8 @@ async function sendResult({ response }: Visit, method: string, ...args: unknown[
 
 async function listTasks(visit: Visit) {
   const [callId, limit] = ['callId', 'limit'].map(name => visit.query.get(name) ?? undefined)
-  if (limit !== undefined && !/^\d{1,9}$/.test(limit)) throw new HttpError(400, 'limit must be a whole number')
+  const isWhole = limit === undefined || /^\d{1,16}$/.test(limit) && Number.isSafeInteger(Number(limit))
+  if (!isWhole) throw new HttpError(400, `limit must be a whole number in digits, at most ${Number.MAX_SAFE_INTEGER}`)
   await sendResult(visit, 'list', { callId, limit: limit && Number(limit) })
 }
 
@@ -274,7 +275,8 @@ async function readCall(request: IncomingMessage): Promise<Call> {
   const timer = setTimeout(() => request.destroy(), BODY_TIME) // addAbortSignal takes 0.2 ms more
   request.once('close', () => clearTimeout(timer))
   const parts: Buffer[] = [] // not by `buffer` of node:stream/consumers: that makes a Blob first, which takes 0.3 ms
-  for await (const part of bodyOf(request, MAX_ARGS + 4096)) parts.push(part)
+  const most = 6 * MAX_ARGS + 4096 // JSON can escape a byte as six; how long args really are, the workers server counts
+  for await (const part of bodyOf(request, most)) parts.push(part)
   const body = Buffer.concat(parts)
   if (!isUtf8(body)) throw new HttpError(400, 'the body is not UTF-8')
   const given = (parseJson('body', String(body)) ?? {}) as Record<string, unknown>

@@ -162,11 +162,15 @@ export async function downloadLog(readers: Readers, { request, response, name: i
 export async function sendFile({ request, response, name }: Visit) {
   const missing = new HttpError(404, `there is no file ${name}`)
   if (!isFile(name)) throw missing
-  const file = await open(join(FILES, name), constants.O_RDONLY | constants.O_NOFOLLOW).catch(error => {
+  // Trap: to open a FIFO waits for a writer, in one of the four threads that do all the work with files.
+  const how = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
+  const file = await open(join(FILES, name), how).catch(error => {
     throw error.code === 'EMFILE' ? error : missing // too many are open: later it may be there
   })
   try {
-    const { size, mtimeMs } = await file.stat()
+    const stat = await file.stat()
+    if (!stat.isFile()) throw missing
+    const { size, mtimeMs } = stat
     const tag = `"${size}-${Math.trunc(mtimeMs)}"`
     const isSame = (request.headers['if-range'] ?? tag) === tag // else what was begun cannot be gone on with
     const part = request.method === 'GET' && isSame ? unpackRange(request.headers.range, size) : undefined

@@ -305,7 +305,8 @@ test('no path leads anywhere but to the page and the API', async () => {
     '/%', '/%00', '//', '///', '/..', '/../server.ts', '/..%2fserver.ts', '/%2e%2e/server.ts', '/..%5cserver.ts', '/..\\server.ts',
     '/.', '/./index.html', '//index.html', '/index.html/', '/index.html%00', '/index.html.', '/INDEX.HTML', '/index.html;x', '/public/index.html',
     '/server.ts', '/package.json', '/.git/config', '/__proto__', '/constructor', '/toString', '*', 'index.html', '?', '#', '/#', '',
-    '//evil.example/', '/\\evil.example', 'http:', `http://127.0.0.1:${port(app)}/`, 'http://evil.example/', 'file:///etc/passwd',
+    '//evil.example/', '/\\evil.example', 'http:', `http://127.0.0.1:${port(app) + 1}/`, 'http://evil.example/',
+    `http://localhost:${port(app)}/`, `http://x@127.0.0.1:${port(app)}/`, `https://127.0.0.1:${port(app)}/`, `/http://127.0.0.1:${port(app)}/`, 'file:///etc/passwd',
     '/files/', '/files/..', '/files/../a.ndjson', '/files/..%2fa.ndjson', '/files/.htaccess', '/files/a', '/files/a.part', '/files/a.b.c',
     '/files/a.TXT', '/files/a.txt/', '/files/%61.txt', '/tasks/../log', '/tasks/a/../b/log', '/tasks/a%2fb/log', '/tasks/a/log/',
     '/tasks/a.ndjson', `/tasks/${'a'.repeat(65)}/log`, '/uploads/a', '/runs/a.ndjson', `/${'a'.repeat(10_000)}`, '/log', '/\u00e9',
@@ -315,6 +316,9 @@ test('no path leads anywhere but to the page and the API', async () => {
     assert.match(answer, /^HTTP\/1.1 40[04] /, path)
     assert.doesNotMatch(answer, /longrun<\/title>|root:/, path)
   }
+  const whole = `http://127.0.0.1:${port(app)}/tasks?callId=http://127.0.0.1:${port(app)}/` // as a proxy is asked
+  assert.match(await exchange(app, `GET ${whole} HTTP/1.1\r\n${hostLine(app)}Connection: close\r\n\r\n`), /^HTTP\/1.1 200 [^]*\r\n\[\]$/)
+  assert.deepEqual(statuses(await exchange(app, 'GET http://evil.example/ HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n')), [403])
   await honest()
 })
 
@@ -491,7 +495,7 @@ test('huge heads and bodies are refused, and compressed ones are not unpacked', 
     assert.match(await exchange(app, `GET / HTTP/1.1\r\n${hostLine(app)}${head}Connection: close\r\n\r\n`), /^HTTP\/1.1 431 [^]*\r\nConnection: close\r\n\r\n\{\"errors\"/)
   }
   assert.match(await exchange(app, `GET /${'a'.repeat(200_000)} HTTP/1.1\r\n${hostLine(app)}\r\n`), /^HTTP\/1.1 4/)
-  assert.equal((await ask(app, 'POST', '/tasks', JSON_TYPE, Buffer.alloc(3_000_000, 'x'))).status, 413)
+  assert.equal((await app.request('POST', '/tasks', Buffer.alloc(7_000_000, 'x'), { 'content-type': 'application/json' })).status, 413)
   assert.equal((await ask(app, 'POST', '/tasks', JSON_TYPE, `{"method":"text","args":${'['.repeat(500_000)}${']'.repeat(500_000)}}`)).status, 400)
   assert.equal((await ask(app, 'POST', '/tasks', { ...JSON_TYPE, 'Content-Encoding': 'gzip' }, gzipSync(Buffer.alloc(50_000_000)))).status, 400)
   for (const body of ['', 'null', '1', '[]', '"x"', '{', '{}', '{"method":1}', '{"method":"process","args":{}}', '{"method":"process","callId":1}',

@@ -158,12 +158,16 @@ print(json.dumps({"type": "result", "data": "r" * 100_000}))`])
     assert.deepEqual([all.length, all.includes('through')], [20_001, true])
   })
 
-  test('may end its lines in any way, and cut its bytes anywhere', { skip: noPython }, async () => {
+  test('may end its lines in any way, cut its bytes anywhere, and begin with a byte order mark, as on Windows', { skip: noPython }, async () => {
     const run = await app.start('python', [`
 import sys, time
-text = "one\\r\\ntwo\\n\\nfünf €uro 😀\\r\\n{\\"type\\":\\"msg\\",\\"data\\":\\"😀\\"}\\r\\nlast".encode()
-for byte in text: sys.stdout.buffer.write(bytes([byte])); sys.stdout.buffer.flush(); time.sleep(0.002)`])
-    assert.deepEqual(await said(run), [['log', 'one'], ['log', 'two'], ['log', ''], ['log', 'fünf €uro 😀'], ['msg', '😀'], ['log', 'last']])
+text = "\\ufeff{\\"type\\":\\"msg\\",\\"data\\":1}\\n \\t{\\"type\\":\\"msg\\",\\"data\\":2}\\n . {\\"type\\":\\"msg\\"}\\none\\r\\ntwo\\n\\nfünf €uro 😀\\r\\n{\\"type\\":\\"msg\\",\\"data\\":\\"😀\\"}\\r\\nlast".encode()
+for byte in text: sys.stdout.buffer.write(bytes([byte])); sys.stdout.buffer.flush(); time.sleep(0.002)
+for part in ["\\n" + "a" * 65536 + "  ", '{"type":"result","data":"forged"}']: sys.stdout.write(part); sys.stdout.flush(); time.sleep(0.1)`])
+    const begun = [['msg', 1], ['msg', 2], ['log', ' . {"type":"msg"}']]
+    const all = await said(run)
+    assert.deepEqual(all, [...begun, ['log', 'one'], ['log', 'two'], ['log', ''], ['log', 'fünf €uro 😀'], ['msg', '😀'], ['log', 'last'], ...all.slice(-5)])
+    assert.deepEqual([all.slice(-5).map(([, text]) => text).join(''), (await run.outcome()).result], [`${'a'.repeat(65536)}  {"type":"result","data":"forged"}`, undefined])
   })
 
   test('may print what is no UTF-8', async () => {
@@ -183,6 +187,13 @@ for byte in text: sys.stdout.buffer.write(bytes([byte])); sys.stdout.buffer.flus
     }
     const nul = await (await app.start('sh', ['a\0b'])).outcome()
     assert.match(nul.reason!, /^cannot start sh: .*null bytes/)
+    const full = await app.start('js', [`
+      for (let open; open !== null;) try { open = require('fs').openSync('/dev/null') } catch { open = null }
+      const failed = await Promise.all([1, 2].map(() => runCommand(task, ['true']).catch(error => error)))
+      task.msg(failed.map(({ message }) => message))
+      throw failed[0]`])
+    assert.match((await full.outcome()).reason!, /^cannot start true: spawn true EMFILE/)
+    assert.deepEqual((await said(full))[0], ['msg', ['cannot start true', 'cannot start true']])
   })
 
   test('that dies at once when it is cancelled leaves its children the time to tidy up', { skip: noPython }, async () => {

@@ -52,6 +52,7 @@ print(json.dumps({"type": "result", "data": {"steps": 3}}))`])
       '{"type":"done","data":{"outcome":"ok","seconds":1}}', '{"type":"start","data":{}}', '{"type":"msg"}', '{"type":"log","data":"text"}',
       '{"type":"log","data":{"msg":1}}', '{"type":"progress","data":{"current":"1"}}', '{"type":"progress","data":{"current":1e999}}',
       '{"type":"progress","data":null}', '{"type":"progress","data":{"current":1,"total":"2"}}', '{"type":"step","data":{}}', '{"type":["msg"],"data":1}',
+      '{"type":"msg","data":[9007199254740993]}', '{"type":"result","data":{"id":1234567890123456789}}', '{"type":"msg","data":{"a":[-1E+400]}}',
       '{"type":"__proto__","data":1}', '{"type":"toString","data":1}', '[{"type":"msg","data":1}]', '{"type":"msg","data":1', 'null', '17', '"text"', '',
       `{"type":"msg","data":${'['.repeat(20_000)}${']'.repeat(20_000)}}`, 'ps: {"type":"msg","data":1}',
     ]
@@ -93,6 +94,12 @@ print(json.dumps({"type": "result", "data": {"steps": 3}}))`])
     await surprises.cancel()
     assert.deepEqual((await lines(surprises)).slice(0, 2), ['to stderr', 'a terminal'])
     assert.equal((await surprises.outcome()).outcome, 'cancelled')
+  })
+
+  test('may print a number that is held, or a text that looks like one that is not, and each arrives as it was', async () => {
+    const held = '[9007199254740991,-9007199254740991,1e20,12345678901234567890.5,0.1234567890123456789,"1234567890123456789","\\\\\\" 1e400"]'
+    const run = await app.start('sh', [`cat <<'END'\n{"type":"msg","data":${held}}\n{"type":"result","data":${held}}\nEND`])
+    assert.deepEqual([await said(run), (await run.outcome()).result], [[['msg', JSON.parse(held)]], JSON.parse(held)])
   })
 
   test('may tell per cent', async () => {

@@ -86,6 +86,23 @@ suite('A run', () => {
     }
   })
 
+  test('may have arguments of a MiB, in UTF-8, and in whatever escapes they come: not one byte more', async () => {
+    const post = (text: string) =>
+      app.request('POST', '/tasks', Buffer.from(`{"method":"claim","args":[{"text":"${text}"}]}`), { 'content-type': 'application/json' })
+    const most = 2 ** 20 - '[{"text":""}]'.length
+    for (const [character, escaped] of [['x', '\\u0078'], ['ü', '\\u00fc'], ['€', '\\u20ac'], ['😀', '\\ud83d\\ude00'], ['\n', '\\n']] as const) {
+      const bytes = Buffer.byteLength(JSON.stringify(character)) - 2
+      const count = Math.floor(most / bytes)
+      const pad = 'y'.repeat(most - count * bytes)
+      const { status, body } = await post(escaped.repeat(count) + pad)
+      assert.equal(status, 202, `${escaped}: ${JSON.stringify(body)}`)
+      const last = (await (await app.follow(body.id)).done()).at(-1)!
+      assert.ok(last.type === 'done' && (last.data.result as { text: string }).text === character.repeat(count) + pad, escaped)
+      const more = await post(`${escaped.repeat(count)}${pad}y`)
+      assert.deepEqual([more.status, more.body.errors], [400, ['invalid arguments: 1048577 bytes, at most 1048576 are allowed']], escaped)
+    }
+  })
+
   test('is refused with what is wrong, and the fitting status', async () => {
     const post = async (body: unknown) => (await app.request('POST', '/tasks', body))
     const used = await app.start('process', [1, 1])

@@ -2,9 +2,9 @@
 // entry all the same, once, in order. (What malformed requests do is in access.test.ts.)
 
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, statSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { type IncomingMessage, request } from 'node:http'
 import { connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
@@ -147,6 +147,20 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
       assert.equal(response.statusCode, 413)
       await until(() => readdirSync(uploads).length === 0)
       await app.upload(Buffer.alloc(100_000))
+    })
+
+    test('takes what is no file in their folder for missing, a FIFO or a folder, and goes on with files', { skip: missing('mkfifo') }, async () => {
+      execFileSync('mkfifo', [join(app.runs, 'files/pipe.txt')])
+      mkdirSync(join(app.runs, 'files/folder.txt'))
+      const run = await app.start('produce', [10])
+      await run.outcome()
+      for (const name of ['pipe.txt', 'folder.txt']) {
+        const answers = await Promise.all(Array.from({ length: 8 }, () => app.request('GET', `/files/${name}`)))
+        assert.deepEqual(answers.map(({ status, body }) => [status, body.errors]), Array(8).fill([404, [`there is no file ${name}`]]))
+      }
+      await app.upload('x')
+      assert.equal((await app.request('GET', `/files/${run.id}.txt`)).status, 200)
+      assert.doesNotMatch(app.server.output.join('\n'), /Error/)
     })
   })
 

@@ -54,15 +54,20 @@ suite('An application', { concurrency: 4 }, () => {
 
   test('lists the runs of one call id and of what begins with it, and only so many', async () => {
     const ids = async (query: string) => (await app.request('GET', `/tasks?${query}`)).body.map(({ callId }: { callId: string }) => callId)
-    for (const callId of ['alice/1', 'alice/2', 'alicia', 'alice']) {
+    for (const callId of ['who?', 'who', 'alice/1', 'alice/2', 'alicia', 'alice']) {
       await (await app.start('process', [1, 0], { callId })).outcome()
       assert.deepEqual(await ids(`callId=${encodeURIComponent(callId)}&limit=2`), [callId, ...callId === 'alice' ? ['alice/2'] : []])
     }
     assert.deepEqual(await ids('callId=alice'), ['alice', 'alice/2', 'alice/1'])
     assert.deepEqual(await ids('callId=alice%2F2'), ['alice/2'])
     assert.deepEqual(await ids('callId=alice&limit=2'), ['alice', 'alice/2'])
+    for (const query of ['callId=who?', 'callId=who%3F', 'limit=9&callId=who?&x=?']) assert.deepEqual(await ids(query), ['who?'], query)
     assert.deepEqual(await ids('limit=0'), [])
-    for (const limit of ['', 'x', '-1', '1.5', '1e3']) assert.equal((await app.request('GET', `/tasks?limit=${limit}`)).status, 400, limit)
+    for (const limit of ['007', '1000000000', '9007199254740991']) assert.deepEqual(await ids(`callId=who&limit=${limit}`), ['who'], limit)
+    for (const limit of ['', 'x', '-1', '1.5', '1e3', '9007199254740992', '9'.repeat(400)]) {
+      const { status, body } = await app.request('GET', `/tasks?limit=${limit}`)
+      assert.deepEqual([status, body.errors], [400, ['limit must be a whole number in digits, at most 9007199254740991']], limit)
+    }
     for (const args of ['[{"limit":"x"}]', '[{"limit":-1}]', '[{"callId":1}]']) assert.match((await app.call('list', '', '', args))[1], /^invalid: /)
   })
 
