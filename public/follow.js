@@ -172,18 +172,19 @@ export class Connection {
     this.#dropSocket()
     this.#left.clear()
     this.#heard = Date.now()
-    const url = new URL('log', this.server)
-    url.protocol = url.protocol.replace('http', 'ws')
+    const url = new URL('log', this.server.replace('http', 'ws'))
     if (this.key) url.search = String(new URLSearchParams({ run: this.run, key: this.key }))
     try {
       this.#socket = new WebSocket(url)
     } catch {
-      return this.#loseConnection(Date.now()) // the page's policy forbids it
+      return this.#loseConnection(Date.now()) // so Firefox tells what the page's policy forbids
     }
     this.#socket.onmessage = ({ data }) => this.#hearMessage(data)
-    this.#socket.onclose = closing => {
-      if (closing?.code === FOREIGN) this.#readers.forEach(reader => this.#refuse(reader, closing.reason, 'origin'))
-      this.#loseConnection(Date.now())
+    this.#socket.onerror = this.#socket.onclose = async (/** @type {Partial<CloseEvent>} */ { code, reason = '' }) => {
+      this.#loseConnection(Date.now()) // by `error`, too: Chromium does not close what a policy forbids
+      if (code !== FOREIGN) return
+      await this.#isAnswered() // over HTTP it is told more: perhaps only the key is missing
+      this.#readers.forEach(reader => this.#refuse(reader, reason, 'origin'))
     }
   }
 
@@ -225,7 +226,7 @@ export class Connection {
   #dropSocket() {
     this.#isHeard = false
     if (!this.#socket) return
-    this.#socket.onmessage = this.#socket.onclose = null // close() may take half a minute to tell
+    this.#socket.onmessage = this.#socket.onerror = this.#socket.onclose = null // close() may tell once more, and late
     this.#socket.close()
     this.#socket = undefined
   }
@@ -325,7 +326,7 @@ export class Connection {
 
   /** Whether HTTP gets through, to our server and not only to what stands before it. */
   async #isAnswered() {
-    const answer = await this.#ask(this.key ? `tasks/${this.run}/log?offset=now` : 'health', 2 * BEAT)
+    const answer = await this.#ask(this.run ? `tasks/${this.run}/log?offset=now` : 'health', 2 * BEAT)
     for (const reader of this.#readers.values()) this.#refuseBy(reader, answer, 0)
     this.#note('stranger', answer?.isOurs === false && answer.status < 500) // 502: a proxy, and no server
     if (answer?.isOurs) this.#note('workers', answer.status !== 503 && answer.status !== 504)
@@ -382,9 +383,8 @@ export class Connection {
     clearTimeout(timer)
     signal?.removeEventListener('abort', abort)
     if (!answer) return
-    const { status, headers } = answer
-    const isOurs = headers.has('stream-next-offset') || Array.isArray(data?.errors) || data?.server === true
-    return { status, headers, data, isOurs }
+    const isOurs = answer.headers.has('stream-next-offset') || Array.isArray(data?.errors) || data?.server === true
+    return { status: answer.status, headers: answer.headers, data, isOurs }
   }
 }
 

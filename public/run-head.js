@@ -21,8 +21,7 @@ const MARKS = {
 const [section, status, problem, steps] = elements(HTMLElement, 'run', 'status', 'problem', 'steps')
 const [cancel, repeat, change, notify] = elements(HTMLButtonElement, 'cancel', 'again', 'change', 'notify')
 const [wait, retry] = elements(HTMLButtonElement, 'wait', 'retry')
-const other = element('other', HTMLAnchorElement)
-const bar = element('bar', HTMLProgressElement)
+const [other, bar] = [element('other', HTMLAnchorElement), element('bar', HTMLProgressElement)]
 
 const canNotify = 'Notification' in window
 let isBlocked = false
@@ -112,7 +111,7 @@ function drawHint() {
   const usual = start && !ended && !progress?.total ? usualSeconds(method) : undefined
   let words = usual === undefined ? '' : `usually ${duration(usual)}`
   const back = connection.live ? 'the workers server answers' : 'the connection is back'
-  if (state === 'cancelling') words = 'What has not ended by itself after 5 s is killed.'
+  if (state === 'cancelling') words = 'What does not end by itself is killed after a while.'
   if (start && isUnheard()) words = `The run goes on, and its log is kept: what is missing here comes when ${back}.`
   if (ended && !done) words = `Its log is still being read: ${Math.floor(run.read * 100)} %`
   setText(element('hint', HTMLElement), words)

@@ -76,8 +76,9 @@ export function framesOf({ msg, stack, cause, errors }) {
   return [`Caused by: ${head}`, ...frames.map(frame => frame.trim()), ...causes.flat()]
 }
 
-/** Frames of a stack that are longrun's or Node's, and not of what somebody wrote. */
-export const FOREIGN = /((?:^ *at .*(?:node:internal|[/(](?:task|remote)\.ts:\d+).*\n?)+)/gm
+/** Frames of a stack that are Node's, or longrun's (installed, or in a clone), and not of what somebody wrote. */
+export const FOREIGN =
+  /((?:^ *at.*(?:node:|_modules\/longrun\/| (?:run|main) .*\/task\.ts| (?:run|start|Task)\S* .*\/remote\.ts).*\n?)+)/gm
 
 /** @param {string} text @param {number} longest @param {string} [rest] in place of what was cut off */
 export const cut = (text, longest, rest = ' …') => (text.length > longest ? text.slice(0, longest) + rest : text)

@@ -84,7 +84,7 @@ suite('follow(), in a page of another origin,', { skip }, () => {
     const run = await startRun('process', [5, 0])
     const { page } = await open(t, '')
     assert.deepEqual(await refusal(page, app.url, run.id, 'wrong'), ['this is not the key of that run', 'key'])
-    assert.deepEqual((await refusal(page, app.url, run.id))[1], 'origin')
+    assert.deepEqual(await refusal(page, app.url, run.id), ['the key of that run is needed: ?key=KEY', 'key'])
     assert.deepEqual((await refusal(page, app.url, 'no id'))[1], 'refused')
   })
 

@@ -19,6 +19,14 @@ suite('<longrun-run>, in a page of another origin,', { skip }, () => {
     assert.deepEqual(await complaints(page), [], 'the policy has blocked nothing')
   })
 
+  test('whose policy forbids the WebSocket, shows it over HTTP, without waiting for heartbeats that do not come', async t => {
+    const run = await startRun('process', [5, 0])
+    const { page, sockets } = await open(t, element(run), '/http-alone', 'setInterval = () => 1') // nobody looks for them
+    await words(page, 'ok')
+    assert.deepEqual((await heard(page)).entries, whole(run))
+    assert.deepEqual(sockets, [])
+  })
+
   test('cancels its run', async t => {
     const run = await startRun('polite', [])
     const { page } = await open(t, element(run))

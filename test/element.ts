@@ -19,7 +19,8 @@ export let app: App
 export let origin = '' // of somebody else's application
 let html = '' // its page
 const application = createServer((request, response) => {
-  const policy = `default-src 'none'; script-src 'self' ${app.url}; connect-src ${app.url} ${app.url.replace('http', 'ws')}`
+  const sockets = request.url === '/http-alone' ? '' : app.url.replace('http', 'ws')
+  const policy = `default-src 'none'; script-src 'self' ${app.url}; connect-src ${app.url} ${sockets}`
   response.setHeader('Content-Security-Policy', policy)
   if (request.url === '/page.js') return response.setHeader('Content-Type', 'text/javascript').end(SCRIPT)
   response.setHeader('Content-Type', 'text/html').end(`<!doctype html><script src="page.js"></script>${html}`)
@@ -63,12 +64,13 @@ export const element = ({ id, key }: Started, server = `${app.url}/`) =>
   `<longrun-run server="${server}" run="${id}" key="${key}"></longrun-run>`
 const script = () => `<script type="module" src="${app.url}/longrun-run.js"></script>`
 
-/** Opens the application's page with this in it; counts its WebSockets to longrun. */
-export async function open(t: TestContext, body: string) {
+/** Opens the application's page with this in it, after an own script; counts its WebSockets to longrun. */
+export async function open(t: TestContext, body: string, path = '/', first = '') {
   html = script() + body
   const page = await openPage(t, browser, 'about:blank')
   const sockets: string[] = []
   page.on('websocket', socket => sockets.push(socket.url()))
-  await page.goto(origin)
+  await page.addInitScript(first)
+  await page.goto(origin + path)
   return { page, sockets }
 }

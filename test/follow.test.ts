@@ -130,6 +130,13 @@ test('a reader who comes back over HTTP to a log that has gone is told so; one w
 })
 
 suite('Where no WebSocket gets through, follow()', () => {
+  test('tries it twice before it asks over HTTP: a failure that is told twice is one', async t => {
+    const between = await gate(t)
+    const run = await app.start('process', [5, 0])
+    await new Follower(between.url, run.id).done()
+    assert.deepEqual(between.asked.slice(0, 2), ['UPGRADE', 'UPGRADE'])
+  })
+
   test('gives back at once what a run held that is not wanted any more', async t => {
     const between = await gate(t)
     const names = Array.from({ length: 3 }, () => randomUUID())

@@ -22,6 +22,7 @@ export class Gate {
   /** Those that wait for entries. */
   waits = 0
   mostWaits = 0
+  /** All that came, in order. */
   readonly asked: string[] = []
   #app: App
   #sockets = new Set<Duplex>()
@@ -31,6 +32,7 @@ export class Gate {
     this.#app = app
     this.isOpen = isOpen
     this.#server.on('upgrade', (request, socket, head) => {
+      this.asked.push('UPGRADE')
       socket.on('error', () => {})
       if (!this.isOpen) return socket.end('HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n')
       const onward = connect(port(app), '127.0.0.1')

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import axe from 'axe-core'
 import type { Page } from 'playwright-core'
-import { App, startApp } from './app.ts'
+import { App, ROOT, startApp } from './app.ts'
 import {
   arrived, chromiumMissing as skip, complaints, copied, counts, has, openPage, sees, start, state, steps,
 } from './browser.ts'
@@ -451,6 +451,22 @@ test('an error is read as it was written: line breaks, causes, and frames of oth
   const told = await page.locator('#entry-text').innerText()
   assert.match(told, /^outside: inside.*\n\nError: outside\n +at .*functions\.ts[^]*\n\nCaused by: inside[^]*Error: inside\n +at /)
   await page.locator('#entry-text .foreign', { hasText: 'task.ts' }).first().waitFor()
+})
+
+test("of a stack the frames of an author's task.ts are shown, and longrun's are pale", { skip }, async t => {
+  const TASKS = join(folder, 'task.ts')
+  await writeFile(TASKS, `import { remote } from '${join(ROOT, 'remote.ts')}'
+    export const fails = remote('fails', [], async task => { await null; work(task) })
+    const work = task => task.msg(1n)`)
+  const own = await startApp(t, { TASKS })
+  const run = await own.start('fails')
+  await run.outcome()
+  const page = await openPage(t, browser, `${own.url}?run=${run.id}`)
+  await has(page, '#failure-stack', 'task.ts:3')
+  const shown = (await text(page, '#failure-stack')).split('\n').filter(frame => frame.includes('task.ts'))
+  assert.deepEqual(shown.map(frame => frame.replace(TASKS, '')), ['at work (:3:31)', 'at Object.run (:2:74)'])
+  await page.click('#next-warning')
+  await has(page, '#entry-text .foreign', `at async run (${join(ROOT, 'task.ts')}`)
 })
 
 test('a search in a run that goes on is told once, and not at each of its entries', { skip }, async t => {
