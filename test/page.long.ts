@@ -448,6 +448,7 @@ test('an error is read as it was written: line breaks, causes, and frames of oth
   const page = await open(t, `/?run=${run.id}`)
   await state(page, 'ok')
   await page.click('#next-warning')
+  await has(page, '#entry-text', 'inside')
   const told = await page.locator('#entry-text').innerText()
   assert.match(told, /^outside: inside.*\n\nError: outside\n +at .*functions\.ts[^]*\n\nCaused by: inside[^]*Error: inside\n +at /)
   await page.locator('#entry-text .foreign', { hasText: 'task.ts' }).first().waitFor()

@@ -12,6 +12,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { after, before, suite, test, type TestContext } from 'node:test'
 import { promisify } from 'node:util'
+import { framesOf } from '../public/words.js'
 import {
   App, bareEnvironment, gone, logOf, processesOf, readmeBlocks, ROOT, startProgram, until, type Server,
 } from './app.ts'
@@ -198,6 +199,17 @@ suite('Installed in a project of one\'s own,', () => {
       const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
       assert.equal((await app.request('GET', '/health')).body.version, version)
       assert.equal((await inOwn('npx', 'longrun', '--version')).output.trim(), version)
+    })
+  })
+
+  test("of a stack the author's frames can be told from longrun's, also those of a task.ts", async t => {
+    write('task.ts', `import { remote } from 'longrun'\nexport const fails = remote('fails', [], async task => task.msg(1n))\n`)
+    await withBoth(t, 'task.ts', async app => {
+      const run = await app.start('fails')
+      await run.outcome()
+      const frames = framesOf(JSON.parse(run.log().split('\n').at(-3)!).data).filter(frame => frame.includes(own))
+      assert.equal(frames.length, 1, frames.join('\n'))
+      assert.match(frames[0]!, /\/own\/task\.ts:2:/)
     })
   })
 
