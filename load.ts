@@ -28,7 +28,10 @@ export async function loadFunctions(): Promise<string> {
   const changed = new RemoteError('failed', text)
   if (loaded !== version()) throw changed
   if (!isFile(TASKS)) throw new RemoteError('failed', `Cannot find module ${TASKS}`)
-  for (const [name, value] of Object.entries(await loadModule(TASKS))) if (isRemote(value)) functions.set(name, value)
+  const module = await loadModule(TASKS)
+  // Trap: of what CommonJS exports, Node finds names by reading its source, and only some; `default` has them all.
+  const exported = Object.entries({ ...module, ...module.default })
+  for (const [name, value] of exported) if (isRemote(value)) functions.set(name, value)
   const none = `${TASKS} exports no remote function, as in: export const NAME = remote(…)`
   if (!functions.size) throw new RemoteError('failed', none)
   if (loaded !== version()) throw changed // while it was loaded

@@ -36,6 +36,7 @@ export function cutLines(print: (line: string) => void, takeEntry = (_: string) 
     line += part
     if (line.length <= (mayBeEntry ? MAX_ENTRY : LONGEST)) return
     printBar()
+    if (mayBeEntry) takeEntry(line) // which tells that it is too long
     const parts = partsOf(line)
     line = parts.pop()! // so that what follows is not taken for the beginning of a line
     mayBeEntry = false
@@ -50,7 +51,7 @@ export function cutLines(print: (line: string) => void, takeEntry = (_: string) 
     if (end !== '\r') printBar()
     if (isSecondHalf || mayBeEntry && takeEntry(ended)) return
     if (end !== '\r') return partsOf(ended).forEach(print)
-    bar = ended
+    if (ended.trim()) bar = ended // else it was cleared
     barTimer ??= setTimeout(printBar, BAR_PAUSE)
   }
 

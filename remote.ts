@@ -4,10 +4,10 @@
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
-import { describeError, given, isId, packEntry, type Entry, type Note } from './log.ts'
+import { describeError, given, isId, MAX_ENTRY, packEntry, type Entry, type Note } from './log.ts'
 import { cutLines } from './prints.ts'
 import { lostNumber, RemoteError } from './protocol.ts'
 import { FILES, lowerPriority, MAX_LOG, RUN_MARK, RUNS, sendSignal, UPLOADS } from './settings.ts'
@@ -119,9 +119,10 @@ export class Task {
   #since = 0 // when that began
   #size: number // of the log, with what is gathered, in bytes
   #written: number // of that, what is in the log
-  #printed = 0 // bytes of what was printed
   #dropped = 0 // lines that were printed, and found no room
   #isOver = false
+  /** @internal Whether no turn of the event loop will follow this one. */
+  isExiting = false
   /** The arguments by name, as a program gets them: an upload by its path. */
   args: Record<string, unknown> = {}
   /** @internal How many of them were reported, for `done`. */
@@ -154,17 +155,12 @@ export class Task {
     this.#size = size
   }
 
-  // They have half of the log, and never fail a run, nor take the room of what it reports: what is more is dropped.
+  // They have the first half of the log, never fail a run, nor take the room of what it reports: more is dropped.
   /** @internal What was printed, as an entry: by the function, or by a program in words of its own. */
-  print(type: 'log' | 'progress', data: unknown) {
+  print(type: 'log' | 'progress' | 'warning', data: unknown) {
     const line = packEntry(type, data)
-    const bytes = Buffer.byteLength(line)
-    if (this.#printed + bytes > MAX_LOG / 2 || this.#size + bytes > MAX_LOG) {
-      this.#dropped++
-    } else {
-      this.#printed += bytes
-      this.add(type, line)
-    }
+    if (this.#size + Buffer.byteLength(line) > MAX_LOG / 2) this.#dropped++
+    else this.add(type, line)
   }
 
   #report(type: Entry['type'], data: unknown) { this.add(type, packEntry(type, data)) }
@@ -179,7 +175,8 @@ export class Task {
       setImmediate(() => this.flush())
     }
     this.#gathered += line
-    if (this.#size - this.#written > BATCH || performance.now() - this.#since > LONG_TURN) this.flush()
+    const isLong = this.#size - this.#written > BATCH || performance.now() - this.#since > LONG_TURN
+    if (isLong || this.isExiting) this.flush()
   }
 
   /** @internal Writes what was gathered in this turn. */
@@ -194,7 +191,8 @@ export class Task {
   close(): boolean {
     if (this.#isOver) return false
     if (this.#dropped) {
-      const msg = `${this.#dropped} printed lines were dropped: prints have half of a log, ${MAX_LOG / 2} bytes`
+      const room = `the first half of a log, ${MAX_LOG / 2} bytes`
+      const msg = `${this.#dropped} printed lines were dropped: prints have ${room}`
       this.#gathered += packEntry('log', { msg }) // on top of MAX_LOG, as what follows it
     }
     this.#dropped = 0 // a write that fails closes, too
@@ -223,6 +221,7 @@ export function command<const P extends readonly Parameter[]>(
 }
 
 const LAST_WORDS = 2000 // characters of what it said on stderr, which its error quotes
+const LAST_TURNS = 32 // of the event loop, for what is left in its pipes: each takes 64 KiB
 const LOOK = 20 // milliseconds between two looks at what it has left
 const TERMINATED = 143 // the exit code with which a shell says that SIGTERM has ended what it ran
 
@@ -240,12 +239,17 @@ process.on('exit', () => running.forEach(id => sendSignal(id, 'SIGKILL')))
  */
 export async function runCommand(task: Task, program: Program, options: CommandOptions = {}): Promise<unknown> {
   task.signal.throwIfAborted()
+  if (!Array.isArray(program) || !program[0]) throw new TypeError('a program is an array: its name, then its arguments')
   const child = await startProgram(task, program, options)
   const id = hasOwnGroup ? -child.pid! : child.pid!
   running.add(id)
   let result: unknown
   let lastWords = ''
   const takeStdout = cutLines(print, line => {
+    if (Buffer.byteLength(line) > MAX_ENTRY) {
+      task.print('warning', { msg: `a line that begins with { has more than ${MAX_ENTRY} bytes, and comes in parts` })
+      return false
+    }
     const said = readEntry(line)
     if (said?.type === 'result') result = said.data
     else if (said) task.add(said.type, said.entry)
@@ -257,19 +261,25 @@ export async function runCommand(task: Task, program: Program, options: CommandO
   })
   const stop = () => sendSignal(id, 'SIGTERM')
   task.signal.addEventListener('abort', stop)
-  child.stdout.on('data', takeStdout)
-  child.stderr.on('data', takeStderr)
+  const outputs = [[child.stdout, takeStdout], [child.stderr, takeStderr]] as const
+  for (const [output, take] of outputs) output.on('data', bytes => {
+    take(bytes)
+    output.pause() // Trap: else 2 MiB of a flood are read in one turn, and a cancel waits for seconds.
+    setImmediate(() => output.resume())
+  })
   child.stdin.end(`${JSON.stringify(task.args)}\n`)
   const [code, signal] = await once(child, 'exit')
   task.signal.removeEventListener('abort', stop)
   // What it has left was asked to end, too, and may tidy up; if nobody was asked, it is of no use any more.
-  while (task.signal.aborted && sendSignal(id, 0)) await sleep(LOOK)
+  while (task.signal.aborted && isRunning(-id)) await sleep(LOOK)
   sendSignal(id, 'SIGKILL') // in the turn of its end, or of the look: the id cannot be another group's yet
   running.delete(id)
   // Its last lines are there to be read by now. Their end may never come: a daemon that it has left can hold the pipe.
-  for (let turn = 0; turn < 3; turn++) await nextTurn()
-  for (const output of [child.stdout, child.stderr]) output.destroy()
-  for (const take of [takeStdout, takeStderr]) take()
+  for (let turn = 0; turn < LAST_TURNS; turn++) await nextTurn()
+  for (const [output, take] of outputs) {
+    output.destroy()
+    take()
+  }
   if (code === 0) return result
   if (task.signal.aborted && (signal === 'SIGTERM' || code === TERMINATED)) throw task.signal.reason
   const said = lastWords && `; the last that it said:\n${lastWords.trimEnd()}`
@@ -279,6 +289,18 @@ export async function runCommand(task: Task, program: Program, options: CommandO
     const found = options.progress && readProgress(line, options.progress)
     task.print(found ? 'progress' : 'log', found ?? { msg: line })
   }
+}
+
+// Trap: a zombie takes signals, too, and in a container there may be nobody who asks for its end.
+function isRunning(group: number): boolean {
+  const pattern = new RegExp(`\\) [^Z] \\d+ ${group} `) // as `PID (name) STATE PARENT GROUP …`
+  return readdirSync('/proc').some(pid => {
+    try {
+      return pattern.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
+    } catch {
+      return false // no process, or it has gone
+    }
+  })
 }
 
 async function startProgram(task: Task, program: Program, { cwd, env }: CommandOptions) {
@@ -294,7 +316,8 @@ async function startProgram(task: Task, program: Program, { cwd, env }: CommandO
     return child
   } catch (error) {
     const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT'
-    const why = isMissing ? `: there is no such program${cwd ? `, or no folder ${cwd}` : ''}` : ''
+    const orElse = `${cwd ? `, or no folder ${cwd}` : ''}, or no interpreter of it`
+    const why = isMissing ? `: there is no such program${orElse}` : ''
     throw new Error(`cannot start ${name}${why}`, { cause: error })
   }
 }

@@ -99,6 +99,8 @@ async function run(log: RunLog, loaded: string | Error, socket: Publisher) {
   process.on('exit', () => { // a function that calls process.exit() loses nothing that it reported
     logLastPrints()
     task.flush()
+    task.isExiting = true
+    for (const output of [process.stdout, process.stderr]) copyOutput(output, logLastPrints) // of others' handlers
   })
   setInterval(() => {}, 2 ** 30) // a function may wait for nothing but task.signal, which keeps no process alive
 

@@ -123,6 +123,8 @@ for step in range(40):
   test('draws a bar for a terminal: of what comes at once, the last is an entry', { skip: noPython }, async () => {
     const run = await app.start('sh', [`printf 'begin\\n\\r10%%\\r20%%\\r30%%\\r'; echo 40%; echo 'end'; printf '1\\r2\\r3'`])
     assert.deepEqual((await lines(run)).filter(line => line !== '30%'), ['begin', '40%', 'end', '2', '3'])
+    const cleared = await app.start('sh', [`printf '50%%\\r\\r60%%\\r\\r'; echo; printf '70%%\\r   \\r'`])
+    assert.deepEqual((await lines(cleared)).filter(line => line !== '50%'), ['60%', '', '70%'])
     const bar = await app.start('python', [`
 import time
 begin = time.monotonic()
@@ -150,6 +152,24 @@ print(json.dumps({"type": "result", "data": "r" * 100_000}))`])
     assert.equal(texts.join(''), `{${'y'.repeat(200_000)}${'€'.repeat(100_000)}${'z'.repeat(65536)}${'a'.repeat(65536)}{"type":"result","data":"forged"}`)
     assert.ok(texts.includes('z'.repeat(65536)))
     assert.equal((await run.outcome()).result, 'r'.repeat(100_000))
+  })
+
+  test('is told when a line that begins as an entry is too long for one: it comes in parts', { skip: noPython }, async () => {
+    for (const [text, count] of [['r', 20 * 2 ** 20], ['é', 9 * 2 ** 20]] as const) {
+      const run = await app.start('python', [`
+import json
+line = json.dumps({"type": "result", "data": "${text}" * ${count}}, ensure_ascii=False)
+print(line)`])
+      const { outcome, warnings, result } = await run.outcome()
+      assert.deepEqual([outcome, warnings, result], ['ok', 1, undefined])
+      assert.match((await said(run)).find(([type]) => type === 'warning')!.join(), /more than 16777216 bytes/)
+      assert.ok((await lines(run)).join('') === `{"type": "result", "data": "${text.repeat(count)}"}`)
+    }
+  })
+
+  test('may say as much as it can: its last lines are not lost', async () => {
+    const run = await app.start('sh', ['seq 300000; seq 300001 300005 >&2'])
+    assert.deepEqual((await lines(run)).map(Number).sort((a, b) => a - b), Array.from({ length: 300_005 }, (_, i) => i + 1))
   })
 
   test('is not held up by what it says on stderr', { skip: noPython }, async () => {
@@ -185,6 +205,14 @@ for part in ["\\n" + "a" * 65536 + "  ", '{"type":"result","data":"forged"}']: s
       assert.equal(outcome, 'error')
       assert.match(said!, reason)
     }
+    for (const program of [`'ls'`, 'null', '{}', '[]', '[""]']) {
+      const { outcome, reason } = await (await app.start('js', [`return runCommand(task, ${program})`])).outcome()
+      assert.deepEqual([outcome, reason], ['error', 'a program is an array: its name, then its arguments'])
+    }
+    const script = await app.start('sh', ['echo "#!/no/such/shell" > $TASK_FILES/$TASK_ID.x; chmod +x $TASK_FILES/$TASK_ID.x; echo $TASK_FILES/$TASK_ID.x'])
+    const [path] = await lines(script)
+    const { reason: why } = await (await app.start('js', [`return runCommand(task, [${JSON.stringify(path)}])`])).outcome()
+    assert.match(why!, /^cannot start \/.*\.x: there is no such program, or no interpreter of it/)
     const nul = await (await app.start('sh', ['a\0b'])).outcome()
     assert.match(nul.reason!, /^cannot start sh: .*null bytes/)
     const full = await app.start('js', [`
@@ -208,6 +236,20 @@ echo on`])
     await hears(run, 'ready')
     await run.cancel()
     assert.deepEqual([(await run.outcome()).outcome, await lines(run)], ['cancelled', ['ready', 'saved']])
+  })
+
+  test('is not waited for when all that is left of it is dead, and nobody asks for that', { skip: noPython }, async () => {
+    const run = await app.start('js', [`
+      await runCommand(task, ['/usr/bin/python3', '-c', \`
+import os, time
+if os.fork() == 0:
+    if os.fork() > 0:
+        os.setsid()
+        print("ready")
+time.sleep(1000)\`]).catch(() => task.msg('tidied up'))`])
+    await hears(run, 'ready')
+    await run.cancel()
+    assert.deepEqual(await said(run), [['log', 'ready'], ['msg', 'tidied up']])
   })
 
   test('may tidy up when it is cancelled; what it returns and what goes wrong then is told', { skip: noPython }, async () => {
@@ -266,8 +308,15 @@ print(json.dumps({"type": "result", "data": "fine"}))`],
       const printed = await lines(run)
       const kept = printed.filter(line => line.startsWith('line'))
       assert.ok(kept.length > 100)
-      assert.deepEqual(printed.slice(kept.length), [`${5000 - kept.length} printed lines were dropped: prints have half of a log, 10000 bytes`])
+      assert.deepEqual(printed.slice(kept.length), [`${5000 - kept.length} printed lines were dropped: prints have the first half of a log, 10000 bytes`])
     }
+    const later = await own.start('js', [`
+      for (let i = 0; i < 50; i++) task.msg('x'.repeat(100))
+      for (let i = 0; i < 5000; i++) console.log('line', i)
+      for (let i = 0; i < 50; i++) task.msg('x'.repeat(100))
+      return 'fine'`])
+    assert.equal((await later.outcome()).result, 'fine')
+    assert.equal((await later.types()).filter(type => type === 'msg').length, 100)
     const full = await own.start('js', [`for (let i = 0; i < 5000; i++) console.log('line', i); for (;;) task.msg('x'.repeat(100))`])
     assert.match((await full.outcome()).reason!, /the log of a run may have 20000 bytes/)
   })

@@ -191,9 +191,12 @@ suite('What is printed', { concurrency: 3 }, () => {
   })
 
   test('by a function that exits or throws is not lost, and does not fail it', async () => {
-    const left = await app.start('js', [`console.log('before'); process.stdout.write('no end'); process.on('exit', () => console.log('after')); process.exit(0)`])
+    const left = await app.start('js', [`
+      console.log('before'); process.stdout.write('no end')
+      process.on('exit', () => { console.log('after'); task.msg('left'); process.stderr.write('nor here') })
+      process.exit(0)`])
     assert.equal((await left.outcome()).outcome, 'died')
-    assert.deepEqual((await lines(left)).slice(0, 2), ['before', 'no end'])
+    assert.deepEqual((await said(left)).slice(0, -1), [['log', 'before'], ['log', 'no end'], ['log', 'after'], ['msg', 'left'], ['log', 'nor here']])
     const thrown = await app.start('js', [`process.stderr.write('half a line'); throw new Error('on purpose')`])
     assert.deepEqual(await said(thrown), [['log', 'half a line'], ['error', 'on purpose']])
   })

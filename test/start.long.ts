@@ -242,6 +242,7 @@ suite('Installed in a project of one\'s own,', () => {
       ['plain.js', longrun + plain],
       ['plain.mjs', longrun + plain],
       ['required.cjs', `const { remote } = require('longrun')\nconst hello = 'hello'\nexports.${body}`],
+      ['whole.cjs', `const { remote } = require('longrun')\nmodule.exports = { first: remote('is first', [], () => 1), ${body.replace(' =', ':').replace('${hello}', 'hello')}}`],
       ['enums.ts', `${longrun}import { Word, Name } from './lib/dep'\nconst hello: Name = Word.hello\nexport const ${body}`],
       ['paths.ts', `${longrun}import { Word } from '@lib/dep'\nconst hello = Word.hello\nexport const ${body}`],
       ['decorated.ts', `${longrun}const d = (_: unknown) => {}\n@d class Word { constructor(readonly text: string) {} }\nconst hello = new Word('hello').text\nexport const ${body}`],
