@@ -244,30 +244,46 @@ export function endProcesses(isToEnd: (id: string) => boolean) {
 
 const limitTold = limit(4) // commands at once
 const PATIENCE = 30_000 // ms after which one that has not ended is killed
-const told = new Set<Promise<void>>() // those that run or wait
+const tellings = new Map<string, Promise<void>>() // those that run or wait, by the ids of their runs
 const tellers = new Set<ChildProcess>()
+let tellsNoMore = false
 
 /** Starts the command of ON_DONE for a run, with what is to be said of it on stdin. It holds nobody up. */
-export function tellEnd(id: string, summarize: () => Buffer) {
-  if (!ON_DONE.length) return
-  const telling = limitTold(() => tell(id, summarize())).catch(error => {
-    console.error(`run ${id}: ON_DONE=${ON_DONE.join(' ')} failed: ${(error as Error).message}`)
-  }).finally(() => told.delete(telling))
-  told.add(telling)
+export function tellEnd(id: string, summarize: (id: string) => Buffer) {
+  if (ON_DONE.length) tellings.set(id, tryToTell(id, summarize).finally(() => tellings.delete(id)))
 }
 
-async function tell(id: string, summary: Buffer) {
+/** Whether somebody has yet to be told, or is being told, of the end of a run. */
+export const isBeingTold = (id: string) => tellings.has(id)
+
+async function tryToTell(id: string, summarize: (id: string) => Buffer): Promise<void> {
+  try {
+    await limitTold(() => tell(id, summarize)) // what is said is made then, not kept in the queue: it may have 16 MiB
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    console.error(`run ${id}: ON_DONE=${ON_DONE.join(' ')} failed: ${message}`)
+    if (!/^(EMFILE|ENFILE|EAGAIN|ENOMEM)$/.test(String(code))) return
+    await sleep(1000) // no descriptor, no memory: that passes
+    await tryToTell(id, summarize)
+  }
+}
+
+async function tell(id: string, summarize: (id: string) => Buffer) {
+  if (tellsNoMore) throw new Error('the workers server has stopped')
+  const summary = summarize(id)
   const [command, ...args] = ON_DONE
   // A process group of its own, so that it can be killed with what it has started, and a Ctrl-C does not reach it.
   const child = spawn(command!, args, {
     detached: true, env: { ...process.env, LONGRUN_ID: id }, stdio: ['pipe', 'ignore', 'inherit'],
   })
+  const exited = once(child, 'exit') // throws its `error`, too; without a listener that would end this process
   tellers.add(child)
   const timer = setTimeout(() => sendSignal(-child.pid!, 'SIGKILL'), PATIENCE)
-  child.stdin.on('error', () => {}) // it need not read
-  child.stdin.end(Buffer.concat([summary, Buffer.from('\n')]))
+  // Trap: what could not be forked for want of a descriptor has no stdin, whatever its type says.
+  child.stdin?.on('error', () => {}) // it need not read
+  child.stdin?.end(Buffer.concat([summary, Buffer.from('\n')]))
   try {
-    const [code, signal] = await once(child, 'exit')
+    const [code, signal] = await exited
     if (code !== 0) throw new Error(signal ? `killed by ${signal}` : `exit code ${code}`)
   } finally {
     clearTimeout(timer)
@@ -275,9 +291,10 @@ async function tell(id: string, summary: Buffer) {
   }
 }
 
-/** Until all ends are told, for so many milliseconds at most; then those that still run are killed. */
+/** Until all ends are told, for so many milliseconds at most; then those that run are killed, and none is started. */
 export async function finishTelling(most: number) {
-  await Promise.race([Promise.all(told), sleep(most)])
+  await Promise.race([Promise.all(tellings.values()), sleep(most)])
+  tellsNoMore = true
   for (const { pid } of tellers) sendSignal(-pid!, 'SIGKILL')
 }
 

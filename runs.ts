@@ -9,7 +9,7 @@ import { functions } from './load.ts'
 import {
   blankForeign, goingOnFor, INVALID_ID, isId, LF, logPath, unpackEntry, withLog, type RunLog, type Start, type State,
 } from './log.ts'
-import { attempt } from './processes.ts'
+import { attempt, isBeingTold } from './processes.ts'
 import { RemoteError, type Call } from './protocol.ts'
 import { FILES, KEEP_RUNS, UPLOADS } from './settings.ts'
 
@@ -73,13 +73,14 @@ function readLog<T>({ id }: Run, read: (log: RunLog) => T): T | undefined {
 /** The runs, newest first: all, those of one call id and of what begins with it and a `/`, or only so many. */
 export function listRuns(filter: unknown = {}) {
   const { callId, limit = Infinity } = (filter ?? {}) as { callId?: unknown; limit?: unknown }
+  const isObject = typeof filter === 'object' && !Array.isArray(filter)
   const isNumber = limit === Infinity || Number.isSafeInteger(limit) && Number(limit) >= 0
-  if (!isNumber || callId !== undefined && typeof callId !== 'string') {
+  if (!isObject || !isNumber || callId !== undefined && typeof callId !== 'string') {
     throw new RemoteError('invalid', 'invalid arguments: list takes [{"callId": TEXT, "limit": NUMBER}], or less')
   }
-  const kept = [...ended.values()].slice(Math.max(0, ended.size - KEEP_RUNS)) // the others are about to be removed
+  const last = [...ended.values()].slice(Math.max(0, ended.size - KEEP_RUNS)) // the others are about to be removed
   const live = [...running.values()].filter(({ id }) => !ended.has(id)) // who has ended keeps its place a moment longer
-  const all = [...kept, ...live].sort((one, other) => other.began - one.began)
+  const all = [...last.filter(hasLog), ...live].sort((one, other) => other.began - one.began)
   const wanted = all.filter(({ start }) => callId === undefined || `${start.callId}/`.startsWith(`${callId}/`))
   return wanted.slice(0, Number(limit)).map(summary)
 }
@@ -140,7 +141,14 @@ function knownRun(id: unknown): Run {
   return run
 }
 
-const findRun = (id: string) => running.get(id) ?? ended.get(id)
+/** What has ended is known as long as its log is there: somebody may have removed that. */
+function findRun(id: string): Run | undefined {
+  const run = ended.get(id)
+  if (!run) return running.get(id)
+  return hasLog(run) ? run : undefined
+}
+
+const hasLog = (run: Run) => stateOf(run).size > 0
 
 // ---- What is kept
 
@@ -151,24 +159,31 @@ const UPLOAD_AGE = 3600_000 // ms after which an upload that no run took, and no
 export function keepRun(run: Run) {
   // Without its arguments: of a thousand runs they may be a thousand times 1 MiB.
   ended.set(run.id, { ...run, start: { ...run.start, args: [] }, child: undefined })
-  setTimeout(attempt, AFTERLIFE, 'remove the oldest run', removeOldest)
+  removeLater()
 }
 
 // Each run that ends has one other removed, AFTERLIFE later: so none goes sooner, and none that is too many stays.
+function removeLater() { setTimeout(attempt, AFTERLIFE, 'remove the oldest run', removeOldest) }
+
 function removeOldest() {
   const [oldest] = ended.values()
   if (!oldest || ended.size <= KEEP_RUNS) return
+  if (running.has(oldest.id) || isBeingTold(oldest.id)) return removeLater() // what is told stands in its log
   ended.delete(oldest.id)
   rmSync(logPath(oldest.id), { force: true })
-  sweepFiles(`${oldest.id}.`)
+  sweepFiles(oldest.id)
 }
 
-/** Removes what runs have produced that are not known any more, and the unfinished work of those that have ended. */
-export function sweepFiles(beginning = '') {
-  for (const name of readdirSync(FILES).filter(name => name.startsWith(beginning))) {
-    const id = /^([\w-]{1,64})\.\w+$/.exec(name)?.[1]
-    const isKept = !id || running.has(id) || existsSync(logPath(id)) && name !== `${id}.part`
-    if (!isKept) rmSync(join(FILES, name), { recursive: true, force: true })
+/**
+ * Removes what runs, or this one, have produced that are not known any more, and the unfinished work of those that have
+ * ended. A file is of the run whose id is its name up to the first point; where no id stands there, it is nobody's.
+ */
+export function sweepFiles(only?: string) {
+  for (const name of readdirSync(FILES)) {
+    const [id] = name.split('.')
+    if (!isId(id) || id !== (only ?? id) || running.has(id)) continue
+    if (existsSync(logPath(id)) && name !== `${id}.part`) continue
+    attempt(`remove ${name}`, () => rmSync(join(FILES, name), { recursive: true, force: true })) // others go all the same
   }
 }
 

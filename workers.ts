@@ -189,7 +189,7 @@ async function startRun(call: Call): Promise<number> {
 /** Throws a RemoteError that says what is wrong with a call, whether or not there is a place for it. */
 function checkCall({ method, callId, id, args }: Call) {
   if (!isId(id)) throw new RemoteError('invalid', INVALID_ID)
-  if (callId.length > 256) throw new RemoteError('invalid', 'invalid call id: at most 256 characters are allowed')
+  if ([...callId].length > 256) throw new RemoteError('invalid', 'invalid call id: at most 256 characters are allowed')
   const called = functions.get(method)
   if (!called) throw new RemoteError('unknown', `unknown method ${method}: \`methods\` tells what can be called`)
   checkArgs(called, args)
@@ -267,7 +267,7 @@ function finishRun(run: Run, why: string) {
     // Where the log ends, with no lines: a reader that has missed the last of them learns it from this.
     publish(run.id, run.log.size)
     keepRun(run)
-    tellEnd(run.id, () => showRun(run.id))
+    tellEnd(run.id, showRun)
     const words = reason ? `, ${JSON.stringify(reason.slice(0, 200))}` : ''
     console.log(`run ${run.id} ended: ${outcome}, ${seconds} s${words}`)
   } catch (error) {
@@ -351,7 +351,7 @@ function adoptRun(id: string): boolean {
       if (reason) cancelRun(run, reason) // that server was killed within the grace
     } else if (run.log.outcome) {
       keepRun(run)
-      if (hasSideFiles(id)) tellEnd(id, () => showRun(id)) // it ended while there was no server
+      if (hasSideFiles(id)) tellEnd(id, showRun) // it ended while there was no server
     } else {
       running.set(id, run)
       run.reason = reason

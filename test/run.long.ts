@@ -1,7 +1,7 @@
 // What a run is to its caller, continued from run.test.ts: in quantities, not to be kept, and with modules of all kinds.
 
 import assert from 'node:assert/strict'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { test } from 'node:test'
@@ -69,6 +69,30 @@ test('a run that is not to be kept has its end all the same', async t => {
   assert.equal((await run.entries()).at(-1)!.type, 'done')
   await until(async () => (await app.request('GET', '/tasks')).body.length === 0) // its process takes a moment longer to go
   await until(() => !readdirSync(app.runs).some(name => name.startsWith(run.id)))
+})
+
+test('what a run has produced goes with it, whatever stands behind the first point of its name, or when a server starts', async t => {
+  const app = await startApp(t, { KEEP_RUNS: '1' })
+  const files = join(app.runs, 'files')
+  const name = (id: string) => [`${id}.tar.gz`, `${id}.csv`, `${id}.part.tmp`, `${id}.ünï`, `${id}.`, id, `${id}.dir`]
+  const produce = (id: string) => name(id).forEach((file, at) => at > 4 ? mkdirSync(join(files, file, 'x'), { recursive: true }) : writeFileSync(join(files, file), ''))
+  const nobodys = ['.part', 'ünï.csv', 'a b.csv', `${'x'.repeat(65)}.csv`]
+  for (const file of nobodys) writeFileSync(join(files, file), '')
+  produce('first-1') // a run that is not known yet
+  for (const id of ['first', 'last']) {
+    const run = await app.start('tick', [`${id}.go`], { id })
+    produce(id)
+    app.letGo(`${id}.go`)
+    await run.outcome()
+    await app.untilRunning()
+  }
+  const left = (...ids: string[]) => [...nobodys, ...ids.flatMap(id => [...name(id), ...id === 'last' ? ['last.go'] : []])].sort()
+  await until(() => !readdirSync(files).some(file => file.split('.')[0] === 'first'), 'what the first has produced has gone')
+  assert.deepEqual(readdirSync(files).sort(), left('first-1', 'last'))
+  await app.kill('workers')
+  produce('first')
+  await app.startWorkers()
+  assert.deepEqual(readdirSync(files).sort(), left('last'))
 })
 
 test('with a run goes what it has produced, and nothing else that its result may name', async t => {

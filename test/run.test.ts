@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import { statSync, utimesSync } from 'node:fs'
+import { rmSync, statSync, utimesSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import type { Entry } from '../log.ts'
@@ -126,6 +126,7 @@ suite('A run', () => {
       [{ method: 'process', id: 'a/b' }, 400, /invalid id/],
       [{ method: 'process', id: used.id }, 409, /already used/],
       [{ method: 'process', timeLimit: 'x' }, 400, /timeLimit/],
+      [{ method: 'process', callId: 'ü'.repeat(257) }, 400, /at most 256 characters/],
       [[], 400, /JSON object/],
       [{}, 400, /method/],
     ] as [unknown, number, RegExp][]) {
@@ -136,8 +137,10 @@ suite('A run', () => {
   })
 
   test('fills in defaults, and hands its arguments over as they are', async () => {
-    const run = await app.start('takes', ['ü\u0000"', 9, -0.5, false])
+    const callId = '😀'.repeat(256)
+    const run = await app.start('takes', ['ü\u0000"', 9, -0.5, false], { callId })
     assert.deepEqual((await run.outcome()).result, ['ü\u0000"', 9, -0.5, false, {}])
+    assert.equal((await app.request('GET', `/tasks/${run.id}`)).body.callId, callId)
   })
 
   test('is in the list, newest first, with its outcome', async () => {
@@ -152,6 +155,23 @@ suite('A run', () => {
     assert.equal(next.outcome, 'ok')
     assert.equal(next.size, first.log().length)
     await second.cancel()
+  })
+
+  test('that has ended is unknown when somebody has removed its log', async () => {
+    const run = await app.start('process', [3, 1])
+    await run.outcome()
+    await app.untilRunning()
+    const { length } = app.workers.output
+    rmSync(join(app.runs, `${run.id}.ndjson`))
+    const statuses = async (method: string, ...paths: string[]) =>
+      Promise.all(paths.map(async path => (await app.request(method, `/tasks/${run.id}${path}`)).status))
+    assert.deepEqual(await statuses('GET', '', '/log', '/log?offset=7', '/log.ndjson'), [404, 404, 404, 404])
+    assert.deepEqual(await statuses('DELETE', ''), [404])
+    for (const method of ['show', 'cancel']) assert.match((await app.call(method, '', '', JSON.stringify([run.id])))[1], /^unknown: /)
+    const list: { id: string }[] = (await app.request('GET', '/tasks')).body
+    assert.ok(list.length && !list.some(({ id }) => id === run.id))
+    assert.equal((await app.request('POST', '/tasks', { method: 'process', id: run.id })).status, 409)
+    assert.deepEqual(app.workers.output.slice(length), [], 'and that is no error')
   })
 
   test('can be cancelled, once or twice; not after its end, and not when nobody knows it', async () => {

@@ -68,7 +68,8 @@ suite('An application', { concurrency: 4 }, () => {
       const { status, body } = await app.request('GET', `/tasks?limit=${limit}`)
       assert.deepEqual([status, body.errors], [400, ['limit must be a whole number in digits, at most 9007199254740991']], limit)
     }
-    for (const args of ['[{"limit":"x"}]', '[{"limit":-1}]', '[{"callId":1}]']) assert.match((await app.call('list', '', '', args))[1], /^invalid: /)
+    for (const args of ['[]', '[null]', '[{}]', '[{"limit":9007199254740991}]']) assert.equal((await app.call('list', '', '', args))[0], '__RES__', args)
+    for (const args of ['[{"limit":"x"}]', '[{"limit":-1}]', '[{"callId":1}]', '[5]', '["x"]', '[[]]', '[true]']) assert.match((await app.call('list', '', '', args))[1], /^invalid: /)
   })
 
   test('hears of each end, whoever has brought it about, what is told of the run', async () => {
