@@ -183,7 +183,7 @@ export function sweepFiles(only?: string) {
     const [id] = name.split('.')
     if (!isId(id) || id !== (only ?? id) || running.has(id)) continue
     if (existsSync(logPath(id)) && name !== `${id}.part`) continue
-    attempt(`remove ${name}`, () => rmSync(join(FILES, name), { recursive: true, force: true })) // others go all the same
+    attempt(`remove ${name}`, () => rmSync(join(FILES, name), { recursive: true, force: true })) // then the others go
   }
 }
 
