@@ -47,7 +47,8 @@ export type Entry =
 /** Always the first line. `timeLimit` in seconds, 0: none. */
 export type Start = { method: string; args: unknown[]; callId: string; pid: number; timeLimit: number }
 export type Note = { msg: string; line?: number; column?: number; file?: string; [detail: string]: unknown }
-export type Outcome = 'ok' | 'error' | 'cancelled' | 'died'
+export type Outcome = (typeof OUTCOMES)[number]
+const OUTCOMES = ['ok', 'error', 'cancelled', 'died'] as const
 /** Always the last line, exactly once. The numbers of errors and warnings were counted by the task. */
 export type Done = {
   outcome: Outcome; result?: unknown; reason?: string; seconds: number; errors?: number; warnings?: number
@@ -66,8 +67,10 @@ export const MAX_ENTRY = 16 * 2 ** 20
 
 const STEP = 64 * 2 ** 10 // bytes that are read at once to find the beginning of a line
 const LATEST = 64 * 2 ** 10 // bytes at the end of a log in which the last progress is looked for
-const BEGINNING = Buffer.from('{"type":"')
-const OURS = /^\{"type":"(\w+)","time":\d/ // how each of our lines begins
+const LONGEST = MAX_ENTRY + 64 // bytes that a line of ours can have
+// How each of our lines begins and ends, with one kind of bracket around its data: as packLine writes it.
+const OURS =
+  /^\{"type":"(\w+)","time":\d+,"data":(?:\{[^]*\}|\[[^]*\]|"[^]*"|[-+.\de]+|true|false|null)\s*\}\s*$/
 
 /** A position at which no line of the log begins. */
 export class PositionError extends Error {}
@@ -80,6 +83,7 @@ export class RunLog {
   /** Whether it had no name any more at the last append: others have ended the run, see `replace`, or removed it. */
   isRemoved = false
   #fd: number
+  #end = 0 // where the log would end, had nobody else written into it
 
   /** Throws when there is a log already that is to be created, or none that is to be opened, or the disk is full. */
   constructor(id: string, how: 'create' | 'open') {
@@ -90,8 +94,13 @@ export class RunLog {
 
   /** Appends whole lines. Throws ENOSPC and the like: then those stay for which there was room. */
   append(lines: Buffer) {
+    const before = fstatSync(this.#fd).size
+    // Trap, `printf hello >> ID.ndjson`: what has no line end would swallow the first of ours.
+    const isTorn = before !== this.#end && this.#lineStart(before) !== before
+    const bytes = isTorn ? Buffer.concat([Buffer.of(LF), lines]) : lines
+    this.#end = before + bytes.length
     try {
-      for (let written = 0; written < lines.length;) written += writeSync(this.#fd, lines, written)
+      for (let written = 0; written < bytes.length;) written += writeSync(this.#fd, bytes, written)
       const { size, nlink } = fstatSync(this.#fd) // somebody else may have written into it, too
       this.size = size
       this.isRemoved = nlink === 0
@@ -102,33 +111,41 @@ export class RunLog {
     }
   }
 
-  /** Whole lines: at most so many bytes, or one longer line; none at the end. Throws a PositionError within a line. */
+  /**
+   * Whole lines: at most so many bytes, or one longer line; none at the end. Throws a PositionError within a line. What
+   * is longer than a line of ours can be, and than what a reply can hold, comes in parts, each a line of blanks.
+   */
   lines(position: number, most: number): Buffer {
     const before = position ? this.read(position - 1, position).at(0) : LF
-    if (before !== undefined && before !== LF) throw new PositionError('invalid position: no line begins there')
+    const isWithin = before !== undefined && before !== LF && position - this.#lineStart(position) < LONGEST
+    if (isWithin) throw new PositionError('invalid position: no line begins there')
     for (; ; most *= 2) {
       const lines = this.read(position, position + most)
       const end = lines.lastIndexOf(LF) + 1
       if (end || lines.length < most) return lines.subarray(0, end)
+      if (most > LONGEST) return Buffer.from('\n'.padStart(LONGEST))
     }
   }
 
-  /** The last entry; undefined when there is none. Throws a SyntaxError for what is no JSON. */
-  last(): Entry | undefined {
-    const { start, end } = this.#lastLine()
-    return end ? unpackEntry(String(this.read(start, end))) : undefined
+  /** The first entry, which is the call; undefined when there is none. Throws a SyntaxError for what is no JSON. */
+  first(): Entry | undefined {
+    const lines = this.lines(0, 4096)
+    return lines.length ? unpackEntry(String(lines.subarray(0, lines.indexOf(LF)))) : undefined
   }
 
-  // Of other lines the first bytes are looked at, and of this one all but the result is parsed: with 16 MiB that would
-  // take 0.4 s, for each question of each page.
+  // The last whole line that is ours counts: what somebody else has written behind it says nothing. Of this one all but
+  // the result is parsed: with 16 MiB that would take 0.4 s, for each question of each page.
   /** How the run ended; undefined when it goes on. */
   end(): End | undefined {
-    const { type, start, end } = this.#lastLine()
-    try {
-      return type === 'done' ? { ...unpackDone(this.read(start, end)), size: end } : undefined
-    } catch {
-      return undefined // somebody else has written it
+    const text = (from: number, to: number) => this.read(from, to).toString('latin1')
+    for (let end = this.#lineStart(this.size), start; end; end = start) {
+      start = this.#lineStart(end - 1)
+      const type = typeOf(text, start, end)
+      const done = type === 'done' ? unpackDone(this.read(start, end)) : undefined
+      if (done) return { ...done, size: end }
+      if (type && type !== 'done') break
     }
+    return undefined
   }
 
   /** What it says of its run by now. */
@@ -137,23 +154,16 @@ export class RunLog {
     return { size, outcome, seconds, errors, warnings }
   }
 
-  /** The last entry of a type in the last LATEST bytes; undefined when there is none. */
+  /** The last entry of a type, with data, in the last LATEST bytes; undefined when there is none. */
   latest<T extends Entry['type']>(type: T): Extract<Entry, { type: T }> | undefined {
-    const end = this.read(Math.max(0, this.size - LATEST), this.size)
-    const lines = end.subarray(0, end.lastIndexOf(LF) + 1)
-    const start = lines.lastIndexOf(`\n{"type":"${type}","time":`) + 1 // no text of an entry has such a line break
-    const line = lines.subarray(start, lines.indexOf(LF, start))
-    return start ? unpackEntry(String(line)) as Extract<Entry, { type: T }> : undefined
-  }
-
-  /** The last whole line that is ours: what somebody else has written behind it says nothing. */
-  #lastLine(): { type?: string; start: number; end: number } {
-    for (let end = this.#lineStart(this.size), start; end; end = start) {
-      start = this.#lineStart(end - 1)
-      const type = OURS.exec(String(this.read(start, start + 32)))?.[1]
-      if (type) return { type, start, end }
+    const [, ...lines] = String(this.read(Math.max(0, this.size - LATEST), this.size)).split('\n') // one may be cut
+    for (const line of lines.filter(line => line.startsWith(`{"type":"${type}","time":`)).reverse()) {
+      try {
+        const entry = unpackEntry(line) as Extract<Entry, { type: T }>
+        if (entry.data) return entry
+      } catch {} // somebody else has written it
     }
-    return { start: 0, end: 0 }
+    return undefined
   }
 
   /** Cuts off a torn last line. Only when its process has died: a live one may be writing that line. */
@@ -187,7 +197,8 @@ export class RunLog {
       copyFileSync(logPath(this.id), copy)
       other = openLog(copy)
       renameSync(copy, logPath(this.id))
-      const late = this.read(fstatSync(other).size, fstatSync(this.#fd).size) // what came while it was copied
+      this.#end = fstatSync(other).size
+      const late = this.read(this.#end, fstatSync(this.#fd).size) // what came while it was copied
       ;[other, this.#fd] = [this.#fd, other]
       this.append(late)
     } catch (error) {
@@ -201,12 +212,11 @@ export class RunLog {
   /** Ends the run by its last lines: `error` if something went wrong, then `done`. Returns their bytes. */
   finish(end: string): Buffer {
     const lines = Buffer.from(end)
-    const before = this.size
     try {
       this.append(lines)
     } catch {
       rmSync(BALLAST, { force: true }) // on a full disk, it makes room for them
-      this.append(lines.subarray(this.size - before))
+      this.append(lines.subarray(Math.max(0, lines.length - this.#end + this.size))) // those that are not there yet
     }
     return lines
   }
@@ -281,22 +291,38 @@ export function packDone({ result, ...others }: Done): string {
   return packLine('done', json, Date.now())
 }
 
-/** Reads that line; the result is cut out of it. Throws for what packDone has not written. */
-function unpackDone(line: Buffer): Omit<End, 'size'> {
+/** Reads that line; the result is cut out of it. Undefined for what packDone has not written. */
+function unpackDone(line: Buffer): Omit<End, 'size'> | undefined {
   const mark = ',"result":' // within a text its quotes would be `\\"`, and what stands before it is flat
-  const at = line.indexOf(mark)
-  const head = at < 0 ? undefined : JSON.parse(`${line.subarray(0, at)}}}`).data as Done
-  if (head?.seconds !== undefined) return { ...head, result: line.subarray(at + mark.length, -'}}\n'.length) }
-  const { result, ...done } = JSON.parse(String(line)).data as Done // it has none, or an earlier version wrote it
-  return { ...done, result: result === undefined ? undefined : Buffer.from(JSON.stringify(result)) }
+  const end = '}}\n'
+  const at = String(line.subarray(-end.length)) === end ? line.indexOf(mark) : -1
+  try {
+    const head = at < 0 ? undefined : JSON.parse(`${line.subarray(0, at)}}}`).data as Done
+    const isCut = head?.seconds !== undefined // else it has none, or an earlier version wrote it
+    const { result, ...done } = isCut ? head : JSON.parse(String(line)).data as Done
+    const { outcome, seconds, reason = '' } = done
+    if (!OUTCOMES.includes(outcome) || typeof seconds !== 'number' || typeof reason !== 'string') return undefined
+    if (isCut) return { ...done, result: line.subarray(at + mark.length, -end.length) }
+    return { ...done, result: result === undefined ? undefined : Buffer.from(JSON.stringify(result)) }
+  } catch {
+    return undefined // no JSON
+  }
+}
+
+/** The type of a line of ours; undefined when somebody else has written it. Its middle is not looked at. */
+function typeOf(text: (from: number, to: number) => string, start: number, end: number): string | undefined {
+  const middle = Math.min(start + 64, end)
+  return OURS.exec(text(start, middle) + text(Math.max(middle, end - 8), end))?.[1]
 }
 
 /** @internal Makes blanks of lines of somebody else's: positions stay right, and who joins the lines gets JSON. */
 export function blankForeign(lines: Buffer): Buffer {
+  const text = lines.toString('latin1') // a byte each
   let hasOurs = false
   for (let start = 0, end = 0; start < lines.length; start = end) {
     end = lines.indexOf(LF, start) + 1
-    const isOurs = lines.subarray(start, start + BEGINNING.length).equals(BEGINNING)
+    const type = typeOf((from, to) => text.slice(from, to), start, end)
+    const isOurs = type === 'done' ? unpackDone(lines.subarray(start, end)) !== undefined : type !== undefined
     // Behind a line of ours they belong to that, else to the next; the last line break stays in any case.
     if (!isOurs) lines.fill(' ', Math.max(0, start - 1), hasOurs || end === lines.length ? end - 1 : end)
     hasOurs ||= isOurs
@@ -319,7 +345,10 @@ function isPlain(value: unknown): boolean {
   if (value === null || typeof value === 'string' || typeof value === 'boolean') return true
   if (typeof value === 'number') return Number.isFinite(value)
   if (typeof value !== 'object') return false
-  if (Array.isArray(value)) return value.every(isPlain)
+  if (Array.isArray(value)) {
+    for (const item of value) if (!isPlain(item)) return false // `every` passes over holes, which JSON makes null
+    return true
+  }
   const prototype = Object.getPrototypeOf(value)
   if (prototype !== Object.prototype && prototype !== null) return false
   for (const key in value) if (!isPlain((value as Record<string, unknown>)[key])) return false
@@ -334,6 +363,7 @@ function recognisable(this: Record<string, unknown>, key: string, value: unknown
     return [...value.keys()].every(name => typeof name === 'string') ? Object.fromEntries(value) : [...value]
   }
   if (value === null) return own === null ? null : String(own) // an invalid Date
+  if (Array.isArray(value)) return value
   const saysNothing = typeof value !== 'object' || Object.keys(value).length === 0 // NaN, undefined, a promise, a RegExp
   return saysNothing && !isPlain(value) ? inspect(value) : value
 }

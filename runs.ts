@@ -7,7 +7,7 @@ import { existsSync, lstatSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { functions } from './load.ts'
 import {
-  blankForeign, goingOnFor, INVALID_ID, isId, LF, logPath, unpackEntry, withLog, type RunLog, type Start, type State,
+  blankForeign, goingOnFor, INVALID_ID, isId, logPath, withLog, type RunLog, type Start, type State,
 } from './log.ts'
 import { attempt, isBeingTold } from './processes.ts'
 import { RemoteError, type Call } from './protocol.ts'
@@ -217,8 +217,7 @@ export function unknownRuns(names: string[]): string[] {
 
 /** A run that another server has called, as its log tells it. Throws when that is not there, or not ours. */
 export function readRun(id: string): Run {
-  const { lines, state } = withLog(id, log => ({ lines: log.lines(0, 4096), state: log.state() }))
-  const first = lines.length ? unpackEntry(String(lines.subarray(0, lines.indexOf(LF)))) : undefined
+  const { first, state } = withLog(id, log => ({ first: log.first(), state: log.state() }))
   const isCall = first?.type === 'start' && Array.isArray(first.data?.args)
   if (first && !isCall) throw new Error('it does not begin with a call')
   // Without a first line, its server died while it wrote the call.

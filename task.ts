@@ -84,8 +84,8 @@ async function waitForLog(id: string) {
 
 /** Calls the function that the first line of the log names, and writes and publishes what becomes of it. */
 async function run(log: RunLog, loaded: string | Error, socket: Publisher) {
-  const start = log.last()
-  if (start?.type !== 'start') process.exit() // it was ended before it began
+  const start = log.first()
+  if (start?.type !== 'start' || log.end()) process.exit() // it was ended before it began
   const { method, args } = start.data
   const began = performance.now()
   const waited = Math.max(0, Date.now() - start.time) // since its call, for this process to be ready

@@ -37,12 +37,13 @@ suite('An entry', () => {
     const odd = {
       nan: NaN, infinity: -Infinity, nothing: undefined, date: new Date(NaN), map: new Map([['a', 1]]),
       pairs: new Map([[{ x: 1 }, NaN]]), set: new Set([1, new Set([2])]), pattern: /a+/g,
-      list: [NaN, undefined, new Map()],
+      list: [NaN, undefined, new Map()], holes: [1, , 3], hole: new Array(2), deep: { holes: [[, null]] },
     }
     assert.deepEqual(written(odd), {
       nan: 'NaN', infinity: '-Infinity', nothing: 'undefined', date: 'Invalid Date', map: { a: 1 },
       pairs: [[{ x: 1 }, 'NaN']], set: [1, [2]], pattern: '/a+/g',
-      list: ['NaN', 'undefined', {}],
+      list: ['NaN', 'undefined', {}], holes: [1, 'undefined', 3], hole: ['undefined', 'undefined'],
+      deep: { holes: [['undefined', null]] },
     })
     assert.equal(written(NaN), 'NaN')
     assert.match((written({ forgotten: Promise.resolve(1) }) as { forgotten: string }).forgotten, /^Promise \{/)
@@ -157,14 +158,16 @@ suite('The log of a run', () => {
     again.close()
   })
 
-  test('knows its last entry, however long it is', () => {
-    const log = newLog('last', '')
-    assert.equal(log.last(), undefined)
-    for (const length of [1, 70_000, 200_000, 1]) {
-      log.append(Buffer.from(packEntry('msg', 'x'.repeat(length))))
-      assert.equal((log.last()!.data as string).length, length)
+  test('knows its first entry and how it ended, however long these lines are', () => {
+    for (const length of [1, 70_000, 200_000]) {
+      const log = newLog(`long${length}`, '')
+      assert.deepEqual([log.first(), log.end()], [undefined, undefined])
+      const text = 'x'.repeat(length)
+      log.append(Buffer.from(packEntry('start', { args: [text] })))
+      log.finish(packDone({ outcome: 'ok', seconds: 1, result: text }))
+      assert.deepEqual([log.first()!.data, String(log.end()!.result)], [{ args: [text] }, `"${text}"`])
+      log.close()
     }
-    log.close()
   })
 
   test('has a torn last line when its process has died in it: nobody reads it, and it can be cut off', () => {
@@ -174,12 +177,12 @@ suite('The log of a run', () => {
     const log = new RunLog('torn', 'open')
     assert.deepEqual(log.lines(0, 10), whole)
     assert.equal(log.lines(whole.length, 10).length, 0)
-    assert.equal(log.last()!.data, 'whole')
+    assert.equal(log.first()!.data, 'whole')
     log.cut()
     assert.equal(log.size, whole.length)
-    log.append(Buffer.from(packEntry('msg', 'next')))
-    assert.deepEqual(readFileSync(logPath('torn')).subarray(0, whole.length), whole)
-    assert.equal(log.last()!.data, 'next')
+    const next = Buffer.from(packEntry('msg', 'next'))
+    log.append(next)
+    assert.deepEqual(readFileSync(logPath('torn')), Buffer.concat([whole, next]))
     log.close()
 
     writeFileSync(logPath('half'), '{"type":"start"')
@@ -209,35 +212,102 @@ suite('The log of a run', () => {
     const old = newLog('told-before', '{"type":"done","time":5,"data":{"outcome":"ok","result":{"a":1,"result":2},"seconds":3}}\n')
     assert.deepEqual([old.end()!.seconds, String(old.end()!.result)], [3, '{"a":1,"result":2}'])
     old.close()
+    for (const [at, end] of [' }\n', '}\r\n', '} \n'].entries()) { // whose line ends in another way, is read all the same
+      const log = newLog(`told-otherwise${at}`, packDone({ outcome: 'ok', seconds: 4, result }).replace('}\n', end))
+      assert.deepEqual([log.end()!.seconds, String(log.end()!.result)], [4, JSON.stringify(result)])
+      log.close()
+    }
   })
 
+  /** Lines that somebody else may write. */
+  const foreign = [
+    'hello', '', '{"hello":1}', '\0'.repeat(40), '{"hello":', '{"type":"', '{"type":"msg","time":17', '{"type":"progress","time":1,oops',
+    '{"type":"step","time":1}', '{"type":"msg","time":1,"data":}', '{"type":"msg","time":1,"data":oops}', '{"type":"msg","time":,"data":1}',
+    '{"type":"msg","time":1,"data":{"a":{"b":1}', '{"type":"msg","time":1,"data":[{"a":1}', '{"type":"msg","time":1,"data":"}', // torn
+    '{"type":"done"', '{"type":"done","time":', '{"type":"done","time":1}', '{"type":"done","time":1,oops}', '{"type":"done","time":1,"data":null}',
+    ...[{}, { outcome: 'weird', seconds: 1 }, { outcome: 'ok' }, { outcome: 'ok', seconds: '1' }, { outcome: 'ok', seconds: 1, reason: 5 }, [], 1]
+      .map(data => JSON.stringify({ type: 'done', time: 1, data })),
+    '{"type":"done","time":1,"data":{"outcome":"ok","seconds":,"result":1}}',
+  ]
+
   test('is not confused by what somebody else has written into it, which says nothing', () => {
-    const foreign = ['hello', '', '{"hello":1}', '{"type":"done"', '{"type":"done","time":', '{"type":"done","time":1}', '\0'.repeat(40)]
     for (const [at, text] of foreign.entries()) {
-      const log = newLog(`foreign${at}`, packEntry('msg', 'ours'))
+      const log = newLog(`foreign${at}`, packEntry('start', { args: [] }))
       log.append(Buffer.from(`${text}\n`))
-      assert.deepEqual([log.end(), log.state().size], [undefined, log.size], `${text} in the log of a run that goes on`)
+      assert.deepEqual([log.first()!.type, log.end(), log.state().size], ['start', undefined, log.size], `${text} in the log of a run that goes on`)
       log.append(Buffer.from(packEntry('msg', 'more')))
       log.finish(packDone({ outcome: 'ok', seconds: 1, result: 5 }))
       const { size } = log
-      if (text.includes('"time":1')) continue // forged, and so the last line of ours
       for (let times = 0; times < 3; times++) log.append(Buffer.from(`${text}\n`))
       assert.deepEqual([log.end()!.outcome, log.state().size], ['ok', size], `${text} in the log of a run that has ended`)
       log.close()
     }
   })
 
+  test('tells its last step and progress, whatever else begins like these', () => {
+    const log = newLog('latest', packEntry('msg', 'x'.repeat(100_000)))
+    assert.equal(log.latest('step'), undefined)
+    log.append(Buffer.from(packEntry('step', { name: 'build' }) + packEntry('progress', { current: 1 }) + packEntry('msg', '\n{"type":"step"')))
+    for (const rest of ['', '1}', '1,"data":null}', '1,oops', '1,"data":{"name":"x"']) {
+      log.append(Buffer.from(`{"type":"step","time":${rest}\n{"type":"progress","time":${rest}\n`))
+    }
+    assert.deepEqual([log.latest('step')!.data, log.latest('progress')!.data], [{ name: 'build' }, { current: 1 }])
+    log.close()
+  })
+
+  test('begins a new line behind what somebody else has left without an end, so that it swallows no entry', () => {
+    const [one, two] = [packEntry('msg', 'one'), packEntry('msg', 'two')]
+    const end = packEntry('error', { msg: 'x' }) + packDone({ outcome: 'error', seconds: 1 })
+    for (const [at, text] of ['hello', '\0'.repeat(1000), '{"type":"msg","time":17', '\nhello', 'x'.repeat(200_000)].entries()) {
+      const path = logPath(`unended${at}`)
+      newLog(`unended${at}`, one).close()
+      appendFileSync(path, text)
+      const log = new RunLog(`unended${at}`, 'open') // as its process, which looks at it for the first time
+      log.append(Buffer.from(one))
+      log.append(Buffer.from(two))
+      appendFileSync(path, text)
+      const lines = log.finish(end)
+      assert.equal(readFileSync(path, 'utf8'), `${one}${text}\n${one}${two}${text}\n${end}`)
+      assert.deepEqual([log.size - lines.length, log.end()!.outcome], [readFileSync(path).length - Buffer.byteLength(end), 'error'])
+      log.close()
+    }
+    const log = newLog('ended-by-others', one)
+    appendFileSync(logPath('ended-by-others'), 'hello\n')
+    log.append(Buffer.from(two))
+    assert.equal(readFileSync(logPath('ended-by-others'), 'utf8'), `${one}hello\n${two}`, 'and no line that nobody needs')
+    log.close()
+  })
+
+  test('gives what is longer than any line of ours in parts, each a line of blanks', () => {
+    const size = 40 * 2 ** 20
+    const log = newLog('endless', `${lines[0]}${'x'.repeat(size)}\n${lines[1]}`)
+    const parts = []
+    for (let position = 0, part; (part = log.lines(position, 2 ** 19)).length; position += part.length) parts.push(part)
+    assert.equal(parts.reduce((sum, { length }) => sum + length, 0), log.size)
+    assert.ok(parts.length > 2 && parts.every(part => part.length <= 32 * 2 ** 20 && part.at(-1) === 10))
+    const text = parts.map(part => String(blankForeign(part))).join('')
+    assert.deepEqual(text.split('\n').filter(line => line.trim() && !line.includes('xx')), [])
+    log.close()
+  })
+
   test('gives blanks for what somebody else has written, so that its lines can be joined, and stand where they are', () => {
-    const ours = '{"type":"msg","time":1,"data":1}\n'
-    for (const others of ['hello\n', '\n', 'a\nbc\n', '{"hello":\n']) {
-      for (const [text, count] of [[ours + others + ours, 2], [others + ours, 1], [ours + others, 1], [others, 0], [others + others, 0], [ours, 1]] as const) {
-        const lines = blankForeign(Buffer.from(text))
-        assert.equal(lines.length, Buffer.byteLength(text))
+    const ours = packEntry('msg', { ü: ['"'] })
+    for (const text of foreign.flatMap(text => [`${text}\n`, `${text}\nbc\n`])) {
+      for (const [all, count] of [[ours + text + ours, 2], [text + ours, 1], [ours + text, 1], [text, 0], [text + text, 0], [ours, 1]] as const) {
+        const lines = blankForeign(Buffer.from(all))
+        assert.equal(lines.length, Buffer.byteLength(all))
         assert.equal(lines.at(-1), 10)
         const joined = `[${String(lines).slice(0, -1).replaceAll('\n', ',')}]`
-        assert.equal(JSON.parse(joined).length, count, `${JSON.stringify(text)} as ${JSON.stringify(String(lines))}`)
+        assert.equal(JSON.parse(joined).length, count, `${JSON.stringify(all)} as ${JSON.stringify(String(lines))}`)
       }
     }
+    for (const data of [0, -1.5e300, null, true, false, '', 'x', '"}', [], {}, [[]], { a: {} }]) {
+      for (const line of [packEntry('msg', data), packEntry('msg', data).replace('\n', '\r\n')]) {
+        assert.equal(String(blankForeign(Buffer.from(line))), line)
+      }
+    }
+    const end = packDone({ outcome: 'ok', seconds: 1, result: 1 })
+    assert.equal(String(blankForeign(Buffer.from(end))), end)
   })
 
   test('is replaced by a copy, so that who is cut off writes where nobody reads, and can see it', () => {
@@ -260,7 +330,7 @@ suite('The log of a run', () => {
     const [error, done] = readFileSync(logPath('ended'), 'utf8').trim().split('\n').slice(-2).map(unpackEntry)
     assert.deepEqual([error!.type, error!.data], ['error', { msg: 'killed' }])
     assert.deepEqual([done!.type, done!.data], ['done', { outcome: 'died', seconds: 1 }])
-    assert.deepEqual(log.last(), done)
+    assert.equal(log.end()!.outcome, 'died')
     log.close()
   })
 })
