@@ -13,6 +13,7 @@ import { join } from 'node:path'
 import { after, before, suite, test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Dealer } from 'zeromq'
+import type { Entry } from '../log.ts'
 import { App, gone, logOf, missing, startApp, startServer, tasksOf, tcpAddresses, until } from './app.ts'
 
 /** An application that has its runs on a disk of 2 MB of its own; undefined where none can be mounted. */
@@ -162,6 +163,41 @@ test('an entry and a result of 16 MiB are read by everybody, whatever the text; 
       await app.untilRunning()
     }
   }
+})
+
+test('a line of 40 MiB that somebody else has written into a log is passed over by who reads it', async t => {
+  const app = new App({})
+  t.after(() => app.end())
+  await app.startBoth()
+  const run = await app.start('tick', ['go'])
+  await run.reader.until(({ entries }) => entries.length > 1)
+  run.reader.leave() // it counts bytes of entries
+  const path = join(app.runs, `${run.id}.ndjson`)
+  appendFileSync(path, 'x'.repeat(40 * 2 ** 20))
+  const { length } = readFileSync(path)
+  await until(() => readFileSync(path).length > length + 200, 'the run has gone on')
+  const socket = await app.connect() // as a page, which is to come to the end
+  const seen: Entry[] = []
+  socket.on('message', text => {
+    const { next, entries = [] } = JSON.parse(String(text))
+    seen.push(...entries)
+    if (next) socket.send(JSON.stringify({ ack: run.id, next }))
+  })
+  socket.send(JSON.stringify({ start: run.id, next: 0 }))
+  app.letGo('go')
+  await until(() => seen.at(-1)?.type === 'done', 'a page has it all')
+  const read: Entry[] = []
+  for (let next = '-1', isClosed = false; !isClosed;) {
+    const { status, headers, body } = await app.request('GET', `/tasks/${run.id}/log?offset=${next}`)
+    assert.equal(status, 200)
+    read.push(...body)
+    next = headers.get('stream-next-offset')!
+    isClosed = headers.get('stream-closed') === 'true'
+  }
+  assert.deepEqual(read, seen)
+  assert.deepEqual(seen.slice(1, -1).map(({ data }: any) => data.step), [...Array(seen.length - 2).keys()])
+  const download: string = (await app.request('GET', `/tasks/${run.id}/log.ndjson`)).body
+  assert.deepEqual([download.length, download.split('\n').filter(line => line.trim()).length], [readFileSync(path).length, seen.length])
 })
 
 test('of servers that are started at the same moment, whatever their addresses, one runs', async t => {

@@ -6,12 +6,95 @@ import { randomUUID } from 'node:crypto'
 import { appendFileSync, existsSync, mkdirSync, readFileSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
-import { App, gone, type Run, startApp, tasksOf } from './app.ts'
+import type { Entry } from '../log.ts'
+import { App, gone, type Run, startApp, tasksOf, until } from './app.ts'
 
 const app = new App({ PROCESS_LIMIT: '16' })
 const small = new App({ PROCESS_LIMIT: '16', MAX_LOG: '300000', SPARES: '0', NODE_OPTIONS: '--max-old-space-size=150' })
 before(() => Promise.all([app.startBoth(), small.startBoth()]))
 after(() => Promise.all([app.end(), small.end()]))
+
+suite('A log into which somebody else writes', { concurrency: 8 }, () => {
+  /** Writes into the log of a run that goes on, and waits until that has gone on behind it. */
+  async function write(run: Run, text: string) {
+    const path = join(app.runs, `${run.id}.ndjson`)
+    run.reader.leave() // it counts bytes of entries
+    appendFileSync(path, text)
+    const { length } = readFileSync(path)
+    await until(() => readFileSync(path).length > length + 200, 'the run has gone on')
+  }
+
+  /** How a run has ended, once it has; and its entries. */
+  async function endOf({ id }: Run) {
+    await until(async () => (await app.request('GET', `/tasks/${id}`)).body.outcome, `${id} has ended`)
+    const { body } = await app.request('GET', `/tasks/${id}`)
+    const { body: entries } = await app.request('GET', `/tasks/${id}/log?offset=-1`)
+    assert.deepEqual(entries.map(({ type }: Entry) => type).filter((type: string) => /start|done/.test(type)), ['start', 'done'])
+    assert.equal(entries.at(-1).type, 'done')
+    return { ...body, entries }
+  }
+
+  for (const text of [
+    'hello', '\0'.repeat(1000), 'hello\n', '{"type":"\n', '{"type":"msg","time":17', '{"type":"progress","time":1,oops\n',
+    '{"type":"msg","time":1,"data":{"a":{"b":1}\n', '{"type":"done","time":1,"data":{}}\n', '{"type":"done","time":1}\n{"type":"',
+  ]) {
+    test(`loses no entry, and ends as it would have: ${JSON.stringify(text.slice(0, 50))}`, async () => {
+      const name = `behind-${randomUUID()}`
+      const run = await app.start('tick', [name])
+      await run.reader.until(({ entries }) => entries.length > 1)
+      await write(run, text)
+      await write(run, text)
+      assert.equal((await app.request('GET', `/tasks/${run.id}`)).body.outcome, undefined)
+      app.letGo(name)
+      const { outcome, entries } = await endOf(run)
+      assert.equal(outcome, 'ok')
+      assert.deepEqual(entries.slice(1, -1).map(({ data }: any) => data.step), [...Array(entries.length - 2).keys()])
+    })
+
+    test(`has its end when its process dies behind ${JSON.stringify(text.slice(0, 50))}`, async () => {
+      const run = await app.start('forget')
+      await run.reader.until(({ entries }) => entries.length > 1)
+      run.reader.leave()
+      appendFileSync(join(app.runs, `${run.id}.ndjson`), text)
+      process.kill(run.pid, 'SIGKILL')
+      const { outcome, reason } = await endOf(run)
+      assert.deepEqual([outcome, reason], ['died', 'killed by SIGKILL'])
+    })
+  }
+
+  test('tells its step and its result, whatever looks like a step behind them', async () => {
+    const run = await app.start('parts', [randomUUID()])
+    await run.reader.until(({ entries }) => entries.length > 4)
+    run.reader.leave()
+    for (const text of ['{"type":"step","time":1}\n', '{"type":"step","time":1,"data":null}\n']) {
+      appendFileSync(join(app.runs, `${run.id}.ndjson`), text)
+    }
+    const { step, progress } = (await app.request('GET', `/tasks/${run.id}`)).body
+    assert.deepEqual([step, progress], ['test', { current: 12, total: 30 }])
+    await run.cancel()
+    const { outcome, reason } = await endOf(run)
+    assert.deepEqual([outcome, reason], ['cancelled', 'cancelled'])
+  })
+
+  test('begins its run, whatever stands there before its process has looked at it', async t => {
+    const app = await startApp(t, { SPARES: '1', PROCESS_LIMIT: '8' })
+    for (const text of ['hello', 'hello\n', '{"type":"\n', '{"type":"msg","time":1,"data":1}\n', '{"type":"done","time":1,"data":{}}\n']) {
+      await until(() => tasksOf(app.runs).length > 0, 'there is a spare')
+      const spare = tasksOf(app.runs)[0]!
+      process.kill(spare, 'SIGSTOP')
+      const id = randomUUID()
+      const { pid } = (await app.request('POST', '/tasks', { method: 'claim', args: [{ a: 1 }], id })).body
+      appendFileSync(join(app.runs, `${id}.ndjson`), text)
+      process.kill(spare, 'SIGCONT')
+      assert.equal(pid, spare)
+      await until(async () => (await app.request('GET', `/tasks/${id}`)).body.outcome, `${id} has ended`)
+      const { outcome, result } = (await app.request('GET', `/tasks/${id}`)).body
+      assert.deepEqual([outcome, result], ['ok', { a: 1 }], text)
+      await app.untilRunning()
+      await gone(pid)
+    }
+  })
+})
 
 suite('A task', { concurrency: 8 }, () => {
   test('that throws after many entries: all of them, then the error with its stack, then done', async () => {
