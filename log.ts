@@ -83,7 +83,7 @@ export class RunLog {
   /** Whether it had no name any more at the last append: others have ended the run, see `replace`, or removed it. */
   isRemoved = false
   #fd: number
-  #end = 0 // where the log would end, had nobody else written into it
+  #expected = 0 // its size, had nobody else written into it
 
   /** Throws when there is a log already that is to be created, or none that is to be opened, or the disk is full. */
   constructor(id: string, how: 'create' | 'open') {
@@ -96,9 +96,9 @@ export class RunLog {
   append(lines: Buffer) {
     const before = fstatSync(this.#fd).size
     // Trap, `printf hello >> ID.ndjson`: what has no line end would swallow the first of ours.
-    const isTorn = before !== this.#end && this.#lineStart(before) !== before
+    const isTorn = before !== this.#expected && this.#lineStart(before) !== before
     const bytes = isTorn ? Buffer.concat([Buffer.of(LF), lines]) : lines
-    this.#end = before + bytes.length
+    this.#expected = before + bytes.length
     try {
       for (let written = 0; written < bytes.length;) written += writeSync(this.#fd, bytes, written)
       const { size, nlink } = fstatSync(this.#fd) // somebody else may have written into it, too
@@ -197,8 +197,8 @@ export class RunLog {
       copyFileSync(logPath(this.id), copy)
       other = openLog(copy)
       renameSync(copy, logPath(this.id))
-      this.#end = fstatSync(other).size
-      const late = this.read(this.#end, fstatSync(this.#fd).size) // what came while it was copied
+      this.#expected = fstatSync(other).size
+      const late = this.read(this.#expected, fstatSync(this.#fd).size) // what came while it was copied
       ;[other, this.#fd] = [this.#fd, other]
       this.append(late)
     } catch (error) {
@@ -216,7 +216,7 @@ export class RunLog {
       this.append(lines)
     } catch {
       rmSync(BALLAST, { force: true }) // on a full disk, it makes room for them
-      this.append(lines.subarray(Math.max(0, lines.length - this.#end + this.size))) // those that are not there yet
+      this.append(lines.subarray(Math.max(0, lines.length - this.#expected + this.size))) // what is missing of them
     }
     return lines
   }
@@ -345,10 +345,7 @@ function isPlain(value: unknown): boolean {
   if (value === null || typeof value === 'string' || typeof value === 'boolean') return true
   if (typeof value === 'number') return Number.isFinite(value)
   if (typeof value !== 'object') return false
-  if (Array.isArray(value)) {
-    for (const item of value) if (!isPlain(item)) return false // `every` passes over holes, which JSON makes null
-    return true
-  }
+  if (Array.isArray(value)) return !value.includes(undefined) && value.every(isPlain) // which passes over holes
   const prototype = Object.getPrototypeOf(value)
   if (prototype !== Object.prototype && prototype !== null) return false
   for (const key in value) if (!isPlain((value as Record<string, unknown>)[key])) return false
