@@ -221,7 +221,7 @@ export function command<const P extends readonly Parameter[]>(
 }
 
 const LAST_WORDS = 2000 // characters of what it said on stderr, which its error quotes
-const LAST_TURNS = 32 // of the event loop, for what is left in its pipes: each takes 64 KiB
+const LAST_TURNS = 16 // of the event loop, for what is left in its pipes, some 200 KiB: each takes 64 KiB
 const LOOK = 20 // milliseconds between two looks at what it has left
 const TERMINATED = 143 // the exit code with which a shell says that SIGTERM has ended what it ran
 
