@@ -180,7 +180,7 @@ export class Connection {
       return this.#loseConnection(Date.now()) // so Firefox tells what the page's policy forbids
     }
     this.#socket.onmessage = ({ data }) => this.#hearMessage(data)
-    this.#socket.onerror = this.#socket.onclose = async (/** @type {Partial<CloseEvent>} */ { code, reason = '' }) => {
+    this.#socket.onerror = this.#socket.onclose = async (/** @type {any} */ { code, reason } = {}) => {
       this.#loseConnection(Date.now()) // by `error`, too: Chromium does not close what a policy forbids
       if (code !== FOREIGN) return
       await this.#isAnswered() // over HTTP it is told more: perhaps only the key is missing
