@@ -1,6 +1,5 @@
 // The page begins here: its connection, what can be started, which run the address names. Read draw.js first, and then,
-// in the order of a click: forms, start-run, followed-runs, follow (how entries come), run-state, run-head, log-view,
-// result-view.
+// in the order of a click: forms, start-run, followed-runs, follow, run-state, run-head, log-view, result-view.
 
 import { CALM, element, elements, picture, set, setText } from './draw.js'
 import { connection, fetchList, goTo, inView, openRun, setInView } from './followed-runs.js'
