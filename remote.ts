@@ -271,7 +271,7 @@ export async function runCommand(task: Task, program: Program, options: CommandO
   const [code, signal] = await once(child, 'exit')
   task.signal.removeEventListener('abort', stop)
   // What it has left was asked to end, too, and may tidy up; if nobody was asked, it is of no use any more.
-  while (task.signal.aborted && isRunning(-id)) await sleep(LOOK)
+  while (task.signal.aborted && sendSignal(id, 0) && isRunning(-id)) await sleep(LOOK)
   sendSignal(id, 'SIGKILL') // in the turn of its end, or of the look: the id cannot be another group's yet
   running.delete(id)
   // Its last lines are there to be read by now. Their end may never come: a daemon that it has left can hold the pipe.
