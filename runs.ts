@@ -176,12 +176,12 @@ function removeOldest() {
 
 /**
  * Removes what runs, or this one, have produced that are not known any more, and the unfinished work of those that have
- * ended. A file is of the run whose id is its name up to the first point; where no id stands there, it is nobody's.
+ * ended. A file is of the run whose id is its name up to the first point; without a point it may be somebody else's.
  */
 export function sweepFiles(only?: string) {
   for (const name of readdirSync(FILES)) {
-    const [id] = name.split('.')
-    if (!isId(id) || id !== (only ?? id) || running.has(id)) continue
+    const [id, end] = name.split('.')
+    if (!isId(id) || (only === undefined ? end === undefined : id !== only) || running.has(id)) continue
     if (existsSync(logPath(id)) && name !== `${id}.part`) continue
     attempt(`remove ${name}`, () => rmSync(join(FILES, name), { recursive: true, force: true })) // then the others go
   }

@@ -76,7 +76,7 @@ test('what a run has produced goes with it, whatever stands behind the first poi
   const files = join(app.runs, 'files')
   const name = (id: string) => [`${id}.tar.gz`, `${id}.csv`, `${id}.part.tmp`, `${id}.ünï`, `${id}.`, id, `${id}.dir`]
   const produce = (id: string) => name(id).forEach((file, at) => at > 4 ? mkdirSync(join(files, file, 'x'), { recursive: true }) : writeFileSync(join(files, file), ''))
-  const nobodys = ['.part', 'ünï.csv', 'a b.csv', `${'x'.repeat(65)}.csv`]
+  const nobodys = ['.part', 'ünï.csv', 'a b.csv', `${'x'.repeat(65)}.csv`, 'cache']
   for (const file of nobodys) writeFileSync(join(files, file), '')
   produce('first-1') // a run that is not known yet
   for (const id of ['first', 'last']) {
@@ -92,7 +92,7 @@ test('what a run has produced goes with it, whatever stands behind the first poi
   await app.kill('workers')
   produce('first')
   await app.startWorkers()
-  assert.deepEqual(readdirSync(files).sort(), left('last'))
+  assert.deepEqual(readdirSync(files).sort(), [...left('last'), 'first', 'first-1'].sort(), 'what has no point may be somebody else\'s')
 })
 
 test('with a run goes what it has produced, and nothing else that its result may name', async t => {
