@@ -124,7 +124,13 @@ export class App {
     this.env = { RUNS: this.runs, PORT: '0', TASKS: TEST_TASKS, ...env }
   }
 
-  async startWorkers() { this.workers = await startServer('workers.ts', this.env, this.root) }
+  async startWorkers() {
+    this.workers = await startServer('workers.ts', this.env, this.root)
+    // Its first line may tell what it takes over, or what it cannot do.
+    const { output, process } = this.workers
+    const isReady = () => output.some(line => line.startsWith('workers server ready'))
+    await until(() => isReady() || process.exitCode !== null || process.signalCode !== null, 'the workers server is ready')
+  }
 
   /** On the same port as before, when it is not the first. */
   async startServer(tries = 100): Promise<void> {
