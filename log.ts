@@ -294,8 +294,7 @@ export function packDone({ result, ...others }: Done): string {
 
 /** Reads that line; the result is cut out of it. Undefined for what packDone has not written. */
 function unpackDone(line: Buffer): Omit<End, 'size'> | undefined {
-  const mark = ',"result":' // within a text its quotes would be `\\"`, and what stands before it is flat
-  const end = '}}\n'
+  const [mark, end] = [',"result":', '}}\n'] // within a text, quotes would be `\\"`; what stands before it is flat
   const at = String(line.subarray(-end.length)) === end ? line.indexOf(mark) : -1
   try {
     const head = at < 0 ? undefined : JSON.parse(`${line.subarray(0, at)}}}`).data as Done
