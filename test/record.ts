@@ -147,13 +147,12 @@ export async function recordedRows(): Promise<string[] | undefined> {
 
 // On a busy machine two chunks may reach the web server in one turn, and are one frame to the page, which may be heard
 // before them; the last one may be overtaken by that which says how long the log is; the answer that there is no log yet
-// may come when there is one; or the click takes so long that the question which comes every two seconds falls into it,
-// when nobody follows any more.
+// may come when there is one; or the click takes so long that the question which comes every two seconds falls into it.
 function isUnhurried(all: Told[]): boolean {
   const chunks = all.filter(({ says }) => says.startsWith('PUB') && !says.endsWith('`""`'))
   const frames = all.filter(({ says }) => says.startsWith('`{"id"'))
   const hasRead = all.some(({ says }) => says.startsWith('REQ `read`'))
-  const hasAsked = all.some(({ says }) => says.endsWith('`[[]]`'))
+  const hasAsked = all.some(({ says }) => says.endsWith('`[[]]`') || says.includes('"done":false'))
   const isInOrder = frames.every((frame, i) => all.indexOf(chunks[i]!) < all.indexOf(frame))
   const isUndisturbed = chunks.length === frames.length && isInOrder && !hasRead && !hasAsked
   return isUndisturbed && all.some(({ says }) => says === 'REP `__RES__` `{}`')
