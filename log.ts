@@ -167,7 +167,7 @@ export class RunLog {
     return undefined
   }
 
-  /** Cuts off a torn last line. Only when its process has died: a live one may be writing that line. */
+  /** Cuts off a torn last line. Only for who has written it, or when its process has died: else it may be on its way. */
   cut() { ftruncateSync(this.#fd, this.size = this.#lineStart(this.size)) }
 
   /** Position after the last line break before `position`. */

@@ -1,6 +1,6 @@
 // The processes of runs: how one is started, ahead of time if that is possible; how it is told from others, as process
-// ids may come round again; how all that it has started is ended. workers.ts decides when. Look for: startProcess, and
-// the spares behind it; hasOpen, and claimRuns below it; endProcesses.
+// ids may come round again; how all that it has started is ended; and the commands that are told of an end. workers.ts
+// decides when. Look for: startProcess, and the spares behind it; hasOpen, and claimRuns below it; endProcesses; tellEnd.
 
 import { spawn, spawnSync, type ChildProcess, type StdioOptions } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
@@ -20,9 +20,8 @@ import {
 
 /** Whether an engine's command stands for each process, see LAUNCH. */
 export const isLaunched = LAUNCH.length > 0
-// In milliseconds:
-const QUIET = 20 // without a launch before a spare is refilled, see refillSoon
-const LONGEST_PAUSE = 30_000 // between two attempts to load a spare, when all of them crash
+const QUIET = 20 // ms without a launch before a spare is refilled, see refillSoon
+const LONGEST_PAUSE = 30_000 // ms between two attempts to load a spare, when all of them crash
 const CLAIM = join(RUNS, 'workers.pid') // see claimRuns
 const LAST_LINES = { bytes: 64 * 2 ** 10, lines: 40, characters: 4000 } // of stderr: kept, and quoted (V8: 30 lines)
 
