@@ -120,7 +120,10 @@ function startTask(id = ''): TaskProcess {
     const child = spawn(command!, args, { detached: true, env, stdio })
     // It could not be forked, see startProcess and refill. Without a listener that would end this process.
     child.on('error', () => attempt('tidy up', () => rmSync(stderr, { force: true })))
-    if (child.pid && !isLaunched) lowerPriority(child.pid) // of what is launched, the engine decides
+    if (child.pid && !isLaunched) { // of what is launched, the engine decides
+      lowerPriority(child.pid)
+      child.send('', () => {}) // see waitForRun in task.ts
+    }
     return { child, stderr, isReady: false }
   } catch (error) {
     rmSync(stderr)

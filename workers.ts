@@ -162,27 +162,23 @@ async function startRun(call: Call): Promise<number> {
   }
   const { child, stderr } = await startProcess(id)
   const run = newRun(id, { method, args, callId, pid: child.pid!, timeLimit }, child)
+  const lines = Buffer.from(packEntry('start', run.start, run.started))
   try {
     renameSync(stderr, stderrPath(id)) // by which it is known from now on, see `isAlive`
-    attempt(`note when ${id} begins`, () => noteBegin(id))
     // The log begins with the call, and stands before anyone hears that the run has started: whatever dies from here
     // on, the task process or this one, the run is known, and somebody will end it.
-    const lines = Buffer.from(packEntry('start', run.start, run.started))
     withLog(id, log => log.append(lines), 'create')
-    publish(id, 0, lines)
   } catch (error) {
     child.kill('SIGKILL')
     removeSideFiles(id)
     rmSync(logPath(id), { force: true }) // it may have been created
     throw new RemoteError('failed', `cannot start a log: ${(error as Error).message}`) // the disk is full
   }
+  if (!isLaunched) child.send(id, () => {}) // first, as it takes a moment; an error: it has died, `exit` follows
+  publish(id, 0, lines)
   watchOver(run)
-  // Not in this turn: in a burst, the processes that wake would compete with the replies to the other calls. (If this
-  // server is killed before it, the spare ends with it, and the next server writes `died`.)
-  setImmediate(() => {
-    if (!isLaunched) child.send(id, () => {}) // an error here means that it has died: `exit` follows
-    console.log(`run ${id} started: ${method}, process ${child.pid}`)
-  })
+  attempt(`note when ${id} begins`, () => noteBegin(id))
+  console.log(`run ${id} started: ${method}, process ${child.pid}`)
   return child.pid!
 }
 
