@@ -68,9 +68,9 @@ export const MAX_ENTRY = 16 * 2 ** 20
 const STEP = 64 * 2 ** 10 // bytes that are read at once to find the beginning of a line
 const LATEST = 64 * 2 ** 10 // bytes at the end of a log in which the last progress is looked for
 const LONGEST = MAX_ENTRY + 64 // bytes that a line of ours can have
-// How each of our lines begins, as packLine writes it, and how it ends, by what its data begins with.
-const HEAD = /\{"type":"\w+","time":\d+,"data":(?=["[{\d.tfn-])/y
-const TAIL: Record<string, string> = { '"': '"}\n', '[': ']}\n', '{': '}}\n' }
+// One of our lines, as packLine writes it, or another program, at its end. A sticky pattern, and no copy of the line: a
+// late reader's log has a million of them. No part of it can match in two ways: else a line could take minutes.
+const LINE = /\{"type":"\w+","time":\d+,"data":(?:"[^\n]*"|\[[^\n]*\]|\{[^\n]*\}|true|false|null|-?\d[\d.eE+-]*)[ \t\r]*\}[ \t\r]*\n/y
 
 /** A position at which no line of the log begins. */
 export class PositionError extends Error {}
@@ -141,10 +141,10 @@ export class RunLog {
       start = this.#lineStart(end - 1)
       const middle = Math.min(start + 64, end) // what follows, up to its end, may be 16 MiB
       const text = Buffer.concat([this.read(start, middle), this.read(Math.max(middle, end - 8), end)]).toString('latin1')
-      const type = typeOf(text, 0, text.length)
-      const done = type === 'done' ? unpackDone(this.read(start, end)) : undefined
+      const line = lineAt(text, 0)
+      const done = line?.isDone ? unpackDone(this.read(start, end)) : undefined
       if (done) return { ...done, size: end }
-      if (type && type !== 'done') break
+      if (line && !line.isDone) break
     }
     return undefined
   }
@@ -309,14 +309,10 @@ function unpackDone(line: Buffer): Omit<End, 'size'> | undefined {
   }
 }
 
-/** The type of a line of ours; undefined when somebody else has written it. Its middle is not looked at. */
-function typeOf(text: string, start: number, end: number): string | undefined {
-  HEAD.lastIndex = start // a sticky pattern, and no copy of the line: a late reader's log has a million of them
-  if (!HEAD.test(text)) return undefined
-  const tail = TAIL[text[HEAD.lastIndex]!] ?? '}\n'
-  let last = text.slice(Math.max(HEAD.lastIndex + 1, end - 8), end)
-  if (!last.endsWith(tail)) last = `${last.replace(/\s+/g, '')}\n` // written by another program
-  return last.endsWith(tail) ? text.slice(start + 9, text.indexOf('"', start + 9)) : undefined
+/** A line that has the shape of ours, and where it ends; undefined when somebody else has written it. */
+function lineAt(text: string, start: number): { end: number; isDone: boolean } | undefined {
+  LINE.lastIndex = start
+  return LINE.test(text) ? { end: LINE.lastIndex, isDone: text.startsWith('done"', start + 9) } : undefined
 }
 
 /** @internal Makes blanks of lines of somebody else's: positions stay right, and who joins the lines gets JSON. */
@@ -324,9 +320,9 @@ export function blankForeign(lines: Buffer): Buffer {
   const text = lines.toString('latin1') // a byte each
   let hasOurs = false
   for (let start = 0, end = 0; start < lines.length; start = end) {
-    end = lines.indexOf(LF, start) + 1
-    const type = typeOf(text, start, end)
-    const isOurs = type === 'done' ? unpackDone(lines.subarray(start, end)) !== undefined : type !== undefined
+    const line = lineAt(text, start)
+    end = line?.end ?? text.indexOf('\n', start) + 1
+    const isOurs = line?.isDone ? unpackDone(lines.subarray(start, end)) !== undefined : line !== undefined
     // Behind a line of ours they belong to that, else to the next; the last line break stays in any case.
     if (!isOurs) lines.fill(' ', Math.max(0, start - 1), hasOurs || end === lines.length ? end - 1 : end)
     hasOurs ||= isOurs
