@@ -27,7 +27,7 @@ export async function loadFunctions(): Promise<string> {
   const text = 'the remote functions were changed since the workers server was started: restart it'
   const changed = new RemoteError('failed', text)
   if (loaded !== version()) throw changed
-  if (!isFile(TASKS)) throw new RemoteError('failed', `Cannot find module ${TASKS}`)
+  if (!isSource(TASKS)) throw new RemoteError('failed', `Cannot find module ${TASKS}`)
   const module = await loadModule(TASKS)
   // Trap: of what CommonJS exports, Node finds names by reading its source, and only some; `default` has them all.
   const exported = Object.entries({ ...module, ...module.default })
@@ -38,7 +38,7 @@ export async function loadFunctions(): Promise<string> {
   return loaded
 }
 
-const isFile = (path: string) => statSync(path, { throwIfNoEntry: false })?.isFile() === true
+const isSource = (path: string) => statSync(path, { throwIfNoEntry: false })?.isFile() === true
 
 const IMPORTED = /\b(?:from|import|require)\s*\(?\s*['"](\.{1,2}\/[^'"]+)['"]/g
 
@@ -47,7 +47,7 @@ function version(): string {
   const hash = createHash('sha256').update(readFileSync(require.resolve('longrun/package.json')))
   const paths = new Set([TASKS, TASK_PROGRAM])
   for (const path of paths) { // those that are added meanwhile, too
-    const file = [path, `${path}.ts`, path.replace(/\.js$/, '.ts')].find(isFile) // as loaders take them
+    const file = [path, `${path}.ts`, path.replace(/\.js$/, '.ts')].find(isSource) // as loaders take them
     const source = file ? readFileSync(file, 'utf8') : ''
     hash.update(`${path}\0${source}\0`)
     for (const [, name] of source.matchAll(IMPORTED)) paths.add(resolve(dirname(path), name!))

@@ -54,7 +54,7 @@ export type Done = {
   outcome: Outcome; result?: unknown; reason?: string; seconds: number; errors?: number; warnings?: number
 }
 /** What a log says of its run: its size in bytes, and how the run ended, once it has. */
-export type State = { size: number } & Partial<Omit<Done, 'result' | 'reason'>>
+export type LogState = { size: number } & Partial<Omit<Done, 'result' | 'reason'>>
 /** The last line of a log, which ends at `size`; the result as the bytes that stand there. */
 type End = Omit<Done, 'result'> & { size: number; result?: Buffer }
 
@@ -70,7 +70,8 @@ const LATEST = 64 * 2 ** 10 // bytes at the end of a log in which the last progr
 const LONGEST = MAX_ENTRY + 64 // bytes that a line of ours can have
 // One of our lines, as packLine writes it, or another program, at its end. A sticky pattern, and no copy of the line: a
 // late reader's log has a million of them. No part of it can match in two ways: else a line could take minutes.
-const LINE = /\{"type":"\w+","time":\d+,"data":(?:"[^\n]*"|\[[^\n]*\]|\{[^\n]*\}|true|false|null|-?\d[\d.eE+-]*)[ \t\r]*\}[ \t\r]*\n/y
+const JSON_DATA = /(?:"[^\n]*"|\[[^\n]*\]|\{[^\n]*\}|true|false|null|-?\d[\d.eE+-]*)/.source
+const LINE = new RegExp(`\\{"type":"\\w+","time":\\d+,"data":${JSON_DATA}[ \\t\\r]*\\}[ \\t\\r]*\\n`, 'y')
 
 /** A position at which no line of the log begins. */
 export class PositionError extends Error {}
@@ -140,8 +141,8 @@ export class RunLog {
     for (let end = this.#lineStart(this.size), start; end; end = start) {
       start = this.#lineStart(end - 1)
       const middle = Math.min(start + 64, end) // what follows, up to its end, may be 16 MiB
-      const text = Buffer.concat([this.read(start, middle), this.read(Math.max(middle, end - 8), end)]).toString('latin1')
-      const line = lineAt(text, 0)
+      const ends = Buffer.concat([this.read(start, middle), this.read(Math.max(middle, end - 8), end)])
+      const line = lineAt(ends.toString('latin1'), 0)
       const done = line?.isDone ? unpackDone(this.read(start, end)) : undefined
       if (done) return { ...done, size: end }
       if (line && !line.isDone) break
@@ -150,7 +151,7 @@ export class RunLog {
   }
 
   /** What it says of its run by now. */
-  state(): State {
+  state(): LogState {
     const { size, outcome, seconds, errors, warnings } = this.end() ?? { size: this.size }
     return { size, outcome, seconds, errors, warnings }
   }
@@ -167,7 +168,7 @@ export class RunLog {
     return undefined
   }
 
-  /** Cuts off a torn last line. Only for who has written it, or when its process has died: else it may be on its way. */
+  /** Cuts off a torn last line. For who has written it, or when its process has died: else it may be on its way. */
   cut() { ftruncateSync(this.#fd, this.size = this.#lineStart(this.size)) }
 
   /** Position after the last line break before `position`. */
@@ -361,7 +362,7 @@ function recognisable(this: Record<string, unknown>, key: string, value: unknown
   }
   if (value === null) return own === null ? null : String(own) // an invalid Date
   if (Array.isArray(value)) return value
-  const saysNothing = typeof value !== 'object' || Object.keys(value).length === 0 // NaN, undefined, a promise, a RegExp
+  const saysNothing = typeof value !== 'object' || Object.keys(value).length === 0 // NaN, a promise, a RegExp
   return saysNothing && !isPlain(value) ? inspect(value) : value
 }
 

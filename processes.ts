@@ -1,6 +1,6 @@
 // The processes of runs: how one is started, ahead of time if that is possible; how it is told from others, as process
 // ids may come round again; how all that it has started is ended; and the commands that are told of an end. workers.ts
-// decides when. Look for: startProcess, and the spares behind it; hasOpen, and claimRuns below it; endProcesses; tellEnd.
+// decides when. Look for: startProcess, and the spares behind it; hasOpen; claimRuns; endProcesses; tellEnd.
 
 import { spawn, spawnSync, type ChildProcess, type StdioOptions } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
@@ -245,7 +245,7 @@ export function endProcesses(isToEnd: (id: string) => boolean) {
 // ---- Who is told of an end
 
 const limitTold = limit(4) // commands at once
-const PATIENCE = 30_000 // ms after which one that has not ended is killed
+const TELL_TIME = 30_000 // ms after which one that has not ended is killed
 const tellings = new Map<string, Promise<void>>() // those that run or wait, by the ids of their runs
 const tellers = new Set<ChildProcess>()
 let tellsNoMore = false
@@ -280,7 +280,7 @@ async function tell(id: string, summarize: (id: string) => Buffer) {
   })
   const exited = once(child, 'exit') // throws its `error`, too; without a listener that would end this process
   tellers.add(child)
-  const timer = setTimeout(() => sendSignal(-child.pid!, 'SIGKILL'), PATIENCE)
+  const timer = setTimeout(() => sendSignal(-child.pid!, 'SIGKILL'), TELL_TIME)
   // Trap: what could not be forked for want of a descriptor has no stdin, whatever its type says.
   child.stdin?.on('error', () => {}) // it need not read
   child.stdin?.end(Buffer.concat([summary, Buffer.from('\n')]))

@@ -16,9 +16,9 @@ import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { curveKeyPair, Request, type Socket } from 'zeromq'
+import { curveKeyPair, Publisher, Request, type Socket } from 'zeromq'
 import { isId, LF, MAX_ENTRY } from './log.ts'
-import { MAX_TIME_LIMIT, refuseToStart, REP_ADDR, RUNS, XPUB_ADDR } from './settings.ts'
+import { MAX_TIME_LIMIT, refuseToStart, REP_ADDR, RUNS, XPUB_ADDR, XSUB_ADDR } from './settings.ts'
 
 // ---- Requests
 
@@ -129,8 +129,9 @@ export class TimeoutError extends Error {
 
 export type Reply = { tag: string; payload: string | Buffer }
 export const started = (pid: number): Reply => ({ tag: STARTED_TAG, payload: String(pid) })
-export const result = (value: unknown): Reply => ({ tag: RESULT_TAG, payload: JSON.stringify(value) })
-export const rawResult = (lines: Buffer): Reply => ({ tag: RESULT_TAG, payload: lines })
+/** A buffer is lines of a log, or JSON already. */
+export const result = (value: unknown): Reply =>
+  ({ tag: RESULT_TAG, payload: Buffer.isBuffer(value) ? value : JSON.stringify(value) })
 export const refused = ({ kind, message }: RemoteError): Reply => ({ tag: ERROR_TAG, payload: `${kind}: ${message}` })
 export const busy = (message: string): Reply => ({ tag: BUSY_TAG, payload: message })
 
@@ -152,13 +153,23 @@ export type Chunk = { id: string; position: number; lines: Buffer }
 /** Of a larger chunk a task publishes only its end: whoever follows reads it from the log. Bounds what queues hold. */
 export const MAX_CHUNK = 256 * 2 ** 10
 
+/** Of a chunk that only says how long the log is. */
+export const NO_LINES = Buffer.alloc(0)
+
 export const packChunk = ({ id, position, lines }: Chunk) => [id, String(position), lines]
 
 /** Undefined for what is not a chunk: anyone who can reach the address can publish. */
 export function unpackChunk([id, position, lines]: Buffer[]): Chunk | undefined {
-  const chunk = { id: String(id), position: Number(position), lines: lines ?? Buffer.alloc(0) }
+  const chunk = { id: String(id), position: Number(position), lines: lines ?? NO_LINES }
   const isWhole = lines && (lines.length === 0 || lines.at(-1) === LF)
   return isWhole && isId(chunk.id) && Number.isSafeInteger(chunk.position) && chunk.position >= 0 ? chunk : undefined
+}
+
+/** Connects to where tasks publish. What finds no room is dropped: who misses a chunk reads the log. */
+export function openPublisher(): (chunk: Chunk) => void {
+  const socket = createSocket(Publisher, { ...connectOptions(XSUB_ADDR), sendTimeout: 0 })
+  socket.connect(XSUB_ADDR)
+  return chunk => { socket.send(packChunk(chunk)).catch(() => {}) }
 }
 
 // ---- Sockets
@@ -240,7 +251,7 @@ export function makeKeys() {
 const MAX_REQUESTS = 128 // sockets: libzmq allows 1,023 in a process, and each is three, with what tells its events
 const CONNECT_TIME = 3000 // ms in which the workers server must have taken the connection
 const START_TIME = 3000 // ms for what starts something: nobody may be left to guess for long whether it did
-const PATIENCE = 30_000 // ms for what can be asked again: a machine may be busy
+const ASK_TIME = 30_000 // ms for what can be asked again: a machine may be busy
 
 /** Makes a function that runs what it is given, `most` at a time: the others wait in a queue (as in p-limit). */
 export function limit(most: number) {
@@ -269,7 +280,7 @@ const waiting = new Set<Request>() // for a reply
  * Throws a RemoteError (refused), a BusyError (no place) or a TimeoutError; `timeout` in milliseconds.
  */
 export async function callRemote(
-  call: Partial<Call> & { method: string }, timeout = RESERVED.includes(call.method) ? PATIENCE : START_TIME,
+  call: Partial<Call> & { method: string }, timeout = RESERVED.includes(call.method) ? ASK_TIME : START_TIME,
 ): Promise<Buffer> {
   const frames = packCall({ callId: '', id: 'call', args: [], ...call }) // answered in place, it needs no id
   const deadline = performance.now() + timeout

@@ -5,7 +5,7 @@
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { LF } from './log.ts'
-import { limit, RemoteError, type Chunk } from './protocol.ts'
+import { limit, NO_LINES, RemoteError, type Chunk } from './protocol.ts'
 
 const WINDOW = 2 ** 20 // bytes that a client may have unacknowledged; beyond, it gets nothing until it acknowledges
 const JOINED = 64 * 2 ** 10 // bytes of chunks that become one; copying more costs more than it saves
@@ -217,7 +217,7 @@ export class Readers {
     return reading.chunk ??= this.#limitReads(async () => {
       try {
         const isLeft = !reading.askers.some(isWanted => isWanted())
-        return { id, position, lines: isLeft ? Buffer.alloc(0) : await this.#source.read(id, position) }
+        return { id, position, lines: isLeft ? NO_LINES : await this.#source.read(id, position) }
       } finally {
         this.#reads.delete(key)
       }
@@ -258,7 +258,7 @@ export class Readers {
       this.#tell(true)
       for (const [id, { size, done }] of sizes) {
         for (const reader of this.#runs.get(id)?.readers ?? []) {
-          reader.receive({ id, position: size, lines: Buffer.alloc(0) })
+          reader.receive({ id, position: size, lines: NO_LINES })
           if (done) reader.end(size)
         }
       }

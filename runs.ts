@@ -1,13 +1,13 @@
 // What is known of runs: which of them go on, and which have ended; what their logs say of them, for whoever asks; and
-// how long what they leave is kept. workers.ts starts and ends them. Look for: Run, and the two Maps below it; stateOf;
-// listRuns, and the other answers; keepRun.
+// how long what they leave is kept. workers.ts starts and ends them. Look for: Run, and the two Maps below it;
+// logState; listRuns, and the other answers; keepRun.
 
 import type { ChildProcess } from 'node:child_process'
 import { existsSync, lstatSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { functions } from './load.ts'
 import {
-  blankForeign, goingOnFor, INVALID_ID, isId, logPath, withLog, type RunLog, type Start, type State,
+  blankForeign, goingOnFor, INVALID_ID, isId, logPath, withLog, type LogState, type RunLog, type Start,
 } from './log.ts'
 import { attempt, isBeingTold } from './processes.ts'
 import { RemoteError, type Call } from './protocol.ts'
@@ -28,7 +28,7 @@ export type Run = {
   /** Its process was seen to be done, and still there; or it has gone. */
   process?: 'exiting' | 'gone'
   /** What its log said when it was looked at last. */
-  log: State
+  log: LogState
   timer?: NodeJS.Timeout
 }
 
@@ -55,16 +55,16 @@ const isUpload = (method: string, index: number) => functions.get(method)?.param
 export const secondsOf = ({ began }: Run): number => Math.round(performance.now() - began) / 1000
 
 /** What its log says: read when that has grown, until it says how the run ended. Size 0: somebody has removed it. */
-export function stateOf(run: Run): State {
+export function logState(run: Run): LogState {
   const size = statSync(logPath(run.id), { throwIfNoEntry: false })?.size ?? 0
   if (size === run.log.size || size && run.log.outcome) return run.log
-  const state = size ? readLog(run, log => log.state()) : { size }
+  const state = size ? readLog(run.id, log => log.state()) : { size }
   if (state) run.log = state // else there is no descriptor left, say: it is looked at the next time
   return state ?? { size }
 }
 
 /** What `read` finds in the log of a run; undefined when it cannot be read, or something in it is not ours. */
-function readLog<T>({ id }: Run, read: (log: RunLog) => T): T | undefined {
+function readLog<T>(id: string, read: (log: RunLog) => T): T | undefined {
   return attempt(`read the log of ${id}`, () => withLog(id, read))
 }
 
@@ -80,23 +80,23 @@ export function listRuns(filter: unknown = {}) {
   }
   const last = [...ended.values()].slice(Math.max(0, ended.size - KEEP_RUNS)) // the others are about to be removed
   const live = [...running.values()].filter(({ id }) => !ended.has(id)) // who has ended keeps its place a moment longer
-  const all = [...last.filter(hasLog), ...live].sort((one, other) => other.began - one.began)
+  const all = [...last, ...live].sort((one, other) => other.began - one.began)
   const wanted = all.filter(({ start }) => callId === undefined || `${start.callId}/`.startsWith(`${callId}/`))
-  return wanted.slice(0, Number(limit)).map(summary)
+  const known = wanted.map(summary).filter(({ id, size }) => size || !ended.has(id)) // see findRun
+  const progressOf = (id: string) => readLog(id, log => log.latest('progress')?.data)
+  return known.slice(0, Number(limit)).map(run => run.outcome ? run : { ...run, progress: progressOf(run.id) })
 }
 
-/** A run in the list: what its log says of it, and how far it is, if it goes on. */
+/** What its call and its log say of a run. */
 function summary(run: Run) {
   const { id, title, start: { method, callId, pid }, started } = run
-  const state = stateOf(run)
-  const progress = state.outcome ? undefined : readLog(run, log => log.latest('progress')?.data)
-  return { id, method, title, callId, pid, started, ...state, progress }
+  return { id, method, title, callId, pid, started, ...logState(run) }
 }
 
 /** The same with its step, its last progress and its reason; its result is cut out of the log as it stands there. */
 export function showRun(id: unknown): Buffer {
   const run = knownRun(id)
-  const { result, ...more } = readLog(run, log => {
+  const { result, ...more } = readLog(run.id, log => {
     const { reason, result } = log.end() ?? {}
     return { progress: log.latest('progress')?.data, step: log.latest('step')?.data.name, reason, result }
   }) ?? {}
@@ -108,7 +108,7 @@ export function showRun(id: unknown): Buffer {
 export function statRuns(ids: unknown) {
   if (!Array.isArray(ids)) throw new RemoteError('invalid', 'invalid arguments: stat takes [[id, …]]')
   const known = ids.map(findRun).filter(run => run !== undefined)
-  const states = known.map(run => ({ id: run.id, ...stateOf(run) })).filter(({ size }) => size)
+  const states = known.map(run => ({ id: run.id, ...logState(run) })).filter(({ size }) => size)
   return Object.fromEntries(states.map(({ id, size, outcome }) => [id, { size, done: outcome !== undefined }]))
 }
 
@@ -120,7 +120,7 @@ export function readLines(id: unknown, position: unknown): Buffer {
   if (typeof position !== 'number' || !Number.isSafeInteger(position) || position < 0) {
     throw new RemoteError('invalid', 'invalid position: not a whole number')
   }
-  const { size, outcome } = stateOf(run)
+  const { size, outcome } = logState(run)
   if (!size) throw new RemoteError('unknown', `the log of ${run.id} was removed`)
   if (outcome && position > size) throw new RemoteError('invalid', `invalid position: the log has ended at ${size}`)
   const lines = blankForeign(withLog(run.id, log => log.lines(position, MAX_PART)))
@@ -130,7 +130,7 @@ export function readLines(id: unknown, position: unknown): Buffer {
 /** Throws a RemoteError when there is none, or it has ended. */
 export function runningRun(id: unknown): Run {
   const run = knownRun(id)
-  if (stateOf(run).outcome) throw new RemoteError('conflict', `not running: ${run.id} has ended`)
+  if (logState(run).outcome) throw new RemoteError('conflict', `not running: ${run.id} has ended`)
   return run
 }
 
@@ -148,7 +148,7 @@ function findRun(id: string): Run | undefined {
   return hasLog(run) ? run : undefined
 }
 
-const hasLog = (run: Run) => stateOf(run).size > 0
+const hasLog = (run: Run) => logState(run).size > 0
 
 // ---- What is kept
 

@@ -287,9 +287,8 @@ async function readCall(request: IncomingMessage): Promise<Call> {
   }
   if (RESERVED.includes(method)) throw new HttpError(404, `unknown method ${method}`) // it would start nothing
   if (!Array.isArray(args)) throw new HttpError(400, 'args must be an array')
-  if (timeLimit === undefined) return { method, callId, id, args }
-  if (typeof timeLimit !== 'number') throw new HttpError(400, 'timeLimit must be a number of seconds')
-  return { method, callId, id, args, timeLimit }
+  if (timeLimit === undefined || typeof timeLimit === 'number') return { method, callId, id, args, timeLimit }
+  throw new HttpError(400, 'timeLimit must be a number of seconds')
 }
 
 /** The body of a request, unless it is larger than it may be. */

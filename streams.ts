@@ -11,7 +11,7 @@ import { pipeline } from 'node:stream/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { HttpError } from './access.ts'
 import { isFile } from './log.ts'
-import type { Chunk } from './protocol.ts'
+import { NO_LINES, type Chunk } from './protocol.ts'
 import { endOf, oncePerChunk, type Readers, type Size } from './readers.ts'
 import { FILES } from './settings.ts'
 
@@ -91,7 +91,7 @@ async function readPart(readers: Readers, id: string, from: number | 'now', resp
   // look as if it was all.
   const size = await readers.size(id)
   if (!size) throw new HttpError(404, `unknown run ${id}`)
-  return { chunk: chunk ?? { id, position: size.size, lines: Buffer.alloc(0) }, ...size }
+  return { chunk: chunk ?? { id, position: size.size, lines: NO_LINES }, ...size }
 }
 
 /** Until a log goes on, or ends, or for POLL_TIME, or until the client has gone. */
@@ -119,13 +119,13 @@ function streamLog(readers: Readers, part: Part, streamCursor: string, response:
     if (chunk.lines.length) response.write(eventOf(chunk))
     return response.write(controlEvent(endOf(chunk), state))
   }
-  const stateOf = (isUpToDate: boolean) => isUpToDate ? { streamCursor, upToDate: true } : { streamCursor }
-  send(part.chunk, isClosed(part) ? CLOSED : stateOf(isUpToDate(part)))
+  const controlOf = (isUpToDate: boolean) => isUpToDate ? { streamCursor, upToDate: true } : { streamCursor }
+  send(part.chunk, isClosed(part) ? CLOSED : controlOf(isUpToDate(part)))
   if (isClosed(part)) return void response.end()
 
   const reader = readers.follow(part.chunk.id, endOf(part.chunk), {
     send(chunk) {
-      if (send(chunk, stateOf(reader.isUpToDate))) reader.acknowledge(endOf(chunk))
+      if (send(chunk, controlOf(reader.isUpToDate))) reader.acknowledge(endOf(chunk))
     },
     isFull: () => false,
     finish: () => response.end(controlEvent(reader.next, CLOSED)),

@@ -8,18 +8,16 @@ import { rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { stripVTControlCharacters } from 'node:util'
-import { Publisher } from 'zeromq'
 import { functions, loadFunctions } from './load.ts'
 import {
   describeError, logPath, packDone, packEntry, readReason, RunLog, withLog, type Note, type Outcome,
 } from './log.ts'
 import { cutLines } from './prints.ts'
-import { connectOptions, createSocket, MAX_CHUNK, packChunk } from './protocol.ts'
+import { MAX_CHUNK, NO_LINES, openPublisher, type Chunk } from './protocol.ts'
 import { Task, withDefaults } from './remote.ts'
-import { printWithoutWaiting, RUN_MARK, UPLOADS, XSUB_ADDR } from './settings.ts'
+import { printWithoutWaiting, RUN_MARK, UPLOADS } from './settings.ts'
 
-const PATIENCE = 60_000 // ms until a launched process gives up waiting for its log to show on a shared file system
-const NO_LINES = Buffer.alloc(0)
+const SHOW_TIME = 60_000 // ms until a launched process gives up waiting for its log to show on a shared file system
 
 void main(process.argv[2])
 
@@ -35,15 +33,14 @@ async function main(id: string | undefined) {
   copyOutput(process.stderr, process.stdout.write.bind(process.stdout))
   const assigned = id ?? waitForRun()
   const loaded = await loadFunctions().catch(error => error as Error)
-  const socket = createSocket(Publisher, { ...connectOptions(XSUB_ADDR), sendTimeout: 0 }) // too much is dropped
   // Trap, the slow joiner: a connection takes a moment, and what a PUB sends before is dropped without an error. A run
   // that begins at once would lose its first entries; here that is a gap like any other, and read from the log.
-  socket.connect(XSUB_ADDR)
-  if (!id) rehearse(socket)
+  const publish = openPublisher()
+  if (!id) rehearse(publish)
   await nextTurn() // its run may have come meanwhile
   process.send?.('ready', undefined, undefined, () => {}) // an error here: the server has gone, `disconnect` follows
   if (id) await waitForLog(id)
-  void run(new RunLog(await assigned, 'open'), loaded, socket)
+  void run(new RunLog(await assigned, 'open'), loaded, publish)
 }
 
 /** From now on, what this process prints is logged, a line each; returns what logs a last line without an end. */
@@ -80,7 +77,7 @@ function waitForRun(): Promise<string> {
  * Goes the way of a run once, on a log that nobody sees: what V8 runs for the first time takes it five times as long.
  * A launch takes 4.5 ms by that in place of 5.9, and a spare 1 ms more to load.
  */
-function rehearse(socket: Publisher) {
+function rehearse(publish: (chunk: Chunk) => void) {
   try {
     withLog(`uploads/${randomUUID()}`, log => { // if it is killed in this moment, that is swept as an old upload
       rmSync(logPath(log.id))
@@ -91,7 +88,7 @@ function rehearse(socket: Publisher) {
       setMaxListeners(0, signal)
       const task = new Task(log.id, signal, log.size, lines => {
         log.append(lines)
-        void socket.send(packChunk({ id: log.id, position: 0, lines })).catch(() => {}) // who would subscribe to that?
+        publish({ id: log.id, position: 0, lines }) // nobody has subscribed to that
       })
       cutLines(line => task.print('log', { msg: line }))(Buffer.from('\n'))
       packDone({ outcome: 'ok', seconds: 0 })
@@ -102,7 +99,7 @@ function rehearse(socket: Publisher) {
 
 /** A log begins before its run is told to anyone; but another machine may see it later. */
 async function waitForLog(id: string) {
-  const deadline = performance.now() + PATIENCE
+  const deadline = performance.now() + SHOW_TIME
   while (!statSync(logPath(id), { throwIfNoEntry: false })?.size) {
     if (performance.now() > deadline) {
       console.error(`there is no ${logPath(id)}: is RUNS the same folder on this machine?`)
@@ -113,7 +110,7 @@ async function waitForLog(id: string) {
 }
 
 /** Calls the function that the first line of the log names, and writes and publishes what becomes of it. */
-async function run(log: RunLog, loaded: string | Error, socket: Publisher) {
+async function run(log: RunLog, loaded: string | Error, publish: (chunk: Chunk) => void) {
   const start = log.first()
   if (start?.type !== 'start' || log.end()) process.exit() // it was ended before it began
   const { method, args } = start.data
@@ -151,14 +148,14 @@ async function run(log: RunLog, loaded: string | Error, socket: Publisher) {
     } catch (error) {
       return fail(error) // the disk is full: what could not be logged is not published
     }
-    publish(lines)
+    publishLines(lines)
   }
 
-  function publish(lines: Buffer) {
+  function publishLines(lines: Buffer) {
     // The fence: others have ended the run, and put a copy in the place of its log, see RunLog.replace.
     if (log.isRemoved) process.exit(1)
     const sent = lines.length > MAX_CHUNK ? NO_LINES : lines // whoever follows reads the others from the log
-    void socket.send(packChunk({ id: log.id, position: log.size - sent.length, lines: sent })).catch(() => {})
+    publish({ id: log.id, position: log.size - sent.length, lines: sent })
   }
 
   function fail(error: unknown) {
@@ -177,7 +174,7 @@ async function run(log: RunLog, loaded: string | Error, socket: Publisher) {
     const done = packDone({ outcome, reason, seconds, errors, warnings: task.counts.warning || undefined, result })
     if (outcome === 'ok' || result !== undefined) task.reserve(done) // throws as packDone does: then `fail` ends it
     if (!task.close()) process.exit(1) // an exit handler threw
-    publish(log.finish((error ? packEntry('error', error) : '') + done))
+    publishLines(log.finish((error ? packEntry('error', error) : '') + done))
     process.send?.('done', undefined, undefined, () => {})
     // As any process does: its exit handlers run (temporary folders, locks). The workers server ends what it started.
     process.exit(outcome === 'ok' ? 0 : 1)

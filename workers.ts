@@ -19,7 +19,7 @@
 
 import { existsSync, readdirSync, renameSync, rmSync, utimesSync } from 'node:fs'
 import { join } from 'node:path'
-import { Proxy, Publisher, Router, XPublisher, XSubscriber } from 'zeromq'
+import { Proxy, Router, XPublisher, XSubscriber } from 'zeromq'
 import { functions, loadFunctions } from './load.ts'
 import {
   hasSideFiles, INVALID_ID, isId, logPath, noteBegin, packDone, packEntry, PositionError, readReason, removeSideFiles,
@@ -30,13 +30,12 @@ import {
   lastErrors, startProcess, tellEnd, trimErrors,
 } from './processes.ts'
 import {
-  bindOptions, bindSocket, busy, BusyError, connectOptions, createSocket, isLocal, makeKeys, packChunk, packReply,
-  rawResult, refused, RemoteError, removeSocket, RESERVED, result, started, unpackCall, unpackEnvelope, type Call,
-  type Reply,
+  bindOptions, bindSocket, busy, BusyError, createSocket, isLocal, makeKeys, NO_LINES, openPublisher, packReply,
+  refused, RemoteError, removeSocket, RESERVED, result, started, unpackCall, unpackEnvelope, type Call, type Reply,
 } from './protocol.ts'
 import { checkArgs } from './remote.ts'
 import {
-  ended, keepRun, listRuns, newRun, readLines, readRun, removeWork, running, runningRun, secondsOf, showRun, stateOf,
+  ended, keepRun, listRuns, newRun, readLines, readRun, removeWork, running, runningRun, secondsOf, showRun, logState,
   statRuns, sweepFiles, sweepUploads, unknownRuns, uploadsOf, type Run,
 } from './runs.ts'
 import {
@@ -76,8 +75,7 @@ process.on('exit', () => { // whatever the reason is
   attempt('give the folder up', giveUpRuns)
   attempt('end the proxy', () => proxy.terminate()) // else its thread would keep this process alive for ever
 })
-const publisher = createSocket(Publisher, { ...connectOptions(XSUB_ADDR), sendTimeout: 0 })
-publisher.connect(XSUB_ADDR)
+const publish = openPublisher()
 
 attempt('lay the ballast', layBallast)
 adoptAll()
@@ -130,9 +128,9 @@ async function answer(body: Buffer[]): Promise<Reply> {
     const call = unpackCall(body)
     const { method, args } = call
     if (method === 'list') return result(listRuns(args[0]))
-    if (method === 'show') return rawResult(showRun(args[0]))
+    if (method === 'show') return result(showRun(args[0]))
     if (method === 'stat') return result(statRuns(args[0]))
-    if (method === 'read') return rawResult(readLines(args[0], args[1]))
+    if (method === 'read') return result(readLines(args[0], args[1]))
     if (method === 'cancel') return result(cancelRun(runningRun(args[0]), 'cancelled'))
     if (method === 'methods') {
       return result([...functions].map(([name, { description, parameters }]) => ({ name, description, parameters })))
@@ -175,7 +173,7 @@ async function startRun(call: Call): Promise<number> {
     throw new RemoteError('failed', `cannot start a log: ${(error as Error).message}`) // the disk is full
   }
   if (!isLaunched) child.send(id, () => {}) // first, as it takes a moment; an error: it has died, `exit` follows
-  publish(id, 0, lines)
+  publish({ id, position: 0, lines })
   watchOver(run)
   attempt(`note when ${id} begins`, () => noteBegin(id))
   console.log(`run ${id} started: ${method}, process ${child.pid}`)
@@ -196,10 +194,6 @@ function checkCall({ method, callId, id, args }: Call) {
   const name = callId || id
   const isRunning = [...running.values()].some(({ id, start }) => (start.callId || id) === name)
   if (isRunning) throw new RemoteError('conflict', `already running: the call ${name}`)
-}
-
-function publish(id: string, position: number, lines = Buffer.alloc(0)) {
-  void publisher.send(packChunk({ id, position, lines })).catch(() => {}) // who misses it reads the log
 }
 
 /** Gives a run its place, and sees to its time limit and its end, whoever has started its process. */
@@ -223,7 +217,7 @@ function lookAt(run: Run) {
   if (run.process === 'gone') return
   attempt(`look at ${run.id}`, () => {
     if (!isAlive(run)) return finishRun(run, 'ended without a result')
-    if (run.process === 'exiting' || !stateOf(run).outcome) return
+    if (run.process === 'exiting' || !logState(run).outcome) return
     run.process = 'exiting'
     killLater(run) // it may hang in that
   })
@@ -261,7 +255,7 @@ function finishRun(run: Run, why: string) {
   try {
     const { outcome, seconds, reason } = endLog(run, why)
     // Where the log ends, with no lines: a reader that has missed the last of them learns it from this.
-    publish(run.id, run.log.size)
+    publish({ id: run.id, position: run.log.size, lines: NO_LINES })
     keepRun(run)
     tellEnd(run.id, showRun)
     const words = reason ? `, ${JSON.stringify(reason.slice(0, 200))}` : ''

@@ -9,7 +9,7 @@ import { tried } from './kept.js'
  *   isUnreadable?: boolean }} Answer */
 /** @typedef {import('../remote.ts').Parameter} Parameter */
 /** @typedef {{ name: string, description: string, parameters: Parameter[] }} Method */
-/** A run in the server's list. @typedef {import('../log.ts').State & { id: string, method: string, title?: string,
+/** A run in the server's list. @typedef {import('../log.ts').LogState & { id: string, method: string, title?: string,
  *   callId: string, pid: number, started: number, progress?: { current: number, total?: number } }} Listed */
 
 // How long the web server itself waits for the workers server, and some more.
