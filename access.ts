@@ -14,7 +14,7 @@ export type Asked = { path: string; query: URLSearchParams; headers: IncomingHtt
 /** What a request says of itself. The path as it came: never decoded or resolved, so none can lead elsewhere. */
 export function unpackAsked({ url = '', headers }: IncomingMessage): Asked {
   // Who takes us for a proxy asks for a whole address (RFC 9112, 3.2.2): it may say what the Host does, and no more.
-  const asked = url.replace(/^http:\/\/([^/?]+)/, (address, host) => host === headers.host ? '' : address)
+  const asked = url.replace(/^http:\/\/([^/?]+)\/?/i, (address, host) => host === headers.host ? '/' : address)
   const [path = ''] = asked.split('?', 1)
   return { path, query: new URLSearchParams(asked.slice(path.length)), headers }
 }

@@ -27,11 +27,13 @@ export function openServer(
   server.timeout = STALLED
   server.on('connection', openQueue)
   server.on('clientError', refuseMalformed)
-  server.on('request', async (request, response) => {
+  async function answer(request: IncomingMessage, response: ServerResponse) {
     response.on('error', () => {}) // the client has gone
     await takeTurn(request.socket, response)
     if (!request.socket.destroyed) respond(request, response)
-  })
+  }
+  server.on('request', answer)
+  server.on('checkExpectation', answer) // of what we know nothing of; Node would refuse it, without our headers
   server.on('upgrade', async (request, socket, head) => {
     socket.on('error', () => {}) // a reset at this moment would end the process
     const noAnswer = new EventEmitter() // the connection is another protocol's from here on: the turn never ends
@@ -83,7 +85,7 @@ function ignoreUpgrade(server: Server, request: IncomingMessage, socket: Duplex,
 }
 
 /** Requests that are no HTTP, or never end. Node would answer them, too, but without our headers. */
-function refuseMalformed({ code = '' }: NodeJS.ErrnoException, socket: Duplex) {
+function refuseMalformed({ code = '', message }: NodeJS.ErrnoException, socket: Duplex) {
   if (!socket.writable) return // more of what is refused already
   const isLate = code === 'ERR_HTTP_REQUEST_TIMEOUT'
   const open = queues.get(socket)!.length
@@ -93,7 +95,7 @@ function refuseMalformed({ code = '' }: NodeJS.ErrnoException, socket: Duplex) {
   // give up after a 408; when its connection breaks, it comes again.
   if (isLate || open) return socket.destroy()
   const status = code === 'HPE_HEADER_OVERFLOW' ? 431 : 400
-  refuseConnection(socket, new HttpError(status, STATUS_CODES[status]!))
+  refuseConnection(socket, new HttpError(status, message))
 }
 
 /** Answers a request that has no response. */

@@ -291,12 +291,16 @@ async function readCall(request: IncomingMessage): Promise<Call> {
   throw new HttpError(400, 'timeLimit must be a number of seconds')
 }
 
-/** The body of a request, unless it is larger than it may be. */
+/** The body of a request, unless it is compressed, or larger than it may be. */
 async function* bodyOf(request: IncomingMessage, most: number) {
+  const { 'content-encoding': content, 'transfer-encoding': transfer } = request.headers
+  const isCompressed = /\w/.test(`${content ?? ''} ${transfer ?? ''}`.replace(/identity|chunked/gi, ''))
+  if (isCompressed) throw new HttpError(415, 'the body must be sent as it is, not compressed')
   const tooLarge = new HttpError(413, `the body may have at most ${most} bytes`)
   if (Number(request.headers['content-length'] ?? 0) > most) throw tooLarge
   let size = 0
-  for await (const part of request as AsyncIterable<Buffer>) {
+  // Who stops reading must not destroy the request, as `for await` would: see respondError.
+  for await (const part of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     size += part.length
     if (size > most) throw tooLarge
     yield part
@@ -335,10 +339,12 @@ async function sendHealth({ response }: Visit) {
   })
 }
 
+const JSON_TYPE = { 'Content-Type': 'application/json' }
+
 /** A buffer is JSON already. */
 function respondJson(response: ServerResponse, status: number, value: unknown, headers = {}) {
   const json = Buffer.isBuffer(value) ? value : Buffer.from(JSON.stringify(value))
-  response.writeHead(status, { 'Content-Type': 'application/json', 'Content-Length': json.length, ...headers })
+  response.writeHead(status, { ...JSON_TYPE, 'Content-Length': json.length, ...headers })
   response.end(json)
 }
 
@@ -346,17 +352,20 @@ function respondError(response: ServerResponse, error: unknown) {
   const { status, message, headers } = toHttpError(error)
   if (response.headersSent) return void response.destroy() // too late to say it: the client sees that it is cut off
   const { req: request } = response
-  // What is left of the request is still read, and dropped: closing the connection would reset it, and a client that
-  // is still sending would never see the answer. But not for long, as the rest could be without end.
-  if (request.destroyed) headers.Connection = 'close'
-  else if (!request.complete) setTimeout(() => request.complete || request.destroy(), LINGER)
-  const isForPerson = status === 401 && request.headers.accept?.includes('text/html')
-  if (!isForPerson) return respondJson(response, status, { errors: [message] }, headers)
-  // A click on a link in another site carries no strict cookie; loaded again, it is a request of our own page.
-  if (request.headers['sec-fetch-site'] === 'cross-site') headers.Refresh = '0'
-  const [form, style] = ['token.html', 'token.css'].map(name => String(files.get(name)?.body)) as [string, string]
-  const page = tokenForm(unpackAsked(request), form, style)
-  response.writeHead(status, { ...page.headers, ...headers }).end(page.body)
+  let page = { headers: JSON_TYPE, body: JSON.stringify({ errors: [message] }) }
+  if (status === 401 && request.headers.accept?.includes('text/html')) { // it is for a person
+    // A click on a link in another site carries no strict cookie; loaded again, it is a request of our own page.
+    if (request.headers['sec-fetch-site'] === 'cross-site') headers.Refresh = '0'
+    const [form, style] = ['token.html', 'token.css'].map(name => String(files.get(name)?.body)) as [string, string]
+    page = tokenForm(unpackAsked(request), form, style)
+  }
+  const length = { 'Content-Length': Buffer.byteLength(page.body) } // so it is known to be whole before it has an end
+  response.writeHead(status, { ...page.headers, ...length, ...headers }).write(page.body)
+  // What is left of the request is still read, and dropped: a connection that is closed before is reset, and a client
+  // that is still sending would never see the answer. But not for long, as the rest could be without end.
+  if (request.complete || request.destroyed) return void response.end()
+  request.resume().once('close', () => response.end())
+  setTimeout(() => request.destroy(), LINGER)
 }
 
 // ---- The page
@@ -375,6 +384,8 @@ function loadFiles() {
 async function sendPage({ request, response, name }: Visit) {
   const { type, body, tag } = files.get(name)!
   const isCurrent = isKnown(request, tag)
-  response.writeHead(isCurrent ? 304 : 200, { 'Content-Type': type, 'Cache-Control': 'no-cache', ETag: tag })
+  response.writeHead(isCurrent ? 304 : 200, {
+    'Content-Type': type, 'Content-Length': body.length, 'Cache-Control': 'no-cache', ETag: tag,
+  })
   response.end(isCurrent ? undefined : body)
 }

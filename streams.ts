@@ -51,7 +51,7 @@ export async function sendLog(readers: Readers, { request, response, name: id, q
   if (isCatchUp && isKnown(request, tag)) return void response.writeHead(304).end()
   if (live && !chunk.lines.length) return void response.writeHead(204).end()
   const json = arrayOf(chunk)
-  response.writeHead(200, { 'Content-Type': 'application/json', 'Content-Length': json.length }).end(json)
+  response.setHeader('Content-Type', 'application/json').end(json) // of HEAD, Node then tells no length
 }
 
 // ---- What is asked for
@@ -80,7 +80,7 @@ function nextCursor(query: URLSearchParams): string {
 /** Whether a client has what has this tag. Compared as weak ones: a proxy that compresses makes them so. */
 export function isKnown(request: IncomingMessage, tag: string): boolean {
   const known = (request.headers['if-none-match'] ?? '').split(',')
-  return known.some(given => given.trim().replace(/^W\//, '') === tag)
+  return known.some(given => ['*', tag].includes(given.trim().replace(/^W\//, '')))
 }
 
 // ---- What there is
@@ -172,6 +172,7 @@ export async function sendFile({ request, response, name }: Visit) {
     if (!stat.isFile()) throw missing
     const { size, mtimeMs } = stat
     const tag = `"${size}-${Math.trunc(mtimeMs)}"`
+    if (isKnown(request, tag)) return void response.writeHead(304, { ETag: tag }).end()
     const isSame = (request.headers['if-range'] ?? tag) === tag // else what was begun cannot be gone on with
     const part = request.method === 'GET' && isSame ? unpackRange(request.headers.range, size) : undefined
     const { start, end } = part ?? { start: 0, end: size - 1 }
@@ -189,7 +190,7 @@ export async function sendFile({ request, response, name }: Visit) {
 
 /** The bytes that are asked for; undefined: all, also for several ranges. Throws when the file has none of them. */
 function unpackRange(header = '', size: number): { start: number; end: number } | undefined {
-  const [, first, last] = /^bytes=(\d*)-(\d*)$/.exec(header) ?? []
+  const [, first, last] = /^bytes=(\d*)-(\d*)$/i.exec(header) ?? []
   if (!first && !last || first && last && Number(last) < Number(first)) return undefined
   const start = first ? Number(first) : Math.max(0, size - Number(last))
   const end = first && last ? Math.min(Number(last), size - 1) : size - 1

@@ -316,8 +316,11 @@ test('no path leads anywhere but to the page and the API', async () => {
     assert.match(answer, /^HTTP\/1.1 40[04] /, path)
     assert.doesNotMatch(answer, /longrun<\/title>|root:/, path)
   }
-  const whole = `http://127.0.0.1:${port(app)}/tasks?callId=http://127.0.0.1:${port(app)}/` // as a proxy is asked
-  assert.match(await exchange(app, `GET ${whole} HTTP/1.1\r\n${hostLine(app)}Connection: close\r\n\r\n`), /^HTTP\/1.1 200 [^]*\r\n\[\]$/)
+  const own = `//127.0.0.1:${port(app)}` // as a proxy is asked
+  for (const [whole, body] of [[`http:${own}/tasks?callId=http:${own}/`, /\r\n\[\]$/], [`HTTP:${own}/tasks?limit=0`, /\r\n\[\]$/], [`http:${own}?a`, /<\/html>\n$/]] as const) {
+    const answer = await exchange(app, `GET ${whole} HTTP/1.1\r\n${hostLine(app)}Connection: close\r\n\r\n`)
+    assert.deepEqual([statuses(answer), body.test(answer)], [[200], true], whole)
+  }
   assert.deepEqual(statuses(await exchange(app, 'GET http://evil.example/ HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n')), [403])
   await honest()
 })
@@ -386,9 +389,10 @@ test('every answer forbids what could make a page of it, and tells nobody where 
     ask(app, 'GET', '/elsewhere', UPGRADE), ask(app, 'GET', '/tasks', { Origin: 'http://evil.example' }), ask(guarded, 'GET', '/log', UPGRADE),
     ask(app, 'GET', '/log', { ...UPGRADE, 'Sec-WebSocket-Key': 'x' }), ask(app, 'GET', '/log', { ...UPGRADE, 'Sec-WebSocket-Version': '1' }),
     ask(app, 'POST', '/log', UPGRADE), ask(app, 'GET', '/log', { ...UPGRADE, Upgrade: 'h2c' }), ask(app, 'GET', '/', { 'X-Long': 'x'.repeat(20_000) }),
+    ask(app, 'GET', '/', { Expect: 'the-unexpected' }), ask(app, 'GET', '/', { 'If-None-Match': '*' }),
   ])
   const seen = new Set(answers.map(({ status }) => status))
-  assert.deepEqual([...seen].sort((a, b) => a - b), [200, 303, 400, 401, 403, 404, 405, 409, 413, 415, 416, 431])
+  assert.deepEqual([...seen].sort((a, b) => a - b), [200, 303, 304, 400, 401, 403, 404, 405, 409, 413, 415, 416, 431])
   for (const { status, headers, about } of answers) {
     const policy = String(headers['content-security-policy'])
     assert.match(policy, /default-src 'none'.*script-src 'self';.*frame-ancestors 'none'/, `${about} ${status}`)
@@ -497,7 +501,12 @@ test('huge heads and bodies are refused, and compressed ones are not unpacked', 
   assert.match(await exchange(app, `GET /${'a'.repeat(200_000)} HTTP/1.1\r\n${hostLine(app)}\r\n`), /^HTTP\/1.1 4/)
   assert.equal((await app.request('POST', '/tasks', Buffer.alloc(7_000_000, 'x'), { 'content-type': 'application/json' })).status, 413)
   assert.equal((await ask(app, 'POST', '/tasks', JSON_TYPE, `{"method":"text","args":${'['.repeat(500_000)}${']'.repeat(500_000)}}`)).status, 400)
-  assert.equal((await ask(app, 'POST', '/tasks', { ...JSON_TYPE, 'Content-Encoding': 'gzip' }, gzipSync(Buffer.alloc(50_000_000)))).status, 400)
+  assert.equal((await ask(app, 'POST', '/tasks', { ...JSON_TYPE, 'Content-Encoding': 'gzip' }, gzipSync(Buffer.alloc(50_000_000)))).status, 415)
+  for (const coding of ['Content-Encoding: gzip', 'Content-Encoding: identity, br', 'Content-Encoding: X-GZIP', 'Transfer-Encoding: gzip, chunked']) {
+    const head = `POST /files HTTP/1.1\r\n${hostLine(app)}Connection: close\r\n${coding}\r\n`
+    assert.deepEqual(statuses(await exchange(app, head + (/^Transfer/.test(coding) ? '\r\n1\r\nx\r\n0\r\n\r\n' : 'Content-Length: 1\r\n\r\nx'))), [415], coding)
+  }
+  assert.equal((await ask(app, 'POST', '/files', { 'Content-Encoding': 'Identity' }, 'x')).status, 201)
   for (const body of ['', 'null', '1', '[]', '"x"', '{', '{}', '{"method":1}', '{"method":"process","args":{}}', '{"method":"process","callId":1}',
     '{"method":"process","timeLimit":-1}', '{"method":"process","timeLimit":"1"}', '{"method":"process","timeLimit":1e99}', '{"__proto__":{"method":"process"}}',
     '\xff\xfe', '{"method":"process","callId":"\xff"}', '{"method":"process","args":[1e999,0]}', '{"method":"process","args":[1,0,0,0]}', `{"method":"${'x'.repeat(2000)}"}`, `{"method":"process","callId":"${'x'.repeat(300)}"}`]) {
@@ -508,10 +517,22 @@ test('huge heads and bodies are refused, and compressed ones are not unpacked', 
 })
 
 test('a client that reads only when it has sent everything gets its refusal', async () => {
-  const socket = connect(port(app), '127.0.0.1').pause()
-  socket.write(`GET / HTTP/1.1\r\n${hostLine(app)}X: `)
-  for (let part = 0; part < 100; part++) if (!socket.write('x'.repeat(50_000))) await once(socket, 'drain')
-  assert.match(await text(socket), /^HTTP\/1.1 431 /)
+  const part = 'x'.repeat(50_000)
+  const post = (path: string) => `POST ${path} HTTP/1.1\r\n${hostLine(app)}Connection: close\r\nContent-Type: application/json\r\n`
+  const [length, chunked] = ['Content-Length: 10000000\r\n\r\n', 'Transfer-Encoding: chunked\r\n\r\n']
+  const chunk = `${part.length.toString(16)}\r\n${part}\r\n`
+  for (const [head, piece, last, status] of [
+    [`GET / HTTP/1.1\r\n${hostLine(app)}X: `, part, '', 431],
+    [post('/tasks') + length, part, '', 413], [post('/tasks') + chunked, chunk, '0\r\n\r\n', 413],
+    [post('/files') + length, part, '', 413], [post('/files') + chunked, chunk, '0\r\n\r\n', 413],
+    [post('/nowhere') + chunked, chunk, '0\r\n\r\n', 404],
+  ] as const) {
+    const socket = connect(port(app), '127.0.0.1').pause()
+    socket.write(head)
+    for (let count = 0; count < 200; count++) if (!socket.write(piece)) await once(socket, 'drain')
+    socket.write(last)
+    assert.deepEqual(statuses(await text(socket)), [status], head)
+  }
 })
 
 test('a client that resets its connection in the middle of anything harms nobody', async () => {

@@ -96,7 +96,7 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
       assert.deepEqual([whole.status, whole.body, whole.headers.get('accept-ranges')], [200, '0123456789', 'bytes'])
       for (const [range, bytes, place] of [
         ['bytes=0-3', '0123', '0-3'], ['bytes=4-', '456789', '4-9'], ['bytes=-3', '789', '7-9'], ['bytes=9-9', '9', '9-9'],
-        ['bytes=5-99', '56789', '5-9'], ['bytes=-99', '0123456789', '0-9'],
+        ['bytes=5-99', '56789', '5-9'], ['bytes=-99', '0123456789', '0-9'], ['Bytes=0-0', '0', '0-0'],
       ] as const) assert.deepEqual(await part(range), [206, bytes, `bytes ${place}/10`], range)
       for (const range of ['bytes=10-', 'bytes=99-100', 'bytes=-0']) {
         const [status, , place] = await part(range)
@@ -107,6 +107,10 @@ suite('The web server', { concurrency: true, timeout: 600_000 }, () => {
       }
       const tag = whole.headers.get('etag')!
       assert.deepEqual(await part('bytes=4-', { 'if-range': tag }), [206, '456789', 'bytes 4-9/10'])
+      for (const known of [tag, `W/${tag}`, `"other", ${tag}`, '*']) {
+        assert.deepEqual(await part('bytes=4-', { 'if-none-match': known }), [304, '', null], known)
+      }
+      assert.equal((await part('bytes=4-', { 'if-none-match': '"other"' }))[0], 206)
       const head = await app.request('HEAD', path, undefined, { range: 'bytes=4-' })
       assert.deepEqual([head.status, head.headers.get('content-length')], [200, '10'])
       writeFileSync(join(app.runs, path), 'another file')
