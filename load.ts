@@ -84,8 +84,8 @@ function isBeyondNode(error: unknown): boolean {
   return error instanceof SyntaxError || isNotFound || /^ERR_(UNKNOWN|UNSUPPORTED|REQUIRE)/.test(code)
 }
 
-// For modules tsx would run a second thread, and a task process would be loaded in 400 ms, not in 150. So that is done
-// only for what require() cannot load, as it awaits at its top level, or imports TypeScript later on.
+// For modules tsx runs a second thread, see loader.js. So that is done only for what require() cannot load, as it awaits
+// at its top level, or imports TypeScript later on.
 async function requireModule(path: string): Promise<Record<string, object>> {
   await import('./loader.js')
   const module = require(path)

@@ -26,7 +26,7 @@ import {
   stderrPath, withLog, writeReason,
 } from './log.ts'
 import {
-  attempt, claimRuns, endProcesses, endSpares, finishTelling, giveUpRuns, hasOpen, isAbsence, isLaunched, keepSpares,
+  attempt, claimRuns, endProcesses, endSpares, finishTelling, hasOpen, isAbsence, isLaunched, keepSpares,
   lastErrors, startProcess, tellEnd, trimErrors,
 } from './processes.ts'
 import {
@@ -45,9 +45,9 @@ import {
 
 const GRACE = isLaunched ? 30_000 : 5000 // ms between asking a run to end, and killing it; an engine has one of its own
 
-const gone = new Map<string, Run>() // ended, but their places are not free yet: see freePlaces
-let nextSweep = 0 // when that looks again at the earliest, by a clock that nobody sets
-let stopping = 0 // since when, by a clock that nobody sets
+let sweep: NodeJS.Timeout | undefined // the next freePlaces
+let nextSweep = 0 // when that comes at the earliest, by a clock that nobody sets
+let stopping = 0 // since when, by that clock
 let patience = GRACE // ms for those who are told of ends, when the server stops
 
 // ---- The program: below its last line stand functions only, as a `const` there is not defined yet when they run
@@ -72,7 +72,6 @@ await bindSocket(router, REP_ADDR)
 let proxy = await startProxy()
 process.on('exit', () => { // whatever the reason is
   attempt('remove the sockets', () => [REP_ADDR, XSUB_ADDR, XPUB_ADDR].forEach(removeSocket))
-  attempt('give the folder up', giveUpRuns)
   attempt('end the proxy', () => proxy.terminate()) // else its thread would keep this process alive for ever
 })
 const publish = openPublisher()
@@ -256,7 +255,6 @@ function finishRun(run: Run, why: string) {
     const { outcome, seconds, reason } = endLog(run, why)
     // Where the log ends, with no lines: a reader that has missed the last of them learns it from this.
     publish({ id: run.id, position: run.log.size, lines: NO_LINES })
-    keepRun(run)
     tellEnd(run.id, showRun)
     const words = reason ? `, ${JSON.stringify(reason.slice(0, 200))}` : ''
     console.log(`run ${run.id} ended: ${outcome}, ${seconds} s${words}`)
@@ -270,24 +268,25 @@ function finishRun(run: Run, why: string) {
   }
   clearTimeout(run.timer)
   attempt('tidy up', () => removeSideFiles(run.id))
-  gone.set(run.id, run)
-  if (gone.size === 1) setTimeout(freePlaces, Math.max(0, nextSweep - performance.now()))
+  keepRun(run)
+  sweep ??= setTimeout(freePlaces, Math.max(0, nextSweep - performance.now()))
 }
 
 // A look for what runs have left reads the environments of all processes of the machine, which takes 0.1 s with 4,000
 // of them: so it is one for all runs that have ended meanwhile, and takes a fifth of the time at most.
 function freePlaces() {
   const began = performance.now()
-  attempt('look for what runs have left, and tries again', () => {
-    endProcesses(id => gone.has(id))
-    for (const [id, run] of gone) {
+  const isDone = attempt('look for what runs have left, and tries again', () => {
+    const left = new Map([...running].filter(([id]) => ended.has(id)))
+    endProcesses(id => left.has(id))
+    for (const [id, run] of left) {
       running.delete(id)
       attempt('tidy up', () => removeWork(run))
     }
-    gone.clear()
     layBallast()
+    return true
   })
-  if (gone.size) setTimeout(freePlaces, 1000) // it has failed
+  sweep = isDone ? undefined : setTimeout(freePlaces, 1000)
   nextSweep = performance.now() + 4 * (performance.now() - began)
   if (stopping) void leaveWhenIdle()
 }
