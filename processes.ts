@@ -44,7 +44,7 @@ let loadedVersion = ''
 /** From now on processes are kept ready, for the version of the functions that the server has loaded. */
 export function keepSpares(version: string) {
   loadedVersion = version
-  refill()
+  void refill()
 }
 
 /** None is kept any more. */
@@ -60,10 +60,7 @@ export async function startProcess(id: string): Promise<TaskProcess> {
   if (spare) spares.delete(spare)
   spare?.child.removeAllListeners('exit').removeAllListeners('message')
   try {
-    const task = spare ?? startTask(id)
-    if (task.child.pid) return task
-    const [error] = await once(task.child, 'error') // no such binary, no descriptors: then there is no `exit`
-    throw error
+    return spare ?? await startTask(id)
   } catch (error) {
     const launcher = isLaunched ? ` by LAUNCH=${LAUNCH.join(' ')}` : ''
     throw new RemoteError('failed', `cannot start a process${launcher}: ${(error as Error).message}`)
@@ -78,19 +75,19 @@ function refillSoon() {
   refillTimer = setTimeout(refill, pause)
 }
 
-function refill() {
+async function refill() {
   refillTimer = undefined
   const isLoading = [...spares].some(({ isReady }) => !isReady)
   if (isEnding || isLoading || spares.size >= SPARES) return
   try {
-    const spare = startTask()
+    const spare = await startTask()
     spares.add(spare)
     spare.child.once('message', () => {
       spare.isReady = true
       pause = QUIET
-      refill()
+      void refill()
     })
-    spare.child.once(spare.child.pid ? 'exit' : 'error', () => { // what could not be forked does not exit
+    spare.child.once('exit', () => {
       spares.delete(spare)
       attempt('tidy up', () => rmSync(spare.stderr, { force: true }))
       refillLater()
@@ -106,8 +103,9 @@ function refillLater() {
   refillSoon()
 }
 
-/** A task process. It gets its run's id over IPC; below a launcher there is no such channel, and it is an argument. */
-function startTask(id = ''): TaskProcess {
+// It gets its run's id over IPC; below a launcher there is no such channel, and it is an argument.
+/** A task process. Throws when it cannot be forked: no such binary, no descriptors. */
+async function startTask(id = ''): Promise<TaskProcess> {
   const [command, ...args] = [...LAUNCH, process.execPath, ...LOADER, TASK_PROGRAM, ...isLaunched ? [id] : []]
   const env = { ...taskEnvironment(), [VERSION]: loadedVersion, [RUN_MARK]: isLaunched ? id : undefined }
   // A file and not a pipe: that would end with this server, and a task that says something then with it.
@@ -118,12 +116,12 @@ function startTask(id = ''): TaskProcess {
     // terminal reaches the workers server alone, which then asks the runs to end.
     const stdio: StdioOptions = ['ignore', 'inherit', file, isLaunched ? 'ignore' : 'ipc']
     const child = spawn(command!, args, { detached: true, env, stdio })
-    // It could not be forked, see startProcess and refill. Without a listener that would end this process.
-    child.on('error', () => attempt('tidy up', () => rmSync(stderr, { force: true })))
+    child.on('error', () => {}) // without a listener, one would end this process
     if (child.pid && !isLaunched) { // of what is launched, the engine decides
       lowerPriority(child.pid)
       child.send('', () => {}) // see waitForRun in task.ts
     }
+    await once(child, 'spawn') // rejects with its `error`
     return { child, stderr, isReady: false }
   } catch (error) {
     rmSync(stderr)
@@ -242,8 +240,7 @@ export function endProcesses(isToEnd: (id: string) => boolean) {
 const limitTold = limit(4) // commands at once
 const TELL_TIME = 30_000 // ms after which one that has not ended is killed
 const tellings = new Map<string, Promise<void>>() // those that run or wait, by the ids of their runs
-const tellers = new Set<ChildProcess>()
-let tellsNoMore = false
+const stop = new AbortController() // of those, at last
 
 /** Starts the command of ON_DONE for a run, with what is to be said of it on stdin. It holds nobody up. */
 export function tellEnd(id: string, summarize: (id: string) => Buffer) {
@@ -266,7 +263,7 @@ async function tryToTell(id: string, summarize: (id: string) => Buffer): Promise
 }
 
 async function tell(id: string, summarize: (id: string) => Buffer) {
-  if (tellsNoMore) throw new Error('the workers server has stopped')
+  stop.signal.throwIfAborted()
   const summary = summarize(id)
   const [command, ...args] = ON_DONE
   // A process group of its own, so that it can be killed with what it has started, and a Ctrl-C does not reach it.
@@ -274,8 +271,9 @@ async function tell(id: string, summarize: (id: string) => Buffer) {
     detached: true, env: { ...process.env, LONGRUN_ID: id }, stdio: ['pipe', 'ignore', 'inherit'],
   })
   const exited = once(child, 'exit') // throws its `error`, too; without a listener that would end this process
-  tellers.add(child)
-  const timer = setTimeout(() => sendSignal(-child.pid!, 'SIGKILL'), TELL_TIME)
+  const kill = () => sendSignal(-child.pid!, 'SIGKILL')
+  const timer = setTimeout(kill, TELL_TIME)
+  stop.signal.addEventListener('abort', kill)
   // Trap: what could not be forked for want of a descriptor has no stdin, whatever its type says.
   child.stdin?.on('error', () => {}) // it need not read
   child.stdin?.end(Buffer.concat([summary, Buffer.from('\n')]))
@@ -284,15 +282,14 @@ async function tell(id: string, summarize: (id: string) => Buffer) {
     if (code !== 0) throw new Error(signal ? `killed by ${signal}` : `exit code ${code}`)
   } finally {
     clearTimeout(timer)
-    tellers.delete(child)
+    stop.signal.removeEventListener('abort', kill)
   }
 }
 
 /** Until all ends are told, for so many milliseconds at most; then those that run are killed, and none is started. */
 export async function finishTelling(most: number) {
   await Promise.race([Promise.all(tellings.values()), sleep(most)])
-  tellsNoMore = true
-  for (const { pid } of tellers) sendSignal(-pid!, 'SIGKILL')
+  stop.abort(new Error('the workers server has stopped'))
 }
 
 /** For what is no reason to end when it fails. */

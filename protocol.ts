@@ -219,22 +219,16 @@ export function bindOptions(address: string) {
 export function connectOptions(address: string) {
   if (isLocal(address)) return {}
   const { publicKey, secretKey } = curveKeyPair()
-  return { curveServerKey: serverKey(), curvePublicKey: publicKey, curveSecretKey: secretKey }
+  return { curveServerKey: readFileSync(PUBLIC, 'utf8'), curvePublicKey: publicKey, curveSecretKey: secretKey }
 }
-
-const serverKey = () => readFileSync(PUBLIC, 'utf8')
 
 /** The workers server makes its keys when it starts, perhaps just now. Without one the process ends. */
 export async function waitForServerKey() {
   if ([REP_ADDR, XPUB_ADDR].every(isLocal)) return
   const deadline = performance.now() + KEY_TIME
   while (!existsSync(PUBLIC) && performance.now() < deadline) await sleep(100)
-  try {
-    serverKey()
-  } catch (error) {
-    const mend = 'start it first, or copy that file to here'
-    refuseToStart(`no key of the workers server: ${(error as Error).message}; ${mend}`)
-  }
+  const mend = 'start it first, or copy that file to here'
+  if (!existsSync(PUBLIC)) refuseToStart(`no key of the workers server: there is no ${PUBLIC}; ${mend}`)
 }
 
 /** Makes the keys of the workers server, unless there are some: what was copied elsewhere stays right. */

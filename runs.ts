@@ -145,10 +145,8 @@ function knownRun(id: unknown): Run {
 function findRun(id: string): Run | undefined {
   const run = ended.get(id)
   if (!run) return running.get(id)
-  return hasLog(run) ? run : undefined
+  return logState(run).size ? run : undefined
 }
-
-const hasLog = (run: Run) => logState(run).size > 0
 
 // ---- What is kept
 

@@ -33,8 +33,8 @@ async function main(id: string | undefined) {
   copyOutput(process.stderr, process.stdout.write.bind(process.stdout))
   const assigned = id ?? waitForRun()
   const loaded = await loadFunctions().catch(error => error as Error)
-  // Trap, the slow joiner: a connection takes a moment, and what a PUB sends before is dropped without an error. A run
-  // that begins at once would lose its first entries; here that is a gap like any other, and read from the log.
+  // Trap, the slow joiner: what a PUB sends before its connection stands is dropped without an error. So a run that
+  // begins at once may lose its first entries; here that is a gap like any other, and read from the log.
   const publish = openPublisher()
   if (!id) rehearse(publish)
   await nextTurn() // its run may have come meanwhile
