@@ -6,6 +6,7 @@ import { readFileSync, statSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { inspect } from 'node:util'
 import { RemoteError } from './protocol.ts'
 import { isRemote, type Remote } from './remote.ts'
 import { ENDING, TASKS, VERSION } from './settings.ts'
@@ -28,7 +29,10 @@ export async function loadFunctions(): Promise<string> {
   const changed = new RemoteError('failed', text)
   if (loaded !== version()) throw changed
   if (!isSource(TASKS)) throw new RemoteError('failed', `Cannot find module ${TASKS}`)
+  process.once('exit', tellExit)
   const module = await loadModule(TASKS)
+    .catch(error => { throw error instanceof Error ? error : new Error(`it threw ${inspect(error)}`) })
+    .finally(() => process.off('exit', tellExit))
   // Trap: of what CommonJS exports, Node finds names by reading its source, and only some; `default` has them all.
   const exported = Object.entries({ ...module, ...module.default })
   for (const [name, value] of exported) if (isRemote(value)) functions.set(name, value)
@@ -36,6 +40,11 @@ export async function loadFunctions(): Promise<string> {
   if (!functions.size) throw new RemoteError('failed', none)
   if (loaded !== version()) throw changed // while it was loaded
   return loaded
+}
+
+function tellExit() {
+  console.error(`longrun: ${TASKS} ended the process while it was loaded, or awaits what never comes`)
+  process.exitCode = 1
 }
 
 const isSource = (path: string) => statSync(path, { throwIfNoEntry: false })?.isFile() === true
@@ -65,7 +74,9 @@ export const stripsTypes = 'typescript' in process.features && Boolean(process.f
 // TypeScript. Throws what the module throws.
 async function loadModule(path: string): Promise<Record<string, object>> {
   const { href } = pathToFileURL(path)
-  for (const load of [() => import(href), ...stripsTypes ? [] : [() => requireModule(path)]]) {
+  const isCommonJs = path.endsWith('.cts') // of which tsx's `import` makes nothing that runs
+  const byNode = isCommonJs && !stripsTypes ? [] : [() => import(href)]
+  for (const load of [...byNode, ...stripsTypes ? [] : [() => requireModule(path)]]) {
     try {
       return await load()
     } catch (error) {
@@ -79,7 +90,7 @@ async function loadModule(path: string): Promise<Record<string, object>> {
 }
 
 function isBeyondNode(error: unknown): boolean {
-  const { code = '' } = error as NodeJS.ErrnoException
+  const code = String((error as NodeJS.ErrnoException | null)?.code)
   const isNotFound = code.endsWith('MODULE_NOT_FOUND') // of CommonJS, it has no ERR_
   return error instanceof SyntaxError || isNotFound || /^ERR_(UNKNOWN|UNSUPPORTED|REQUIRE)/.test(code)
 }
@@ -89,7 +100,7 @@ function isBeyondNode(error: unknown): boolean {
 async function requireModule(path: string): Promise<Record<string, object>> {
   await import('./loader.js')
   const module = require(path)
-  const sources = Object.keys(require.cache).filter(file => file.endsWith('.ts') && file !== import.meta.filename)
+  const sources = Object.keys(require.cache).filter(file => /\.[cm]?ts$/.test(file) && file !== import.meta.filename)
   const isImporting = sources.some(file => /\bimport\s*\(/.test(readFileSync(file, 'utf8')))
   if (isImporting) (await import('tsx/esm/api')).register()
   return module

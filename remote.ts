@@ -7,6 +7,7 @@ import { once } from 'node:events'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
+import { inspect } from 'node:util'
 import { describeError, given, isId, MAX_ENTRY, packEntry, type Entry, type Note } from './log.ts'
 import { cutLines } from './prints.ts'
 import { lostNumber, RemoteError } from './protocol.ts'
@@ -41,7 +42,8 @@ const MARK = Symbol.for('longrun.remote')
 
 /**
  * Marks a function that may be called from outside, by the name under which its module exports it: nothing else can be.
- * Throws a TypeError when one of the three is missing, or a parameter has a type that there is not.
+ * Throws a TypeError when one of the three is missing, or a parameter has a type that there is not, or a default or a
+ * choice that is wrong.
  */
 export function remote<const P extends readonly Parameter[]>(
   description: string, parameters: P, run: (task: Task, ...args: Values<P>) => unknown,
@@ -49,9 +51,15 @@ export function remote<const P extends readonly Parameter[]>(
   if (!Array.isArray(parameters) || typeof run !== 'function') {
     throw new TypeError('remote() takes a description, an array of parameters, and a function')
   }
-  const odd = parameters.find(({ type }: Parameter) => !Object.hasOwn(WRONG, type))
-  const types = Object.keys(WRONG).join(', ')
-  if (odd) throw new TypeError(`parameter ${odd.name}: there is no type ${odd.type}, only ${types}`)
+  for (const parameter of parameters as readonly Parameter[]) {
+    const { name, type, choices = [] } = parameter
+    const types = Object.keys(WRONG).join(', ')
+    if (!Object.hasOwn(WRONG, type)) throw new TypeError(`parameter ${name}: there is no type ${type}, only ${types}`)
+    for (const value of [...choices, parameter.default ?? []].flat()) {
+      const wrong = type !== 'file' && whatIsWrong(value, parameter)
+      if (wrong) throw new TypeError(`parameter ${name}: ${inspect(value)} is ${wrong}`)
+    }
+  }
   return Object.assign({ description, parameters, run }, { [MARK]: true })
 }
 
@@ -136,17 +144,18 @@ export class Task {
     this.#write = write
   }
 
+  // Fields, and no methods: so a function can take them out, `({ log }) => …`.
   /** Anything that JSON can say. */
-  msg(data: unknown) { this.#report('msg', data) }
+  msg = (data: unknown) => this.#report('msg', data)
   /** How far it is, in any unit; without a total, only that something goes on. */
-  progress(current: number, total?: number, unit?: string) { this.#report('progress', given({ current, total, unit })) }
+  progress = (current: number, total?: number, unit?: string) => this.#report('progress', given({ current, total, unit }))
   /** A part of the work begins: what follows belongs to it, until the next. */
-  step(name: string) { this.#report('step', { name }) }
+  step = (name: string) => this.#report('step', { name })
   /** `msg` may be an Error, here and below: then its stack, code and causes are details. */
-  log(msg: unknown, details?: Details) { this.#report('log', note(msg, details)) }
-  warning(msg: unknown, details?: Details) { this.#report('warning', note(msg, details)) }
+  log = (msg: unknown, details?: Details) => this.#report('log', note(msg, details))
+  warning = (msg: unknown, details?: Details) => this.#report('warning', note(msg, details))
   /** Something went wrong, and the function goes on. To end the run, throw. */
-  error(msg: unknown, details?: Details) { this.#report('error', note(msg, details)) }
+  error = (msg: unknown, details?: Details) => this.#report('error', note(msg, details))
 
   /** @internal Takes room for a line in the log. Throws a RangeError when there is not enough. */
   reserve(line: string) {
@@ -240,6 +249,8 @@ process.on('exit', () => running.forEach(id => sendSignal(id, 'SIGKILL')))
 export async function runCommand(task: Task, program: Program, options: CommandOptions = {}): Promise<unknown> {
   task.signal.throwIfAborted()
   if (!Array.isArray(program) || !program[0]) throw new TypeError('a program is an array: its name, then its arguments')
+  const odd = program.filter(part => typeof part !== 'string' && typeof part !== 'number')
+  if (odd.length) throw new TypeError(`cannot start ${program[0]}: ${inspect(odd[0])} is neither a text nor a number`)
   const child = await startProgram(task, program, options)
   const id = hasOwnGroup ? -child.pid! : child.pid!
   running.add(id)
@@ -282,7 +293,7 @@ export async function runCommand(task: Task, program: Program, options: CommandO
   }
   if (code === 0) return result
   if (task.signal.aborted && (signal === 'SIGTERM' || code === TERMINATED)) throw task.signal.reason
-  const said = lastWords && `; the last that it said:\n${lastWords.trimEnd()}`
+  const said = lastWords.trim() && `; the last that it said:\n${lastWords.trimEnd()}`
   throw new Error(`${program[0]} ended ${signal ? `by ${signal}` : `with exit code ${code}`}${said}`)
 
   function print(line: string) {
@@ -315,10 +326,11 @@ async function startProgram(task: Task, program: Program, { cwd, env }: CommandO
     for (const pipe of child.stdio) pipe!.on('error', () => {}) // it reads nothing, or has gone
     return child
   } catch (error) {
-    const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT'
     const orElse = `${cwd ? `, or no folder ${cwd}` : ''}, or no interpreter of it`
-    const why = isMissing ? `: there is no such program${orElse}` : ''
-    throw new Error(`cannot start ${name}${why}`, { cause: error })
+    const missing = `: there is no such program${orElse}`
+    const why = { ENOENT: missing, ENOTDIR: missing, EACCES: ': it may not be executed (chmod +x), or is a folder' }
+    const { code } = error as { code: keyof typeof why }
+    throw new Error(`cannot start ${name}${why[code] ?? ''}`, { cause: error })
   }
 }
 

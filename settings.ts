@@ -217,6 +217,11 @@ export function printWithoutWaiting() {
       if (done) process.nextTick(done)
       return true
     }
+    // Trap: a socket that one process ends takes nothing more from any that has it, the servers among them.
+    output.end = (...last: any[]) => {
+      output.write(...(last.length && typeof last[0] !== 'function' ? last : ['', ...last]) as [string])
+      return output as never
+    }
   }
 }
 

@@ -4,13 +4,13 @@
 
 import { randomUUID } from 'node:crypto'
 import { setMaxListeners } from 'node:events'
-import { rmSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { readlinkSync, rmSync, statSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { stripVTControlCharacters } from 'node:util'
 import { functions, loadFunctions } from './load.ts'
 import {
-  describeError, logPath, packDone, packEntry, readReason, RunLog, withLog, type Note, type Outcome,
+  describeError, isId, logPath, packDone, packEntry, readReason, RunLog, withLog, type Note, type Outcome,
 } from './log.ts'
 import { cutLines } from './prints.ts'
 import { MAX_CHUNK, NO_LINES, openPublisher, type Chunk } from './protocol.ts'
@@ -63,14 +63,20 @@ function copyOutput<T extends (bytes: Buffer) => unknown>(output: NodeJS.WriteSt
 
 /** Waits until this spare gets a run, whose id it returns. The process ends when its server does before that. */
 function waitForRun(): Promise<string> {
-  if (!process.connected) process.exit() // the server died before we could listen: no event will come
-  // A spare ends with its server; a run goes on without it: the next one adopts it.
-  process.once('disconnect', () => process.env[RUN_MARK] || process.exit())
-  return new Promise(resolve => process.on('message', (id: string) => {
-    if (!id) return // the first one, as a spare is started, is a rehearsal, too
-    process.env[RUN_MARK] = id
-    resolve(id)
-  }))
+  return new Promise(resolve => {
+    const take = (id: string) => resolve(process.env[RUN_MARK] = id)
+    process.on('message', (id: string) => id && take(id)) // the first one, as a spare is started, is a rehearsal, too
+    // A spare ends with its server; a run goes on without it: the next one adopts it.
+    // Trap: what a server has sent that died while this process was loading is not there any more. But the file to
+    // which stderr goes has the name of the run, and no point in it, since before the run's log began.
+    const leave = () => {
+      const name = process.env[RUN_MARK] ?? basename(readlinkSync('/proc/self/fd/2'), '.stderr')
+      if (isId(name)) take(name)
+      else process.exit()
+    }
+    if (process.connected) process.once('disconnect', leave)
+    else leave()
+  })
 }
 
 /**

@@ -7,6 +7,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite, test } from 'node:test'
+import { inspect } from 'node:util'
 import { App, bareEnvironment, gone, memoryOf, missing, processesOf, ROOT, startApp, until } from './app.ts'
 import { app, hears, KIB, lines, noPython, said, TASKS } from './command.ts'
 
@@ -208,6 +209,17 @@ for part in ["\\n" + "a" * 65536 + "  ", '{"type":"result","data":"forged"}']: s
     for (const program of [`'ls'`, 'null', '{}', '[]', '[""]']) {
       const { outcome, reason } = await (await app.start('js', [`return runCommand(task, ${program})`])).outcome()
       assert.deepEqual([outcome, reason], ['error', 'a program is an array: its name, then its arguments'])
+    }
+    for (const [program, options, reason] of [
+      [['echo', undefined], {}, /^cannot start echo: undefined is neither a text nor a number$/],
+      [['echo', { a: 1 }], {}, /^cannot start echo: { a: 1 } is neither a text nor a number$/],
+      [['/etc/passwd'], {}, /^cannot start \/etc\/passwd: it may not be executed \(chmod \+x\), or is a folder/],
+      [['/etc'], {}, /^cannot start \/etc: it may not be executed/],
+      [['true'], { cwd: '/etc/passwd' }, /^cannot start true: there is no such program, or no folder \/etc\/passwd/],
+      [['sh', '-c', 'echo >&2; exit 3'], {}, /^sh ended with exit code 3$/],
+    ] as const) {
+      const wrong = await app.start('js', [`return runCommand(task, ${inspect(program)}, ${inspect(options)})`])
+      assert.match((await wrong.outcome()).reason!, reason)
     }
     const script = await app.start('sh', ['echo "#!/no/such/shell" > $TASK_FILES/$TASK_ID.x; chmod +x $TASK_FILES/$TASK_ID.x; echo $TASK_FILES/$TASK_ID.x'])
     const [path] = await lines(script)

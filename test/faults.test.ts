@@ -7,7 +7,7 @@ import { appendFileSync, existsSync, mkdirSync, readFileSync, symlinkSync, utime
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import type { Entry } from '../log.ts'
-import { App, gone, type Run, startApp, tasksOf, until } from './app.ts'
+import { App, gone, logOf, type Run, startApp, tasksOf, until } from './app.ts'
 
 const app = new App({ PROCESS_LIMIT: '16' })
 const small = new App({ PROCESS_LIMIT: '16', MAX_LOG: '300000', SPARES: '0', NODE_OPTIONS: '--max-old-space-size=150' })
@@ -304,6 +304,21 @@ suite('The workers server', { concurrency: 4 }, () => {
       assert.equal((await app.request('GET', '/health')).status, 503)
       await app.startWorkers()
       assert.equal((await run.outcome()).outcome, 'ok')
+    })
+
+    test('killed while the process of a run still loads: the run goes on, whether or not it is started again', async () => {
+      const own = new App({ SPARES: '0' })
+      for (const isStartedAgain of [false, true]) {
+        await own.startWorkers()
+        const id = `loading-${isStartedAgain}`
+        const [, pid] = await own.call('process', '', id, '[1, 1]')
+        process.kill(Number(pid), 'SIGSTOP')
+        await own.kill('workers')
+        if (isStartedAgain) await own.startWorkers()
+        process.kill(Number(pid), 'SIGCONT')
+        await until(() => /"outcome":"ok"[^\n]*\n$/.test(logOf(own, id)), `${id} has ended well`)
+      }
+      await own.end()
     })
 
     test('starts normally over stale sockets, over torn, empty and foreign files, and with an old unfinished run', async () => {

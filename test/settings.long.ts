@@ -46,13 +46,20 @@ test('pages of others are only allowed where there is a token, and by an origin 
   for (const origin of odd) await refused(origin, TOKEN, /which is not an origin such as https:/)
 })
 
-test('parameters of a type that there is not are refused at the start, and a module may offer our functions, too', async t => {
+test('parameters of a type that there is not, or whose default or choices are not of theirs, are refused at the start, and a module may offer our functions, too', async t => {
   const app = new App({})
   t.after(() => app.end())
   const tasks = join(app.runs, 'own.ts')
   for (const [text, message] of [
     [`export const x = remote('', [{ name: 'n', type: 'int', description: '' }], () => {})`, /parameter n: there is no type int, only string, text/],
     [`export const x = remote('', [{ name: 'n', type: 'toString', description: '' }], () => {})`, /there is no type toString/],
+    [`export const x = remote('', [{ name: 'n', type: 'integer', description: '', default: 'x' }], () => {})`, /parameter n: 'x' is not a number/],
+    [`export const x = remote('', [{ name: 'n', type: 'number', description: '', default: 0, min: 1 }], () => {})`, /parameter n: 0 is not from 1 to Infinity/],
+    [`export const x = remote('', [{ name: 'n', type: 'string', description: '', choices: ['a'], default: 'b' }], () => {})`, /parameter n: 'b' is not one of a/],
+    [`export const x = remote('', [{ name: 'n', type: 'integer', description: '', choices: ['1', '2'] }], () => {})`, /parameter n: '1' is not a number/],
+    ['throw null', /cannot load the remote functions, TASKS is .*own.ts: Error: it threw null/],
+    [`throw Object.assign(new Error('on purpose'), { code: 7 })`, /TASKS is .*own.ts: Error: on purpose/],
+    ['process.exit()', /longrun: .*own.ts ended the process while it was loaded/],
   ] as const) {
     writeFileSync(tasks, IMPORT + text)
     await assert.rejects(new App({ ...app.env, TASKS: tasks }).startWorkers(), message)

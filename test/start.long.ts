@@ -239,6 +239,7 @@ suite('Installed in a project of one\'s own,', () => {
     for (const [name, text, type] of [
       ['typed.ts', `${longrun}const hello: string = 'hello'\nexport const ${body}`],
       ['typed.mts', `${longrun}const hello: string = 'hello'\nexport const ${body}`],
+      ['typed.cts', `${longrun}const hello: string = 'hello'\nexport const ${body}`],
       ['plain.js', longrun + plain],
       ['plain.mjs', longrun + plain],
       ['required.cjs', `const { remote } = require('longrun')\nconst hello = 'hello'\nexports.${body}`],
