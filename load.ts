@@ -100,8 +100,8 @@ function isBeyondNode(error: unknown): boolean {
 async function requireModule(path: string): Promise<Record<string, object>> {
   await import('./loader.js')
   const module = require(path)
-  const sources = Object.keys(require.cache).filter(file => /\.[cm]?ts$/.test(file) && file !== import.meta.filename)
-  const isImporting = sources.some(file => /\bimport\s*\(/.test(readFileSync(file, 'utf8')))
+  const others = Object.keys(require.cache).filter(file => file !== import.meta.filename)
+  const isImporting = others.some(file => /\.[cm]?ts$/.test(file) && /\bimport\s*\(/.test(readFileSync(file, 'utf8')))
   if (isImporting) (await import('tsx/esm/api')).register()
   return module
 }

@@ -65,9 +65,9 @@ export const MAX_ENTRY = 16 * 2 ** 20
 
 // ---- The log of a run
 
-const STEP = 64 * 2 ** 10 // bytes that are read at once to find the beginning of a line
+const BACKWARDS = 64 * 2 ** 10 // bytes that are read at once to find the beginning of a line
 const LATEST = 64 * 2 ** 10 // bytes at the end of a log in which the last progress is looked for
-const LONGEST = MAX_ENTRY + 64 // bytes that a line of ours can have
+const MAX_LINE = MAX_ENTRY + 64 // bytes that a line of ours can have
 // One of our lines, as packLine writes it, or another program, at its end. A sticky pattern, and no copy of the line: a
 // late reader's log has a million of them. No part of it can match in two ways: else a line could take minutes.
 const JSON_DATA = /(?:"[^\n]*"|\[[^\n]*\]|\{[^\n]*\}|true|false|null|-?\d[\d.eE+-]*)/.source
@@ -118,13 +118,13 @@ export class RunLog {
    */
   lines(position: number, most: number): Buffer {
     const before = position ? this.read(position - 1, position).at(0) : LF
-    const isWithin = before !== undefined && before !== LF && position - this.#lineStart(position) < LONGEST
+    const isWithin = before !== undefined && before !== LF && position - this.#lineStart(position) < MAX_LINE
     if (isWithin) throw new PositionError('invalid position: no line begins there')
     for (; ; most *= 2) {
       const lines = this.read(position, position + most)
       const end = lines.lastIndexOf(LF) + 1
       if (end || lines.length < most) return lines.subarray(0, end)
-      if (most > LONGEST) return Buffer.from('\n'.padStart(LONGEST))
+      if (most > MAX_LINE) return Buffer.from('\n'.padStart(MAX_LINE))
     }
   }
 
@@ -173,8 +173,8 @@ export class RunLog {
 
   /** Position after the last line break before `position`. */
   #lineStart(position: number): number {
-    for (let end = position; end > 0; end -= STEP) {
-      const start = Math.max(0, end - STEP)
+    for (let end = position; end > 0; end -= BACKWARDS) {
+      const start = Math.max(0, end - BACKWARDS)
       const found = this.read(start, end).lastIndexOf(LF)
       if (found >= 0) return start + found + 1
     }
@@ -371,7 +371,7 @@ export function given<T extends object>(fields: T): T {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as T
 }
 
-const LAST_WORDS = 2 ** 16 // characters of a message, and of a stack: they may come on top of MAX_LOG
+const MAX_WORDS = 2 ** 16 // characters of a message, and of a stack: they may come on top of MAX_LOG
 const MOST_CAUSES = 20 // of an error, with the causes of these: what it says must fit into an entry
 
 // With the messages of its causes in its own, as "fetch failed" alone helps nobody.
@@ -379,18 +379,18 @@ const MOST_CAUSES = 20 // of an error, with the causes of these: what it says mu
 export function describeError(thrown: unknown, left = { causes: MOST_CAUSES }): Note {
   if (!(thrown instanceof Error)) {
     const msg = typeof thrown === 'string' ? thrown : inspect(thrown)
-    return { msg: msg.slice(0, LAST_WORDS) }
+    return { msg: msg.slice(0, MAX_WORDS) }
   }
   const { name, message, stack, cause, code, errors } = thrown as AggregateError & { code?: unknown }
   const describeAll = (all: unknown[]) => all.flatMap(one => left.causes-- > 0 ? describeError(one, left) : [])
   const causes = describeAll(cause === undefined || cause === null ? [] : [cause])
   const others = describeAll(Array.isArray(errors) ? errors : [])
   const why = [...causes, ...others].map(({ msg }) => msg).filter(msg => !message.includes(msg)).join('; ')
-  const msg = [String(message || code || name), why].filter(Boolean).join(': ').slice(0, LAST_WORDS)
+  const msg = [String(message || code || name), why].filter(Boolean).join(': ').slice(0, MAX_WORDS)
   return given({
     msg,
     code: typeof code === 'number' ? code : typeof code === 'string' ? code.slice(0, 200) : undefined,
-    stack: stack ? String(stack).slice(0, LAST_WORDS) : undefined,
+    stack: stack ? String(stack).slice(0, MAX_WORDS) : undefined,
     cause: causes[0],
     errors: others.length ? others : undefined,
   })

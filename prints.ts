@@ -2,7 +2,7 @@
 
 import { MAX_ENTRY } from './log.ts'
 
-const LONGEST = 64 * 2 ** 10 // bytes of a printed line
+const MAX_PRINT = 64 * 2 ** 10 // bytes of a printed line
 const PARTS = /[^]{1,16384}/gu // in which a longer one comes; a character has at most four bytes
 const BAR_PAUSE = 100 // milliseconds from one state of a terminal's progress bar to the next
 
@@ -34,7 +34,7 @@ export function cutLines(print: (line: string) => void, takeEntry = (_: string) 
     if (!line) mayBeEntry = undefined
     if (part.trim()) mayBeEntry ??= /^\s*\{/.test(part)
     line += part
-    if (line.length <= (mayBeEntry ? MAX_ENTRY : LONGEST)) return
+    if (line.length <= (mayBeEntry ? MAX_ENTRY : MAX_PRINT)) return
     printBar()
     if (mayBeEntry) takeEntry(line) // which tells that it is too long
     const parts = partsOf(line)
@@ -63,4 +63,4 @@ export function cutLines(print: (line: string) => void, takeEntry = (_: string) 
   }
 }
 
-const partsOf = (line: string): string[] => Buffer.byteLength(line) > LONGEST ? line.match(PARTS)! : [line]
+const partsOf = (line: string): string[] => Buffer.byteLength(line) > MAX_PRINT ? line.match(PARTS)! : [line]

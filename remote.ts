@@ -148,7 +148,8 @@ export class Task {
   /** Anything that JSON can say. */
   msg = (data: unknown) => this.#report('msg', data)
   /** How far it is, in any unit; without a total, only that something goes on. */
-  progress = (current: number, total?: number, unit?: string) => this.#report('progress', given({ current, total, unit }))
+  progress = (current: number, total?: number, unit?: string) =>
+    this.#report('progress', given({ current, total, unit }))
   /** A part of the work begins: what follows belongs to it, until the next. */
   step = (name: string) => this.#report('step', { name })
   /** `msg` may be an Error, here and below: then its stack, code and causes are details. */
@@ -229,9 +230,9 @@ export function command<const P extends readonly Parameter[]>(
     runCommand(task, typeof program === 'function' ? program(task.args as Named<P>) : program, options))
 }
 
-const LAST_WORDS = 2000 // characters of what it said on stderr, which its error quotes
+const QUOTED = 2000 // characters of what it said on stderr, which its error quotes
 const LAST_TURNS = 16 // of the event loop, for what is left in its pipes, some 200 KiB: each takes 64 KiB
-const LOOK = 20 // milliseconds between two looks at what it has left
+const LOOK_PAUSE = 20 // milliseconds between two looks at what it has left
 const TERMINATED = 143 // the exit code with which a shell says that SIGTERM has ended what it ran
 
 // Trap: SIGTERM to a shell does not reach what that has started, and waits for. So a program leads a group of its own,
@@ -267,7 +268,7 @@ export async function runCommand(task: Task, program: Program, options: CommandO
     return said !== undefined
   })
   const takeStderr = cutLines(line => {
-    lastWords = `${lastWords}${line}\n`.slice(-LAST_WORDS)
+    lastWords = `${lastWords}${line}\n`.slice(-QUOTED)
     print(line)
   })
   const stop = () => sendSignal(id, 'SIGTERM')
@@ -282,7 +283,7 @@ export async function runCommand(task: Task, program: Program, options: CommandO
   const [code, signal] = await once(child, 'exit')
   task.signal.removeEventListener('abort', stop)
   // What it has left was asked to end, too, and may tidy up; if nobody was asked, it is of no use any more.
-  while (task.signal.aborted && sendSignal(id, 0) && isRunning(-id)) await sleep(LOOK)
+  while (task.signal.aborted && sendSignal(id, 0) && isRunning(-id)) await sleep(LOOK_PAUSE)
   sendSignal(id, 'SIGKILL') // in the turn of its end, or of the look: the id cannot be another group's yet
   running.delete(id)
   // Its last lines are there to be read by now. Their end may never come: a daemon that it has left can hold the pipe.

@@ -16,7 +16,7 @@ import { endOf, oncePerChunk, type Readers, type Size } from './readers.ts'
 import { FILES } from './settings.ts'
 
 const POLL_TIME = 20_000 // ms that a long-poll waits
-const QUIET = 10_000 // ms after which a heartbeat goes out, or a client that takes nothing is given up
+const HEARTBEAT = 10_000 // ms after which a heartbeat goes out, or a client that takes nothing is given up
 
 /** A part of a log, and how long the log is by now. */
 type Part = Size & { chunk: Chunk }
@@ -134,7 +134,7 @@ function streamLog(readers: Readers, part: Part, streamCursor: string, response:
   response.once('close', () => readers.unfollow(reader))
   response.on('drain', () => reader.acknowledge(reader.next))
   // Nothing was sent for so long: a heartbeat; or what was sent is not taken: the client has gone without a word.
-  response.setTimeout(QUIET, () => response.writableLength ? response.destroy() : response.write(':\n\n'))
+  response.setTimeout(HEARTBEAT, () => response.writableLength ? response.destroy() : response.write(':\n\n'))
 }
 
 const CLOSED = { upToDate: true, streamClosed: true }

@@ -1,6 +1,6 @@
 // A run, from the inside: the program of the process that runs one remote function, once, from its first line to
 // `done`. Nobody imports it. Below the call of main() stand functions only: a `const` there would not be defined yet
-// when they run. Look for: main, how a process gets its run; run, what it does then.
+// when they run. Look for: run, what it does from the first line of the log on; waitForRun, how it gets one.
 
 import { randomUUID } from 'node:crypto'
 import { setMaxListeners } from 'node:events'
@@ -41,78 +41,6 @@ async function main(id: string | undefined) {
   process.send?.('ready', undefined, undefined, () => {}) // an error here: the server has gone, `disconnect` follows
   if (id) await waitForLog(id)
   void run(new RunLog(await assigned, 'open'), loaded, publish)
-}
-
-/** From now on, what this process prints is logged, a line each; returns what logs a last line without an end. */
-function logPrints(task: Task): () => void {
-  const print = (line: string) => task.print('log', { msg: stripVTControlCharacters(line) }) // without its colours
-  const takes = [process.stdout, process.stderr].map(output => copyOutput(output, cutLines(print)))
-  return () => takes.forEach(take => take())
-}
-
-/** Gives all that is written to an output to `take` as well, which it returns. */
-function copyOutput<T extends (bytes: Buffer) => unknown>(output: NodeJS.WriteStream, take: T): T {
-  const write = output.write.bind(output)
-  output.write = (text: string | Uint8Array, ...others: any[]) => {
-    const isWritten = write(text, ...others)
-    take(Buffer.from(text as string, others[0])) // the encoding means nothing where there are bytes
-    return isWritten
-  }
-  return take
-}
-
-/** Waits until this spare gets a run, whose id it returns. The process ends when its server does before that. */
-function waitForRun(): Promise<string> {
-  return new Promise(resolve => {
-    const take = (id: string) => resolve(process.env[RUN_MARK] = id)
-    process.on('message', (id: string) => id && take(id)) // the first one, as a spare is started, is a rehearsal, too
-    // A spare ends with its server; a run goes on without it: the next one adopts it.
-    // Trap: what a server has sent that died while this process was loading is not there any more. But the file to
-    // which stderr goes has the name of the run, and no point in it, since before the run's log began.
-    const leave = () => {
-      const name = process.env[RUN_MARK] ?? basename(readlinkSync('/proc/self/fd/2'), '.stderr')
-      if (isId(name)) take(name)
-      else process.exit()
-    }
-    if (process.connected) process.once('disconnect', leave)
-    else leave()
-  })
-}
-
-/**
- * Goes the way of a run once, on a log that nobody sees: what V8 runs for the first time takes it five times as long.
- * A launch takes 4.5 ms by that in place of 5.9, and a spare 1 ms more to load.
- */
-function rehearse(publish: (chunk: Chunk) => void) {
-  try {
-    withLog(`uploads/${randomUUID()}`, log => { // if it is killed in this moment, that is swept as an old upload
-      rmSync(logPath(log.id))
-      log.append(Buffer.from(packEntry('start', {})))
-      log.first()
-      log.end()
-      const { signal } = new AbortController()
-      setMaxListeners(0, signal)
-      const task = new Task(log.id, signal, log.size, lines => {
-        log.append(lines)
-        publish({ id: log.id, position: 0, lines }) // nobody has subscribed to that
-      })
-      cutLines(line => task.print('log', { msg: line }))(Buffer.from('\n'))
-      packDone({ outcome: 'ok', seconds: 0 })
-      task.close()
-    }, 'create')
-  } catch {} // the disk is full: its run will tell
-}
-
-/** A log begins before its run is told to anyone; but another machine may see it later. */
-async function waitForLog(id: string) {
-  const deadline = performance.now() + SHOW_TIME
-  while (!statSync(logPath(id), { throwIfNoEntry: false })?.size) {
-    if (performance.now() > deadline) {
-      console.error(`there is no ${logPath(id)}: is RUNS the same folder on this machine?`)
-      process.exit(1)
-    }
-    await sleep(20)
-  }
 }
 
 /** Calls the function that the first line of the log names, and writes and publishes what becomes of it. */
@@ -194,4 +122,80 @@ function reasonOf(id: string): string {
   } catch {
     return 'cancelled' // its function has left no descriptor
   }
+}
+
+// ---- How a process gets its run
+
+/** Waits until this spare gets a run, whose id it returns. The process ends when its server does before that. */
+function waitForRun(): Promise<string> {
+  return new Promise(resolve => {
+    const take = (id: string) => resolve(process.env[RUN_MARK] = id)
+    process.on('message', (id: string) => id && take(id)) // the first one, as a spare is started, is a rehearsal, too
+    // A spare ends with its server; a run goes on without it: the next one adopts it.
+    // Trap: what a server has sent that died while this process was loading is not there any more. But the file to
+    // which stderr goes has the name of the run, and no point in it, since before the run's log began.
+    const leave = () => {
+      const name = process.env[RUN_MARK] ?? basename(readlinkSync('/proc/self/fd/2'), '.stderr')
+      if (isId(name)) take(name)
+      else process.exit()
+    }
+    if (process.connected) process.once('disconnect', leave)
+    else leave()
+  })
+}
+
+/**
+ * Goes the way of a run once, on a log that nobody sees: what V8 runs for the first time takes it five times as long.
+ * A launch takes 4.5 ms by that in place of 5.9, and a spare 1 ms more to load.
+ */
+function rehearse(publish: (chunk: Chunk) => void) {
+  try {
+    withLog(`uploads/${randomUUID()}`, log => { // if it is killed in this moment, that is swept as an old upload
+      rmSync(logPath(log.id))
+      log.append(Buffer.from(packEntry('start', {})))
+      log.first()
+      log.end()
+      const { signal } = new AbortController()
+      setMaxListeners(0, signal)
+      const task = new Task(log.id, signal, log.size, lines => {
+        log.append(lines)
+        publish({ id: log.id, position: 0, lines }) // nobody has subscribed to that
+      })
+      cutLines(line => task.print('log', { msg: line }))(Buffer.from('\n'))
+      packDone({ outcome: 'ok', seconds: 0 })
+      task.close()
+    }, 'create')
+  } catch {} // the disk is full: its run will tell
+}
+
+/** A log begins before its run is told to anyone; but another machine may see it later. */
+async function waitForLog(id: string) {
+  const deadline = performance.now() + SHOW_TIME
+  while (!statSync(logPath(id), { throwIfNoEntry: false })?.size) {
+    if (performance.now() > deadline) {
+      console.error(`there is no ${logPath(id)}: is RUNS the same folder on this machine?`)
+      process.exit(1)
+    }
+    await sleep(20)
+  }
+}
+
+// ---- What it prints
+
+/** From now on, what this process prints is logged, a line each; returns what logs a last line without an end. */
+function logPrints(task: Task): () => void {
+  const print = (line: string) => task.print('log', { msg: stripVTControlCharacters(line) }) // without its colours
+  const takes = [process.stdout, process.stderr].map(output => copyOutput(output, cutLines(print)))
+  return () => takes.forEach(take => take())
+}
+
+/** Gives all that is written to an output to `take` as well, which it returns. */
+function copyOutput<T extends (bytes: Buffer) => unknown>(output: NodeJS.WriteStream, take: T): T {
+  const write = output.write.bind(output)
+  output.write = (text: string | Uint8Array, ...others: any[]) => {
+    const isWritten = write(text, ...others)
+    take(Buffer.from(text as string, others[0])) // the encoding means nothing where there are bytes
+    return isWritten
+  }
+  return take
 }
