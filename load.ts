@@ -95,13 +95,13 @@ function isBeyondNode(error: unknown): boolean {
   return error instanceof SyntaxError || isNotFound || /^ERR_(UNKNOWN|UNSUPPORTED|REQUIRE)/.test(code)
 }
 
-// For modules tsx runs a second thread, see loader.js. So that is done only for what require() cannot load, as it awaits
-// at its top level, or imports TypeScript later on.
+// For modules tsx runs a second thread, see loader.js: so only for what require() cannot load, as it awaits at its top
+// level, or imports TypeScript later on.
 async function requireModule(path: string): Promise<Record<string, object>> {
   await import('./loader.js')
   const module = require(path)
-  const others = Object.keys(require.cache).filter(file => file !== import.meta.filename)
-  const isImporting = others.some(file => /\.[cm]?ts$/.test(file) && /\bimport\s*\(/.test(readFileSync(file, 'utf8')))
+  const files = Object.keys(require.cache).filter(file => /\.[cm]?ts$/.test(file) && file !== import.meta.filename)
+  const isImporting = files.some(file => /\bimport\s*\(/.test(readFileSync(file, 'utf8')))
   if (isImporting) (await import('tsx/esm/api')).register()
   return module
 }

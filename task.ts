@@ -15,7 +15,7 @@ import {
 import { cutLines } from './prints.ts'
 import { MAX_CHUNK, NO_LINES, openPublisher, type Chunk } from './protocol.ts'
 import { Task, withDefaults } from './remote.ts'
-import { printWithoutWaiting, RUN_MARK, UPLOADS } from './settings.ts'
+import { printWithoutWaiting, refuseToStart, RUN_MARK, UPLOADS } from './settings.ts'
 
 const SHOW_TIME = 60_000 // ms until a launched process gives up waiting for its log to show on a shared file system
 
@@ -172,10 +172,8 @@ function rehearse(publish: (chunk: Chunk) => void) {
 async function waitForLog(id: string) {
   const deadline = performance.now() + SHOW_TIME
   while (!statSync(logPath(id), { throwIfNoEntry: false })?.size) {
-    if (performance.now() > deadline) {
-      console.error(`there is no ${logPath(id)}: is RUNS the same folder on this machine?`)
-      process.exit(1)
-    }
+    const mend = 'is RUNS the same folder on this machine?'
+    if (performance.now() > deadline) refuseToStart(`there is no ${logPath(id)}: ${mend}`)
     await sleep(20)
   }
 }
