@@ -6,14 +6,15 @@
 //   {"type":"msg","time":1767225600021,"data":{"msg":"step 1 of 2","process":19372,"step":0}}
 //   {"type":"done","time":1767225600242,"data":{"outcome":"ok","seconds":0.242}}
 
+import { isUtf8 } from 'node:buffer'
 import {
   closeSync, constants, copyFileSync, existsSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync,
-  renameSync, rmSync, writeFileSync, writeSync,
+  renameSync, writeFileSync, writeSync,
 } from 'node:fs'
 import { uptime } from 'node:os'
 import { join } from 'node:path'
 import { inspect } from 'node:util'
-import { BALLAST, RUNS } from './settings.ts'
+import { BALLAST, isThere, removeAll, RUNS } from './settings.ts'
 
 // ---- Names
 
@@ -196,6 +197,7 @@ export class RunLog {
     const copy = `${logPath(this.id)}.copy`
     let other: number | undefined // what is open besides: the copy, and once that is the log, the old one
     try {
+      removeAll(copy) // what a server that died has left, or somebody else
       copyFileSync(logPath(this.id), copy)
       other = openLog(copy)
       renameSync(copy, logPath(this.id))
@@ -207,7 +209,7 @@ export class RunLog {
       if (!/^(ENOSPC|EDQUOT)$/.test(String((error as NodeJS.ErrnoException).code))) throw error
     } finally {
       if (other !== undefined) closeSync(other)
-      rmSync(copy, { force: true })
+      removeAll(copy)
     }
   }
 
@@ -217,7 +219,7 @@ export class RunLog {
     try {
       this.append(lines)
     } catch {
-      rmSync(BALLAST, { force: true }) // on a full disk, it makes room for them
+      removeAll(BALLAST) // on a full disk, it makes room for them
       this.append(lines.subarray(Math.max(0, lines.length - this.#expected + this.size))) // what is missing of them
     }
     return lines
@@ -264,14 +266,12 @@ export function writeReason(id: string, reason: string) {
 /** The reason that was written down; undefined when the run was not asked to end. Throws EMFILE and the like. */
 export const readReason = (id: string) => readNote(stopPath(id)) || undefined
 
-const readNote = (path: string) => existsSync(path) ? readFileSync(path, 'utf8') : ''
-
+const readNote = (path: string) => isThere(path) ? readFileSync(path, 'utf8') : ''
 const sideFiles = (id: string) => [stopPath(id), stderrPath(id), beganPath(id)]
 
 /** Whether some of the files stand beside the log that are only needed until a server has seen the end of the run. */
 export const hasSideFiles = (id: string) => sideFiles(id).some(path => existsSync(path))
-
-export function removeSideFiles(id: string) { sideFiles(id).forEach(path => rmSync(path, { force: true })) }
+export const removeSideFiles = (id: string) => sideFiles(id).forEach(removeAll)
 
 // ---- What an entry says
 
@@ -297,6 +297,7 @@ export function packDone({ result, ...others }: Done): string {
 function unpackDone(line: Buffer): Omit<End, 'size'> | undefined {
   const [mark, end] = [',"result":', '}}\n'] // within a text, quotes would be `\\"`; what stands before it is flat
   const at = String(line.subarray(-end.length)) === end ? line.indexOf(mark) : -1
+  if (!isUtf8(line)) return undefined
   try {
     const head = at < 0 ? undefined : JSON.parse(`${line.subarray(0, at)}}}`).data as Done
     const isCut = head?.seconds !== undefined // else it has none, or an earlier version wrote it
@@ -319,11 +320,13 @@ function lineAt(text: string, start: number): { end: number; isDone: boolean } |
 /** @internal Makes blanks of lines of somebody else's: positions stay right, and who joins the lines gets JSON. */
 export function blankForeign(lines: Buffer): Buffer {
   const text = lines.toString('latin1') // a byte each
+  const isText = isUtf8(lines) // else it is looked for in each line: a browser that gets such a one is disconnected
   let hasOurs = false
   for (let start = 0, end = 0; start < lines.length; start = end) {
     const line = lineAt(text, start)
     end = line?.end ?? text.indexOf('\n', start) + 1
-    const isOurs = line?.isDone ? unpackDone(lines.subarray(start, end)) !== undefined : line !== undefined
+    const isOurs = line?.isDone ? unpackDone(lines.subarray(start, end)) !== undefined
+      : line !== undefined && (isText || isUtf8(lines.subarray(start, end)))
     // Behind a line of ours they belong to that, else to the next; the last line break stays in any case.
     if (!isOurs) lines.fill(' ', Math.max(0, start - 1), hasOurs || end === lines.length ? end - 1 : end)
     hasOurs ||= isOurs

@@ -6,7 +6,7 @@ import { spawn, spawnSync, type ChildProcess, type StdioOptions } from 'node:chi
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import {
-  closeSync, constants, existsSync, fstatSync, openSync, readdirSync, readFileSync, readSync, rmSync, statSync,
+  closeSync, constants, fstatSync, openSync, readdirSync, readFileSync, readSync, statSync,
   writeFileSync, writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
@@ -15,7 +15,8 @@ import { stripsTypes, TASK_PROGRAM } from './load.ts'
 import { stderrPath } from './log.ts'
 import { limit, RemoteError } from './protocol.ts'
 import {
-  ENDING, LAUNCH, lowerPriority, ON_DONE, refuseToStart, RUN_MARK, RUNS, sendSignal, SPARES, taskEnvironment, VERSION,
+  ENDING, isThere, LAUNCH, lowerPriority, ON_DONE, refuseToStart, removeAll, RUN_MARK, RUNS, sendSignal, SPARES,
+  taskEnvironment, VERSION,
 } from './settings.ts'
 
 /** Whether an engine's command stands for each process, see LAUNCH. */
@@ -89,7 +90,7 @@ async function refill() {
     })
     spare.child.once('exit', () => {
       spares.delete(spare)
-      attempt('tidy up', () => rmSync(spare.stderr, { force: true }))
+      attempt('tidy up', () => removeAll(spare.stderr))
       refillLater()
     })
   } catch (error) {
@@ -124,7 +125,7 @@ async function startTask(id = ''): Promise<TaskProcess> {
     await once(child, 'spawn') // rejects with its `error`
     return { child, stderr, isReady: false }
   } catch (error) {
-    rmSync(stderr)
+    removeAll(stderr)
     throw error
   } finally {
     closeSync(file)
@@ -136,7 +137,7 @@ async function startTask(id = ''): Promise<TaskProcess> {
 /** The last lines that the process of a run, or its launcher, has said on stderr. */
 export function lastErrors(id: string): string {
   const path = stderrPath(id)
-  if (!existsSync(path)) return ''
+  if (!isThere(path)) return ''
   const lines = String(readEnd(path)).trimEnd().split('\n').slice(-LAST_LINES.lines)
   return lines.join('\n').slice(-LAST_LINES.characters)
 }
@@ -186,7 +187,7 @@ export function hasOpen(pid: number, paths: string[]): boolean {
 
 /** Whether a file or a process is not there, or not ours; any other error, such as EMFILE, says nothing about that. */
 export function isAbsence(error: unknown): boolean {
-  return /^(ENOENT|ESRCH|EACCES|EPERM|ELOOP|EISDIR)$/.test(String((error as NodeJS.ErrnoException).code))
+  return /^(ENOENT|ESRCH|EACCES|EPERM|ELOOP|EISDIR|ESPIPE|ENXIO)$/.test(String((error as NodeJS.ErrnoException).code))
 }
 
 /**
@@ -198,15 +199,16 @@ export function isAbsence(error: unknown): boolean {
  */
 export function claimRuns() {
   try {
-    const claim = openSync(CLAIM, constants.O_RDWR | constants.O_CREAT, 0o600)
-    const pid = Number(readFileSync(CLAIM, 'utf8'))
+    const { O_RDWR, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants // somebody may have put a link there, or a FIFO
+    const claim = openSync(CLAIM, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600)
+    const pid = Number(readFileSync(claim, 'utf8'))
     const { status } = spawnSync('flock', ['-n', '3'], { stdio: ['ignore', 'ignore', 'ignore', claim] })
     if (status === 1 || status !== 0 && pid !== process.pid && hasOpen(pid, [CLAIM])) {
       refuseToStart(`another workers server is running on ${RUNS}, process ${pid}: stop it, or set RUNS to another one`)
     }
     attempt('note who has the folder', () => writeSync(claim, String(process.pid).padEnd(10), 0))
   } catch (error) {
-    refuseToStart(`cannot write to ${RUNS}: ${(error as Error).message}`)
+    refuseToStart(`cannot write to ${CLAIM}: ${(error as Error).message}`)
   }
 }
 

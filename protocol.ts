@@ -12,7 +12,7 @@
 
 import { isUtf8 } from 'node:buffer'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, lstatSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -161,7 +161,7 @@ export const packChunk = ({ id, position, lines }: Chunk) => [id, String(positio
 /** Undefined for what is not a chunk: anyone who can reach the address can publish. */
 export function unpackChunk([id, position, lines]: Buffer[]): Chunk | undefined {
   const chunk = { id: String(id), position: Number(position), lines: lines ?? NO_LINES }
-  const isWhole = lines && (lines.length === 0 || lines.at(-1) === LF)
+  const isWhole = lines && (lines.length === 0 || lines.at(-1) === LF && isUtf8(lines))
   return isWhole && isId(chunk.id) && Number.isSafeInteger(chunk.position) && chunk.position >= 0 ? chunk : undefined
 }
 
@@ -183,16 +183,21 @@ export function createSocket<S extends Socket, O extends object>(Type: new (opti
 // Trap, the silent takeover: binding an ipc address that is in use succeeds, and the one who had it gets no connection
 // any more, and no error. So this looks whether somebody listens: by a plain connection, as a server that is stopped or
 // busy would not answer a request, but is still there.
+// And any file that stands there would be removed.
 /** Binds a socket to an address. Ends the process when it cannot. */
 export async function bindSocket(socket: { bind(address: string): Promise<void> }, address: string) {
+  const cannot = (why: string) =>
+    refuseToStart(`cannot listen on ${address}: ${why}; it has to be an address of this machine, or a free path`)
   if (address.startsWith('ipc://')) {
-    const probe = connect(address.slice('ipc://'.length))
+    const path = address.slice('ipc://'.length)
+    const probe = connect(path)
     const isInUse = await once(probe, 'connect').then(() => true, () => false)
     probe.destroy()
     const mend = 'stop it, or set RUNS to another folder'
     if (isInUse) refuseToStart(`another workers server is running on ${address}: ${mend}`)
+    if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === false) cannot('what stands there is no socket')
   }
-  await socket.bind(address).catch(error => refuseToStart(`cannot listen on ${address}: ${error.message}`))
+  await socket.bind(address).catch(error => cannot(error.message))
 }
 
 /** Removes the file of an ipc address. */

@@ -3,7 +3,7 @@
 // logState; listRuns, and the other answers; keepRun.
 
 import type { ChildProcess } from 'node:child_process'
-import { existsSync, lstatSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { existsSync, lstatSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { functions } from './load.ts'
 import {
@@ -11,7 +11,7 @@ import {
 } from './log.ts'
 import { attempt, isBeingTold } from './processes.ts'
 import { RemoteError, type Call } from './protocol.ts'
-import { FILES, KEEP_RUNS, UPLOADS } from './settings.ts'
+import { FILES, KEEP_RUNS, removeAll, UPLOADS } from './settings.ts'
 
 /** A run, from its call until its log is removed. Its state is derived: see the head of workers.ts. */
 export type Run = {
@@ -168,7 +168,7 @@ function removeOldest() {
   if (!oldest || ended.size <= KEEP_RUNS) return
   if (running.has(oldest.id) || isBeingTold(oldest.id)) return removeLater() // what is told stands in its log
   ended.delete(oldest.id)
-  rmSync(logPath(oldest.id), { force: true })
+  removeAll(logPath(oldest.id))
   sweepFiles(oldest.id)
 }
 
@@ -181,13 +181,13 @@ export function sweepFiles(only?: string) {
     const [id, end] = name.split('.')
     if (!isId(id) || (only === undefined ? end === undefined : id !== only) || running.has(id)) continue
     if (existsSync(logPath(id)) && name !== `${id}.part`) continue
-    attempt(`remove ${name}`, () => rmSync(join(FILES, name), { recursive: true, force: true })) // then the others go
+    attempt(`remove ${name}`, () => removeAll(join(FILES, name))) // then the others go
   }
 }
 
 /** Removes what a run needs no more when it has ended: its uploads, and its unfinished work. */
 export function removeWork({ id, start }: Run) {
-  for (const file of [...uploadsOf(start), join(FILES, `${id}.part`)]) rmSync(file, { recursive: true, force: true })
+  for (const file of [...uploadsOf(start), join(FILES, `${id}.part`)]) removeAll(file)
 }
 
 /** The paths of a call's uploads. */
@@ -200,7 +200,7 @@ export function sweepUploads() {
   const taken = new Set([...running.values()].flatMap(({ start }) => uploadsOf(start)))
   for (const file of readdirSync(UPLOADS).map(name => join(UPLOADS, name))) {
     const written = statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? Infinity
-    if (Date.now() - written > UPLOAD_AGE && !taken.has(file)) rmSync(file, { recursive: true, force: true })
+    if (Date.now() - written > UPLOAD_AGE && !taken.has(file)) removeAll(file)
   }
 }
 

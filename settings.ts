@@ -26,6 +26,9 @@ export const FILES = join(RUNS, 'files')
 export const REP_ADDR = address('REP_ADDR')
 export const XSUB_ADDR = address('XSUB_ADDR')
 export const XPUB_ADDR = address('XPUB_ADDR')
+if (new Set([REP_ADDR, XSUB_ADDR, XPUB_ADDR]).size < 3) {
+  complaints.push('REP_ADDR, XSUB_ADDR and XPUB_ADDR have to be three addresses: two of them are the same')
+}
 export const PROCESS_LIMIT = wholeNumber('PROCESS_LIMIT', Math.max(2, availableParallelism()), 1, 10_000)
 /** The command that each task process is started with, and its arguments; empty: none. */
 export const LAUNCH = split(process.env.LAUNCH)
@@ -43,7 +46,7 @@ export const PACKAGE_VERSION: string = createRequire(import.meta.url)('longrun/p
 export const ENDING = extname(import.meta.filename)
 export const TASKS = resolve(process.env.TASKS || join(import.meta.dirname, `tasks${ENDING}`))
 export const TOKEN = token()
-export const ALLOWED_HOSTS = split(process.env.ALLOWED_HOSTS, /[\s,]+/).map(host => host.toLowerCase())
+export const ALLOWED_HOSTS = hosts()
 export const ALLOWED_ORIGINS = origins()
 export const KEEP_RUNS = wholeNumber('KEEP_RUNS', 1000, 0, 1_000_000)
 /** In bytes. */
@@ -65,7 +68,7 @@ function wholeNumber(name: string, fallback: number, least: number, most: number
 function address(name: 'REP_ADDR' | 'XSUB_ADDR' | 'XPUB_ADDR'): string {
   const text = process.env[name] || `ipc://${RUNS}/${name.slice(0, -'_ADDR'.length).toLowerCase()}.sock`
   const port = /^tcp:\/\/[^*\s]+:(\d{1,5})$/.exec(text)?.[1]
-  if (!/^ipc:\/\/./.test(text) && !(Number(port) > 0 && Number(port) < 2 ** 16)) {
+  if (!/^ipc:\/\/[^@]/.test(text) && !(Number(port) > 0 && Number(port) < 2 ** 16)) {
     complaints.push(`${name}=${text} is neither ipc://PATH nor tcp://HOST:PORT (no *: it is connected to as well)`)
   }
   // The kernel's limit for the path of a socket; libzmq would only say "invalid argument".
@@ -81,6 +84,15 @@ function token(): string {
   if (text && text.length < 16) complaints.push('TOKEN is shorter than 16 characters: `openssl rand -hex 32` makes one')
   if (/[^\w.~+/=!@#$%^&*()-]/.test(text)) complaints.push('TOKEN may have letters, digits and -._~+/=!@#$%^&*() only')
   return text
+}
+
+function hosts(): string[] {
+  const given = split(process.env.ALLOWED_HOSTS, /[\s,]+/)
+  for (const host of given) {
+    const isName = /^([a-z\d][\w.-]*|\[[\da-f:]+\])(:\d+)?$/i.test(host) // in ASCII, as browsers send it
+    if (!isName) complaints.push(`ALLOWED_HOSTS has ${host}, which is not a host such as app.example.org`)
+  }
+  return given.map(host => host.toLowerCase())
 }
 
 function origins(): string[] {
@@ -134,6 +146,12 @@ function makeFolder(path: string) {
   }
 }
 
+/** Whether there is such a file: who reads a FIFO that somebody has put there would wait for ever. */
+export const isThere = (path: string) => lstatSync(path, { throwIfNoEntry: false })?.isFile() === true
+
+/** Removes what is there, if anything: somebody may have put a folder there. */
+export const removeAll = (path: string) => rmSync(path, { recursive: true, force: true })
+
 /** A file that only takes up room: it is removed to make some for the last lines of runs on a full disk. */
 export const BALLAST = join(RUNS, 'ballast')
 
@@ -142,7 +160,7 @@ export function layBallast() {
   try {
     if (!existsSync(BALLAST)) writeFileSync(BALLAST, Buffer.alloc(2 ** 16, ' '))
   } catch {
-    rmSync(BALLAST, { force: true }) // the disk is full: half a ballast would never be laid again
+    removeAll(BALLAST) // the disk is full: half a ballast would never be laid again
   }
 }
 

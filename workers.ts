@@ -17,7 +17,7 @@
 // its place in `running` until freePlaces has looked for what it has left. A server that starts finds what the last one
 // left in any of the four states, and adoptRun takes it over.
 
-import { existsSync, readdirSync, renameSync, rmSync, utimesSync } from 'node:fs'
+import { existsSync, readdirSync, renameSync, utimesSync } from 'node:fs'
 import { join } from 'node:path'
 import { Proxy, Router, XPublisher, XSubscriber } from 'zeromq'
 import { functions, loadFunctions } from './load.ts'
@@ -39,8 +39,8 @@ import {
   statRuns, sweepFiles, sweepUploads, unknownRuns, uploadsOf, type Run,
 } from './runs.ts'
 import {
-  layBallast, onStop, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, REP_ADDR, RUNS, sendSignal, TASKS,
-  TIME_LIMIT, XPUB_ADDR, XSUB_ADDR,
+  layBallast, onStop, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, removeAll, REP_ADDR, RUNS, sendSignal,
+  TASKS, TIME_LIMIT, XPUB_ADDR, XSUB_ADDR,
 } from './settings.ts'
 
 const GRACE = isLaunched ? 30_000 : 5000 // ms between asking a run to end, and killing it; an engine has one of its own
@@ -168,7 +168,7 @@ async function startRun(call: Call): Promise<number> {
   } catch (error) {
     child.kill('SIGKILL')
     removeSideFiles(id)
-    rmSync(logPath(id), { force: true }) // it may have been created
+    removeAll(logPath(id)) // it may have been created
     throw new RemoteError('failed', `cannot start a log: ${(error as Error).message}`) // the disk is full
   }
   if (!isLaunched) child.send(id, () => {}) // first, as it takes a moment; an error: it has died, `exit` follows
@@ -321,7 +321,7 @@ function adoptAll(names?: string[]) {
     endProcesses(id => !running.has(id))
     for (const name of names) {
       const id = /^(.*)\.(stderr|stop|began|ndjson\.copy)$/.exec(name)?.[1]
-      if (id && !running.has(id)) attempt('tidy up', () => rmSync(join(RUNS, name), { force: true }))
+      if (id && !running.has(id)) attempt('tidy up', () => removeAll(join(RUNS, name)))
     }
     attempt('tidy up', sweepFiles)
     return true

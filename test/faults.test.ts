@@ -2,6 +2,7 @@
 // exactly one end, and no process is left. Everything here is done for real. The web server's faults: server.test.ts.
 
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { appendFileSync, existsSync, mkdirSync, readFileSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -329,17 +330,25 @@ suite('The workers server', { concurrency: 4 }, () => {
       symlinkSync('nowhere', join(app.runs, 'link.ndjson'))
       mkdirSync(join(app.runs, 'uploads', 'folder'))
       utimesSync(join(app.runs, 'uploads', 'folder'), 1, 1)
-      writeFileSync(join(app.runs, 'torn.ndjson'), '{"type":"start","time":1,"data":{"method":"process","args":[],"callId":"","pid":999999,"timeLimit":0}}\n{"ty')
+      const call = '{"type":"start","time":1,"data":{"method":"process","args":[],"callId":"","pid":999999,"timeLimit":0}}\n'
+      writeFileSync(join(app.runs, 'torn.ndjson'), `${call}{"ty`)
+      // What is no file would hold up who opens it for ever, or fail each time: a folder, a FIFO.
+      const beside = ['stop', 'stderr', 'began', 'ndjson.copy'].flatMap(ending => [`a-folder.${ending}`, `a-pipe.${ending}`])
+      const odd = [...beside, 'pipe.ndjson'].map(name => join(app.runs, name))
+      for (const path of odd) execFileSync(path.includes('folder') ? 'mkdir' : 'mkfifo', [path])
+      for (const id of ['a-folder', 'a-pipe']) writeFileSync(join(app.runs, `${id}.ndjson`), call)
       writeFileSync(join(app.runs, 'empty.ndjson'), '') // its server died in the moment between its creation and its first line
       utimesSync(join(app.runs, 'empty.ndjson'), 1, 1)
       await app.startWorkers()
-      for (const id of ['torn', 'empty']) {
+      for (const id of ['torn', 'empty', 'a-folder', 'a-pipe']) {
         const entries = await (await app.follow(id)).done()
         assert.deepEqual(entries.map(({ type }) => type), ['start', 'error', 'done'])
       }
       assert.equal(readFileSync(join(app.runs, 'garbage.ndjson'), 'utf8'), 'this is no log\n')
       assert.equal(readFileSync(join(app.runs, 'nothing.ndjson'), 'utf8'), '{"type":"start","time":5}\n')
       assert.ok(!existsSync(join(app.runs, 'nowhere')), 'nor is anything created where a link leads')
+      assert.deepEqual(odd.filter(path => existsSync(path)), [join(app.runs, 'pipe.ndjson')])
+      assert.match(app.workers.output.join('\n'), /cannot adopt .*pipe\.ndjson, which is left alone/)
       assert.equal((await (await app.start('process', [3, 1])).outcome()).outcome, 'ok')
     })
   })

@@ -308,6 +308,13 @@ suite('The log of a run', () => {
     }
     const end = packDone({ outcome: 'ok', seconds: 1, result: 1 })
     assert.equal(String(blankForeign(Buffer.from(end))), end)
+    for (const line of [packEntry('msg', 'é'), packDone({ outcome: 'ok', seconds: 1, result: 'é' })]) {
+      const log = newLog(`latin${line.length}`, ours)
+      log.append(Buffer.from(line, 'latin1')) // no UTF-8: a browser closes its WebSocket for that
+      assert.equal(log.end(), undefined)
+      assert.equal(String(blankForeign(log.read(0, log.size))), `${ours.trimEnd().padEnd(log.size - 1)}\n`.replace(' ', ''))
+      log.close()
+    }
   })
 
   test('is replaced by a copy, so that who is cut off writes where nobody reads, and can see it', () => {

@@ -1,7 +1,8 @@
 // Each bad setting ends its server at the start, with a sentence that says what to do.
 
 import assert from 'node:assert/strict'
-import { writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { test } from 'node:test'
 import { App, ROOT, startServer } from './app.ts'
@@ -31,9 +32,17 @@ test('a bad setting of the workers server is a clear error at the start', async 
     [{ TASKS: module('nameless.ts', "export default remote('', [], () => {})") }, /cannot be named default: export const/],
     [{ TASKS: module('wrong.ts', "export const x = remote('without parameters', () => {})") }, /remote\(\) takes a description, an array of parameters, and a function/],
     [{ RUNS: '/dev/null' }, /cannot create the runs folder/],
+    [{ REP_ADDR: `ipc://${module('thesis.txt', '')}` }, /cannot listen on ipc:.*thesis\.txt: what stands there is no socket/],
+    [{ REP_ADDR: 'ipc://@everybody' }, /REP_ADDR=ipc:\/\/@everybody is neither/],
+    [{ XSUB_ADDR: 'ipc://both', XPUB_ADDR: 'ipc://both' }, /have to be three addresses/],
+    ...['*', '.a.b', 'https://a.b', 'a.b/c', 'ä.b'].map(host => [{ ALLOWED_HOSTS: `c.d:80 ${host}` }, /ALLOWED_HOSTS has .*, which is not a host such as/]),
   ] as [Record<string, string>, RegExp][]) {
     await assert.rejects(startServer('workers.ts', { ...app.env, ...env }), message)
   }
+  assert.equal(readFileSync(join(app.runs, 'thesis.txt'), 'utf8'), IMPORT, 'and nothing is lost')
+  rmSync(join(app.runs, 'workers.pid'))
+  execFileSync('mkfifo', [join(app.runs, 'workers.pid')])
+  await assert.rejects(startServer('workers.ts', app.env), /cannot write to .*workers.pid/)
 })
 
 test('pages of others are only allowed where there is a token, and by an origin as browsers say it', async t => {
