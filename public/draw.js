@@ -1,6 +1,8 @@
 // How anything gets onto the screen: state changes at any rate, and is drawn at most once a frame. Whoever changes
 // something calls redraw(); after what a person did, that is called anyway. What is drawn is changed in place.
 
+import { printable } from './words.js'
+
 /** Milliseconds between two drawings of words and figures: in a flood, the browser does not lay out the whole page in
  * every frame. They are drawn in a background tab, too: a screen reader may speak. */
 export const CALM = 100
@@ -93,7 +95,7 @@ export function set(target, property, value) {
   if (target[property] !== value) target[property] = value
 }
 
-export const setText = (/** @type {Element} */ target, /** @type {string} */ text) => set(target, 'textContent', text)
+export const setText = (/** @type {Node} */ to, /** @type {string} */ text) => set(to, 'textContent', printable(text))
 /** @param {Element} target @param {string} name @param {string | undefined} value undefined: none */
 export function setAttribute(target, name, value) {
   if (value === undefined) target.removeAttribute(name)
@@ -111,7 +113,7 @@ export function setLink(/** @type {HTMLAnchorElement} */ link, /** @type {string
 export function make(name, className, ...inside) {
   const made = document.createElement(name)
   if (className) made.className = className
-  made.append(...inside)
+  made.append(...inside.map(part => (typeof part === 'string' ? printable(part) : part)))
   return made
 }
 

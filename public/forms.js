@@ -80,7 +80,7 @@ function makeControl(parameter, { label, preset, accept = '', choices }, control
   if (type === 'text') Object.assign(control, { rows: 9 })
   if (control instanceof HTMLInputElement) {
     const step = type === 'number' ? 'any' : ''
-    Object.assign(control, { type: INPUT_TYPES[type] ?? 'text', step, accept, min: String(min), max: String(max) })
+    Object.assign(control, { type: INPUT_TYPES[type] ?? 'text', step, accept, min, max })
     if (type === 'file') {
       const drop = make('label', 'drop', control, make('span', 'drop-words'))
       control.addEventListener('change', () => showChoice(control))

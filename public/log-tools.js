@@ -30,7 +30,7 @@ const [next, previous, onlyHits, full] = elements(HTMLButtonElement, 'next-hit',
 let drawn = { of: run, n: -1 } // the chosen entry that is shown: not asked for again, as it may be let go meanwhile
 /** the hit to go to, which may not have been found yet @type {{ from: number, step: 1 | -1 } | undefined} */
 let wanted
-let said = ''
+let [said, scrolled] = ['', 0] // of a search, to a screen reader; where the page was before the full screen
 
 picture(() => {
   const { store: { count: all, counts }, read, ended, start } = run
@@ -98,7 +98,6 @@ toggles('wrap', state => {
   list.box.toggleAttribute('data-wraps', state === 'true')
   Object.assign(list, { wraps: state === 'true', stale: true })
 })
-let scrolled = 0
 full.addEventListener('click', () => {
   if (full.ariaPressed === 'false') scrolled = scrollY
   full.ariaPressed = String(document.documentElement.toggleAttribute('data-full'))

@@ -40,7 +40,7 @@ class LongrunRun extends HTMLElement {
       key, next: this.#shown.next, refuse: words => { this.#cancel.hidden = true; say(words) },
       tell: ({ live, stranger }) => say(live ? this.#shown.said : stranger ? 'Load this page anew' : 'Connecting'),
     })
-    this.#cancel.onclick = () => fetch(new URL(`tasks/${id}?key=${key}`, url), { method: 'DELETE' })
+    this.#cancel.onclick = () => fetch(new URL(`tasks/${id}${key && `?key=${key}`}`, url), { method: 'DELETE' })
       .then(({ ok }) => ok, () => false).then(ok => say(ok ? 'Cancelling' : 'Not cancelled: try again'))
   }
 

@@ -19,8 +19,7 @@ export let clockAhead = 0 // milliseconds of this computer's clock before the se
 
 /** @param {'GET' | 'POST' | 'DELETE'} method @param {string} path @param {unknown} [body] @returns {Promise<Answer>} */
 export async function request(method, path, body) {
-  const headers = { 'content-type': 'application/json' }
-  const sent = { method, headers, body: body === undefined ? null : JSON.stringify(body) }
+  const sent = { method, headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }
   try {
     const answer = await fetch(path, { ...sent, signal: AbortSignal.timeout(PATIENCE[method]) })
     const ahead = Date.now() - Date.parse(answer.headers.get('date') ?? '')
@@ -55,8 +54,7 @@ function readAnswer(status, text, retryAfter) {
   const data = status === 0 ? undefined : parseJson(text)
   const ok = status >= 200 && status < 300 && data !== undefined
   const isOurs = ok || Array.isArray(data?.errors) || (status >= 400 && status < 500)
-  const reason = status === 0 ? text : `the answer has the status ${status}`
-  const why = Array.isArray(data?.errors) ? data.errors.join('; ') : reason
+  const why = data?.errors?.join?.('; ') ?? (status === 0 ? text : `the answer has the status ${status}`)
   return { ok, status: isOurs ? status : 0, data, why, retryAfter: Number(retryAfter) || 3 }
 }
 

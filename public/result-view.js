@@ -9,6 +9,7 @@ import { bytes, count, cut, framesOf, MORE_IN_LOG, placeOf, printable, toText } 
 
 const LONGEST_RESULT = 20_000 // characters
 const MOST_TILES = 12
+const LONGEST_FIELD = 300 // characters of one field, in its tile or cell
 const MOST_ROWS = 200 // of a table
 const STACK = 12 // lines of it and of its causes: the first ones tell
 /** what has nothing in it, in JSON @type {Record<string, string>} */
@@ -55,7 +56,7 @@ function drawFailure() {
   setText(element('result-title', HTMLElement), isFailed ? 'What went wrong' : 'Result')
   if (!isFailed) return
   const { msg, code } = error ?? {} // its causes are in its message
-  const words = printable(toText(msg)) || done.reason || 'It did not say what.'
+  const words = toText(msg) || done.reason || 'It did not say what.'
   const isCoded = code !== undefined && !words.includes(toText(code))
   setText(element('failure-words', HTMLElement), isCoded ? `${words} (${toText(code)})` : words)
   setText(element('failure-stack', HTMLElement), framesOf(error ?? {}).slice(1, 1 + STACK).join('\n'))
@@ -81,11 +82,12 @@ function drawResult() {
 /** What is flat as figures, or as a table; all else as it was written down. @param {unknown} result */
 function writeResult(result) {
   const fields = Object.entries(isFlat(result) ? result : {}).filter(([name]) => name !== 'file' || !file.href)
+  const inShort = (/** @type {unknown} */ value) => cut(toText(value), LONGEST_FIELD, MORE_IN_LOG)
   drawTiles(fields.map(([name, value]) =>
-    [name.slice(0, 1).toUpperCase() + name.slice(1), Number.isInteger(value) ? count(Number(value)) : toText(value)]))
+    [name.slice(0, 1).toUpperCase() + name.slice(1), Number.isInteger(value) ? count(Number(value)) : inShort(value)]))
   const rows = Array.isArray(result) && result.every(isFlat) ? result.slice(0, MOST_ROWS) : []
   const names = [...new Set(rows.flatMap(row => Object.keys(row)))]
-  const lines = rows.map(row => make('tr', '', ...names.map(name => make('td', '', toText(row[name])))))
+  const lines = rows.map(row => make('tr', '', ...names.map(name => make('td', '', inShort(row[name])))))
   const head = make('tr', '', ...names.map(name => make('th', '', name)))
   const isCut = Array.isArray(result) && result.length > MOST_ROWS
   const caption = isCut ? [make('caption', '', `The first ${MOST_ROWS} of ${count(result.length)}`)] : []
@@ -105,8 +107,8 @@ function isFlat(value) {
 
 function drawTiles(/** @type {[name: string, figure: string][]} */ wanted) {
   if (tiles.textContent === wanted.flat().join('')) return
-  const made = wanted.map(([name, figure]) => make('div', '', make('dt', '', name), make('dd', '', figure)))
-  tiles.replaceChildren(...made)
+  tiles.replaceChildren(...wanted.map(([name, figure]) =>
+    make('div', '', make('dt', '', name), make('dd', figure.length > 40 ? 'long' : '', figure))))
 }
 
 function drawSource() {
@@ -127,7 +129,7 @@ function drawFindings() {
   const found = known.counted && run.result ? run.count('warning') + run.count('error') : n
   const more = found > n ? `The first ${count(n)} of ${count(found)} are named; the rest are counted.` : ''
   const none = run.done ? 'None.' : 'None so far.'
-  setText(element('findings-note', HTMLElement), chosen ? printable(toText(chosen.fields['msg'])) : n ? more : none)
+  setText(element('findings-note', HTMLElement), chosen ? toText(chosen.fields['msg']) : n ? more : none)
   findingList.draw(n)
 }
 

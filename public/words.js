@@ -40,8 +40,7 @@ export const levelOf = ({ type }) => LEVELS.indexOf(LEVELS.includes(type) ? type
 /** @param {Entry} entry @returns {Fields} */
 export const fieldsOf = ({ data }) => (typeof data === 'object' && data ? /** @type {any} */ (data) : {})
 export const toText = (/** @type {unknown} */ told) => (typeof told === 'string' ? told : JSON.stringify(told) ?? '')
-export const toNumber = (/** @type {unknown} */ value) =>
-  (typeof value === 'number' && Number.isFinite(value) ? value : undefined)
+export const toNumber = (/** @type {unknown} */ value) => (Number.isFinite(value) ? Number(value) : undefined)
 
 /** The line of a row in the log. @param {Entry} entry */
 export const describe = (entry, longest = LONGEST_LINE) =>
@@ -157,9 +156,9 @@ export function reached(current, total, unit) {
 
 /** @param {number} n @param {number} [whole] in whose unit it is told */
 export function bytes(n, whole = n) {
-  const step = Math.min(4, Math.max(0, Math.floor(Math.log10(Math.max(1, whole)) / 3)))
+  const step = Math.min(5, Math.max(0, Math.floor(Math.log10(Math.max(1, whole)) / 3)))
   if (step === 0) return `${count(Math.round(n))} bytes`
-  return `${(n / 1000 ** step).toFixed(whole / 1000 ** step < 100 ? 1 : 0)} ${['', 'kB', 'MB', 'GB', 'TB'][step]}`
+  return `${(n / 1000 ** step).toFixed(whole / 1000 ** step < 100 ? 1 : 0)} ${['', 'kB', 'MB', 'GB', 'TB', 'PB'][step]}`
 }
 
 export function duration(/** @type {number} */ seconds) {

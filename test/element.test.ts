@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { complaints, chromiumMissing as skip } from './browser.ts'
-import { app, bar, element, ended, heard, open, startRun, whole, words } from './element.ts'
+import { app, bar, BEARER, element, ended, heard, open, startRun, whole, words } from './element.ts'
 
 suite('<longrun-run>, in a page of another origin,', { skip }, () => {
   test('shows how far a run is and how it ended, by its key, below a strict policy', async t => {
@@ -27,13 +27,24 @@ suite('<longrun-run>, in a page of another origin,', { skip }, () => {
     assert.deepEqual(sockets, [])
   })
 
-  test('cancels its run', async t => {
+  test('cancels its run: by its key, and without one in a page of its own server', async t => {
     const run = await startRun('polite', [])
     const { page } = await open(t, element(run))
     await words(page, /./)
     await page.locator('longrun-run [part=cancel]').click()
     await words(page, /^cancelled/)
     assert.equal((await heard(page)).done.length, 1)
+
+    const { id } = await startRun('polite', [])
+    await page.goto(`${app.url}/?token=${BEARER.authorization.slice('Bearer '.length)}`)
+    await page.evaluate(async id => {
+      await import(new URL('longrun-run.js', location.href).href)
+      document.body.append(Object.assign(document.createElement('longrun-run'), { id: 'own' }))
+      document.querySelector('#own')!.setAttribute('run', id)
+    }, id)
+    await words(page, 'working')
+    await page.locator('longrun-run [part=cancel]').click()
+    await words(page, /^cancelled/)
   })
 
   test('shows another run when its attributes say so, and its bar and words begin anew', async t => {

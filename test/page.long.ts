@@ -699,7 +699,7 @@ test('the keys are shown, and a click on what one is at is seen', { skip }, asyn
   await state(page, 'cancelled')
 })
 
-test('on a phone the run in view is in sight in the list, and what is pressed is large enough', { skip }, async t => {
+test('on a phone the run in view is in sight in the list, its parts are read in whole, and what is pressed is large enough', { skip }, async t => {
   const runs = await Promise.all(upTo(6).map(() => app.start('produce', [1]).catch(() => undefined)))
   await Promise.all(runs.map(run => run?.outcome()))
   const page = await open(t, '/', { viewport: { width: 390, height: 844 } })
@@ -714,6 +714,15 @@ test('on a phone the run in view is in sight in the list, and what is pressed is
   const small = await page.locator('header :is(button, a, summary), .side :is(button, a), #share').evaluateAll(found =>
     found.filter(one => one.checkVisibility() && one.getBoundingClientRect().height < 24).map(one => one.outerHTML))
   assert.deepEqual(small, [])
+  await page.click('#new')
+  await page.click('#sample')
+  await state(page, 'ok')
+  await has(page, '#steps', /^upload.*columns.*rows/s)
+  const isWhole = await page.locator('#steps').evaluate(steps => {
+    const box = steps.getBoundingClientRect()
+    return [...steps.children].map(step => step.getBoundingClientRect()).map(({ left, bottom }) => left >= box.left && bottom <= box.bottom)
+  })
+  assert.deepEqual(isWhole, [true, true, true])
 })
 
 test('what a program writes for a terminal is read as a terminal shows it', { skip }, async t => {
@@ -991,6 +1000,9 @@ test('what a function returns is shown as figures or as a table, where it is fla
   const results = [
     [{ rows: 12345, kind: 'all' }, '#tiles', /^Rows12,345Kindall$/],
     [{ 0: { id: 1, name: 'Ada' } }, '#result-text', /Ada/],
+    [{ name: 'photo\u202egnp.exe', said: '\x1b[31mred\x1b[0m' }, '#tiles', /^Namephoto\\u202egnp\.exeSaidred$/],
+    [{ in: { name: 'photo\u202egnp.exe' } }, '#result-text', /photo\\u202egnp\.exe/],
+    [{ text: 'x'.repeat(5000) }, '#tiles', /^Textx{300}\n… \(the whole log has all of it\)$/],
   ] as const
   const page = await open(t)
   for (const [result, place, words] of results) {
