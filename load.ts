@@ -44,7 +44,7 @@ export async function loadFunctions(): Promise<string> {
 
 function tellExit() {
   console.error(`longrun: ${TASKS} ended the process while it was loaded, or awaits what never comes`)
-  process.exitCode = 1
+  process.exitCode ||= 1
 }
 
 const isSource = (path: string) => statSync(path, { throwIfNoEntry: false })?.isFile() === true

@@ -6,8 +6,7 @@ import { spawn, spawnSync, type ChildProcess, type StdioOptions } from 'node:chi
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import {
-  closeSync, constants, fstatSync, openSync, readdirSync, readFileSync, readSync, statSync,
-  writeFileSync, writeSync,
+  closeSync, constants, fstatSync, openSync, readdirSync, readFileSync, readSync, statSync, writeFileSync, writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -15,8 +14,8 @@ import { stripsTypes, TASK_PROGRAM } from './load.ts'
 import { stderrPath } from './log.ts'
 import { limit, RemoteError } from './protocol.ts'
 import {
-  ENDING, isThere, LAUNCH, lowerPriority, ON_DONE, refuseToStart, removeAll, RUN_MARK, RUNS, sendSignal, SPARES,
-  taskEnvironment, VERSION,
+  attempt, ENDING, isThere, LAUNCH, lowerPriority, ON_DONE, refuseToStart, removeAll, RUN_MARK, RUNS, sendSignal,
+  SPARES, taskEnvironment, VERSION,
 } from './settings.ts'
 
 /** Whether an engine's command stands for each process, see LAUNCH. */
@@ -90,7 +89,7 @@ async function refill() {
     })
     spare.child.once('exit', () => {
       spares.delete(spare)
-      attempt('tidy up', () => removeAll(spare.stderr))
+      removeAll(spare.stderr)
       refillLater()
     })
   } catch (error) {
@@ -292,13 +291,4 @@ async function tell(id: string, summarize: (id: string) => Buffer) {
 export async function finishTelling(most: number) {
   await Promise.race([Promise.all(tellings.values()), sleep(most)])
   stop.abort(new Error('the workers server has stopped'))
-}
-
-/** For what is no reason to end when it fails. */
-export function attempt<T>(what: string, act: () => T): T | undefined {
-  try {
-    return act()
-  } catch (error) {
-    console.error(`cannot ${what}: ${(error as Error).message}`)
-  }
 }

@@ -167,25 +167,31 @@ export function unpackChunk([id, position, lines]: Buffer[]): Chunk | undefined 
 
 /** Connects to where tasks publish. What finds no room is dropped: who misses a chunk reads the log. */
 export function openPublisher(): (chunk: Chunk) => void {
-  const socket = createSocket(Publisher, { ...connectOptions(XSUB_ADDR), sendTimeout: 0 })
-  socket.connect(XSUB_ADDR)
+  const socket = createSocket(Publisher, XSUB_ADDR, { sendTimeout: 0 })
   return chunk => { socket.send(packChunk(chunk)).catch(() => {}) }
 }
 
 // ---- Sockets
 
-// Closing never waits for a peer that has gone (`linger`), and no frame can be larger than we want to hold.
-/** A socket with what every one of ours needs; for what its address needs, see `connectOptions` and `bindOptions`. */
-export function createSocket<S extends Socket, O extends object>(Type: new (options: O) => S, options?: O): S {
-  return new Type({ linger: 0, maxMessageSize: 2 * MAX_ENTRY, ...options } as O)
+/** Of all sockets: closing never waits for a peer that has gone, and no frame is larger than we want to hold. */
+const BOUNDS = { linger: 0, maxMessageSize: 2 * MAX_ENTRY }
+
+/** A socket that connects to an address. Throws ENOENT without the server's key, see `waitForServerKey`. */
+export function createSocket<S extends Socket & { connect(address: string): void }, O>(
+  Type: new (options: O) => S, address: string, options?: O,
+): S {
+  const socket = new Type({ ...BOUNDS, ...isLocal(address) ? {} : clientKeys(), ...options } as O)
+  socket.connect(address)
+  return socket
 }
 
 // Trap, the silent takeover: binding an ipc address that is in use succeeds, and the one who had it gets no connection
 // any more, and no error. So this looks whether somebody listens: by a plain connection, as a server that is stopped or
-// busy would not answer a request, but is still there.
-// And any file that stands there would be removed.
-/** Binds a socket to an address. Ends the process when it cannot. */
-export async function bindSocket(socket: { bind(address: string): Promise<void> }, address: string) {
+// busy would not answer a request, but is still there. And any file that stands there would be removed.
+/** A socket that is bound to an address. Ends the process when it cannot be. */
+export async function bindSocket<S extends Socket & { bind(address: string): Promise<void> }, O>(
+  Type: new (options: O) => S, address: string, options?: O,
+): Promise<S> {
   const cannot = (why: string) =>
     refuseToStart(`cannot listen on ${address}: ${why}; it has to be an address of this machine, or a free path`)
   if (address.startsWith('ipc://')) {
@@ -197,7 +203,9 @@ export async function bindSocket(socket: { bind(address: string): Promise<void> 
     if (isInUse) refuseToStart(`another workers server is running on ${address}: ${mend}`)
     if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === false) cannot('what stands there is no socket')
   }
+  const socket = new Type({ ...BOUNDS, ...isLocal(address) ? {} : serverKeys(), ...options } as O)
   await socket.bind(address).catch(error => cannot(error.message))
+  return socket
 }
 
 /** Removes the file of an ipc address. */
@@ -205,24 +213,18 @@ export function removeSocket(address: string) {
   if (address.startsWith('ipc://')) rmSync(address.slice('ipc://'.length), { force: true })
 }
 
+// ---- Keys: what leaves the machine is encrypted (zguide chapter 5, "Security")
+
 /** Whether what goes over an address stays on this machine. */
-export const isLocal = (address: string) => /^(ipc:|tcp:\/\/(localhost|127\.[\d.]+|\[::1\]):)/.test(address)
+const isLocal = (address: string) => /^(ipc:|tcp:\/\/(localhost|127\.[\d.]+|\[::1\]):)/.test(address)
 
 const KEY_TIME = 10_000 // ms in which the key of the workers server must be there
 const CURVE = join(RUNS, 'curve')
 const PUBLIC = join(CURVE, 'server.public')
 const SECRET = join(CURVE, 'server.secret')
 
-// What leaves the machine is encrypted (zguide chapter 5, "Security").
-/** Options of a socket that binds an address. Throws ENOENT when there are no keys, see `makeKeys`. */
-export function bindOptions(address: string) {
-  return isLocal(address) ? {} : { curveServer: true, curveSecretKey: readFileSync(SECRET, 'utf8') }
-}
-
-// Its own key pair says nothing about it: whoever knows the public key of the server is let in.
-/** Options of a socket that connects to an address. Throws ENOENT without the server's key, see `waitForServerKey`. */
-export function connectOptions(address: string) {
-  if (isLocal(address)) return {}
+// Its own pair says nothing about a client: whoever knows the public key of the server is let in.
+function clientKeys() {
   const { publicKey, secretKey } = curveKeyPair()
   return { curveServerKey: readFileSync(PUBLIC, 'utf8'), curvePublicKey: publicKey, curveSecretKey: secretKey }
 }
@@ -236,13 +238,15 @@ export async function waitForServerKey() {
   if (!existsSync(PUBLIC)) refuseToStart(`no key of the workers server: there is no ${PUBLIC}; ${mend}`)
 }
 
-/** Makes the keys of the workers server, unless there are some: what was copied elsewhere stays right. */
-export function makeKeys() {
-  if (existsSync(PUBLIC)) return
-  mkdirSync(CURVE, { recursive: true, mode: 0o700 })
-  const { publicKey, secretKey } = curveKeyPair()
-  writeFileSync(SECRET, secretKey, { mode: 0o600 })
-  writeFileSync(PUBLIC, publicKey, { mode: 0o600 }) // last: whoever finds it finds both
+/** Those of the workers server: made once, so what was copied elsewhere stays right. */
+function serverKeys() {
+  if (!existsSync(PUBLIC)) {
+    mkdirSync(CURVE, { recursive: true, mode: 0o700 })
+    const { publicKey, secretKey } = curveKeyPair()
+    writeFileSync(SECRET, secretKey, { mode: 0o600 })
+    writeFileSync(PUBLIC, publicKey, { mode: 0o600 }) // last: whoever finds it finds both
+  }
+  return { curveServer: true, curveSecretKey: readFileSync(SECRET, 'utf8') }
 }
 
 // ---- Calls
@@ -315,8 +319,7 @@ async function exchange(frames: string[], deadline: number): Promise<Buffer[] | 
 function openRequest(): Request {
   // Trap: without `immediate`, calls are queued for a server that is not there, and executed when it comes back, long
   // after the caller was told that they were not.
-  const socket = createSocket(Request, { ...connectOptions(REP_ADDR), immediate: true })
-  socket.connect(REP_ADDR)
+  const socket = createSocket(Request, REP_ADDR, { immediate: true })
   socket.events.on('disconnect', () => waiting.has(socket) && socket.close()) // the reply will never come
   return socket
 }

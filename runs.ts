@@ -9,9 +9,9 @@ import { functions } from './load.ts'
 import {
   blankForeign, goingOnFor, INVALID_ID, isId, logPath, withLog, type LogState, type RunLog, type Start,
 } from './log.ts'
-import { attempt, isBeingTold } from './processes.ts'
+import { isBeingTold } from './processes.ts'
 import { RemoteError, type Call } from './protocol.ts'
-import { FILES, KEEP_RUNS, removeAll, UPLOADS } from './settings.ts'
+import { attempt, FILES, KEEP_RUNS, removeAll, UPLOADS } from './settings.ts'
 
 /** A run, from its call until its log is removed. Its state is derived: see the head of workers.ts. */
 export type Run = {
@@ -181,7 +181,7 @@ export function sweepFiles(only?: string) {
     const [id, end] = name.split('.')
     if (!isId(id) || (only === undefined ? end === undefined : id !== only) || running.has(id)) continue
     if (existsSync(logPath(id)) && name !== `${id}.part`) continue
-    attempt(`remove ${name}`, () => removeAll(join(FILES, name))) // then the others go
+    removeAll(join(FILES, name))
   }
 }
 

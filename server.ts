@@ -19,7 +19,7 @@ import {
 import { LINGER, openServer, refuseConnection } from './connections.ts'
 import { INVALID_ID, isId } from './log.ts'
 import {
-  callRemote, connectOptions, createSocket, MAX_ARGS, parseJson, RESERVED, unpackChunk, waitForServerKey, type Call,
+  callRemote, createSocket, MAX_ARGS, parseJson, RESERVED, unpackChunk, waitForServerKey, type Call,
 } from './protocol.ts'
 import { endOf, oncePerChunk, Readers, type Reader, type Sink, type Size } from './readers.ts'
 import {
@@ -55,7 +55,7 @@ await waitForServerKey()
 
 const files = loadFiles()
 const sockets = new WebSocketServer({ noServer: true, maxPayload: 64 * 2 ** 10, perMessageDeflate: false })
-const subscriber = createSocket(Subscriber, connectOptions(XPUB_ADDR))
+const subscriber = createSocket(Subscriber, XPUB_ADDR)
 const readers = new Readers({
   subscribe: id => subscriber.subscribe(id),
   unsubscribe: id => subscriber.unsubscribe(id),
@@ -64,7 +64,6 @@ const readers = new Readers({
   tell: tellPages,
 })
 subscriber.events.on('handshake', () => readers.checkAll()) // reconnected: what was missed meanwhile?
-subscriber.connect(XPUB_ADDR)
 void receiveChunks()
 readers.checkAll()
 setInterval(() => readers.checkAll(), CHECK)

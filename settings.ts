@@ -150,7 +150,16 @@ function makeFolder(path: string) {
 export const isThere = (path: string) => lstatSync(path, { throwIfNoEntry: false })?.isFile() === true
 
 /** Removes what is there, if anything: somebody may have put a folder there. */
-export const removeAll = (path: string) => rmSync(path, { recursive: true, force: true })
+export const removeAll = (path: string) => attempt('tidy up', () => rmSync(path, { recursive: true, force: true }))
+
+/** For what is no reason to end when it fails. */
+export function attempt<T>(what: string, act: () => T): T | undefined {
+  try {
+    return act()
+  } catch (error) {
+    console.error(`cannot ${what}: ${(error as Error).message}`)
+  }
+}
 
 /** A file that only takes up room: it is removed to make some for the last lines of runs on a full disk. */
 export const BALLAST = join(RUNS, 'ballast')

@@ -26,12 +26,12 @@ import {
   stderrPath, withLog, writeReason,
 } from './log.ts'
 import {
-  attempt, claimRuns, endProcesses, endSpares, finishTelling, hasOpen, isAbsence, isLaunched, keepSpares,
-  lastErrors, startProcess, tellEnd, trimErrors,
+  claimRuns, endProcesses, endSpares, finishTelling, hasOpen, isAbsence, isLaunched, keepSpares, lastErrors,
+  startProcess, tellEnd, trimErrors,
 } from './processes.ts'
 import {
-  bindOptions, bindSocket, busy, BusyError, createSocket, isLocal, makeKeys, NO_LINES, openPublisher, packReply,
-  refused, RemoteError, removeSocket, RESERVED, result, started, unpackCall, unpackEnvelope, type Call, type Reply,
+  bindSocket, busy, BusyError, NO_LINES, openPublisher, packReply, refused, RemoteError, removeSocket, RESERVED, result,
+  started, unpackCall, unpackEnvelope, type Call, type Reply,
 } from './protocol.ts'
 import { checkArgs } from './remote.ts'
 import {
@@ -39,8 +39,8 @@ import {
   statRuns, sweepFiles, sweepUploads, unknownRuns, uploadsOf, type Run,
 } from './runs.ts'
 import {
-  layBallast, onStop, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, removeAll, REP_ADDR, RUNS, sendSignal,
-  TASKS, TIME_LIMIT, XPUB_ADDR, XSUB_ADDR,
+  attempt, layBallast, onStop, openRuns, printWithoutWaiting, PROCESS_LIMIT, refuseToStart, removeAll, REP_ADDR, RUNS,
+  sendSignal, TASKS, TIME_LIMIT, XPUB_ADDR, XSUB_ADDR,
 } from './settings.ts'
 
 const GRACE = isLaunched ? 30_000 : 5000 // ms between asking a run to end, and killing it; an engine has one of its own
@@ -66,9 +66,7 @@ const version = await loadFunctions().catch(error => {
 })
 const taken = [...RESERVED, 'default'].find(name => functions.has(name))
 if (taken) refuseToStart(`a remote function cannot be named ${taken}: export const ANOTHER_NAME = remote(…)`)
-if (![REP_ADDR, XSUB_ADDR, XPUB_ADDR].every(isLocal)) makeKeys()
-const router = createSocket(Router, { ...bindOptions(REP_ADDR), sendTimeout: 0 })
-await bindSocket(router, REP_ADDR)
+const router = await bindSocket(Router, REP_ADDR, { sendTimeout: 0 })
 let proxy = await startProxy()
 process.on('exit', () => { // whatever the reason is
   attempt('remove the sockets', () => [REP_ADDR, XSUB_ADDR, XPUB_ADDR].forEach(removeSocket))
@@ -94,11 +92,9 @@ process.send?.('ready', undefined, undefined, () => {}) // to start.js
 // Trap: when this process is stopped and continued (SIGSTOP), the proxy may end with EINTR (interrupted system call),
 // and closes its sockets: so start another, when they are closed; else they would be found to be in use.
 async function startProxy(): Promise<Proxy> {
-  const xsub = createSocket(XSubscriber, bindOptions(XSUB_ADDR))
-  const xpub = createSocket(XPublisher, bindOptions(XPUB_ADDR))
+  const xsub = await bindSocket(XSubscriber, XSUB_ADDR)
+  const xpub = await bindSocket(XPublisher, XPUB_ADDR)
   const closed = Promise.all([xsub, xpub].map(({ events }) => new Promise(resolve => events.on('end', resolve))))
-  await bindSocket(xsub, XSUB_ADDR)
-  await bindSocket(xpub, XPUB_ADDR)
   const native = new Proxy(xsub, xpub)
   native.run().catch(async () => {
     await closed
@@ -267,7 +263,7 @@ function finishRun(run: Run, why: string) {
     }
   }
   clearTimeout(run.timer)
-  attempt('tidy up', () => removeSideFiles(run.id))
+  removeSideFiles(run.id)
   keepRun(run)
   sweep ??= setTimeout(freePlaces, Math.max(0, nextSweep - performance.now()))
 }
@@ -281,7 +277,7 @@ function freePlaces() {
     endProcesses(id => left.has(id))
     for (const [id, run] of left) {
       running.delete(id)
-      attempt('tidy up', () => removeWork(run))
+      removeWork(run)
     }
     layBallast()
     return true
@@ -321,7 +317,7 @@ function adoptAll(names?: string[]) {
     endProcesses(id => !running.has(id))
     for (const name of names) {
       const id = /^(.*)\.(stderr|stop|began|ndjson\.copy)$/.exec(name)?.[1]
-      if (id && !running.has(id)) attempt('tidy up', () => removeAll(join(RUNS, name)))
+      if (id && !running.has(id)) removeAll(join(RUNS, name))
     }
     attempt('tidy up', sweepFiles)
     return true
