@@ -2,7 +2,7 @@
 // task process, which runs the same version or none. Look for: loadFunctions; version; loadModule, by Node or by tsx.
 
 import { createHash } from 'node:crypto'
-import { readFileSync, statSync } from 'node:fs'
+import { readFileSync, realpathSync, statSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
@@ -51,15 +51,19 @@ const isSource = (path: string) => statSync(path, { throwIfNoEntry: false })?.is
 
 const IMPORTED = /\b(?:from|import|require)\s*\(?\s*['"](\.{1,2}\/[^'"]+)['"]/g
 
+/** What loaders add to what is imported. */
+const ENDINGS = ['', '.ts', '.js', '.tsx', '.json', '/index.ts', '/index.js']
+
 /** A hash of all sources that a task process loads; what lies in packages does not count, but this one's version. */
 function version(): string {
   const hash = createHash('sha256').update(readFileSync(require.resolve('longrun/package.json')))
   const paths = new Set([TASKS, TASK_PROGRAM])
   for (const path of paths) { // those that are added meanwhile, too
-    const file = [path, `${path}.ts`, path.replace(/\.js$/, '.ts')].find(isSource) // as loaders take them
+    const names = [...ENDINGS.map(ending => path + ending), path.replace(/js$/, 'ts')]
+    const file = names.find(isSource)
     const source = file ? readFileSync(file, 'utf8') : ''
     hash.update(`${path}\0${source}\0`)
-    for (const [, name] of source.matchAll(IMPORTED)) paths.add(resolve(dirname(path), name!))
+    for (const [, name] of source.matchAll(IMPORTED)) paths.add(resolve(dirname(realpathSync(file!)), name!))
   }
   return hash.digest('hex')
 }

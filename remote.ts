@@ -318,7 +318,7 @@ function isRunning(group: number): boolean {
 async function startProgram(task: Task, program: Program, { cwd, env }: CommandOptions) {
   const [name = '', ...args] = program.map(String)
   // Without PYTHONUNBUFFERED, Python keeps 8 KiB to itself, and nothing is live. The last two: see endProcesses.
-  const own = { TASK_ID: task.id, TASK_FILES: FILES, RUNS, [RUN_MARK]: process.env[RUN_MARK] }
+  const own = { TASK_ID: task.id, TASK_FILES: FILES, RUNS, [RUN_MARK]: task.id }
   const environment = { ...process.env, PYTHONUNBUFFERED: '1', ...env, ...own }
   try {
     const child = spawn(name, args, { cwd, env: environment, detached: hasOwnGroup })

@@ -245,9 +245,12 @@ export function printWithoutWaiting() {
       return true
     }
     // Trap: a socket that one process ends takes nothing more from any that has it, the servers among them.
+    output._final = done => done()
+    const end = output.end.bind(output)
     output.end = (...last: any[]) => {
-      output.write(...(last.length && typeof last[0] !== 'function' ? last : ['', ...last]) as [string])
-      return output as never
+      if (!last.length || typeof last[0] === 'function') return end(...last as []) as never
+      output.write(...last as [string]) // else it would pass by whoever looks at what is written
+      return end() as never
     }
   }
 }

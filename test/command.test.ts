@@ -181,14 +181,14 @@ suite('What is printed', { concurrency: 3 }, () => {
       process.stdout.write('${mark} '); process.stderr.write('${mark} 4\\n'); process.stdout.write('3\\n')
       process.stdout.write(Buffer.from('${mark} ü\\n').toString('base64'), 'base64')
       process.stdout.write('c3bc', 'hex'); process.stdout.write(Buffer.from(' end')); await new Promise(resolve => process.stdout.write('', resolve))
-      const { log } = task; log('taken out of it'); await new Promise(resolve => process.stdout.end('${mark} at the end\\n', resolve)); require('fs').writeSync(1, '${mark} past the log\\n')`])
+      const { log } = task; log('taken out of it'); await require('stream/promises').pipeline(['${mark} at the end\\n'], process.stdout); process.stdout.end(Buffer.from('${mark} of bytes\\n')); require('fs').writeSync(1, '${mark} past the log\\n')`])
     assert.deepEqual(await said(run), [
       ['msg', 'first'], ['log', `${mark} 1`], ['log', `${mark} 2`], ['msg', 'then'], ['log', `${mark} 4`], ['log', `${mark} 3`], ['log', `${mark} ü`],
-      ['log', 'taken out of it'], ['log', `ü end${mark} at the end`],
+      ['log', 'taken out of it'], ['log', `ü end${mark} at the end`], ['log', `${mark} of bytes`],
     ])
     const shown = () => app.workers.output.filter(line => line.includes(mark))
     await until(() => shown().some(line => line.endsWith('past the log')), 'nobody has ended the output of all')
-    assert.equal(shown().length, 7 - 1, '3 and 4 share a line there')
+    assert.equal(shown().length, 8 - 1, '3 and 4 share a line there')
     assert.ok(shown()[3]!.endsWith(`${mark} ü`))
   })
 

@@ -5,8 +5,8 @@ import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
-  appendFileSync, closeSync, constants, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync,
-  truncateSync, writeFileSync,
+  appendFileSync, closeSync, constants, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync,
+  readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync,
 } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -48,14 +48,17 @@ suite('What was wrong is said, with its causes', { concurrency: 4 }, () => {
 test('functions that were edited, broken or removed since the start are not run; a restart runs them', async t => {
   const app = new App({ PROCESS_LIMIT: '8' })
   t.after(() => app.end())
-  const [tasks, part] = [join(app.runs, 'own.ts'), join(app.runs, 'part.ts')]
-  const [original, whole] = [`export const word = 'old'\n`, `${MODULE_OF_ONES_OWN}import { word } from './part.ts'\nexport const say = remote('', [], () => word)\n`]
+  const [tasks, part, more, link] = ['own.ts', 'part.ts', 'lib/index.js', 'lib/link.ts'].map(name => join(app.runs, name)) as [string, string, string, string]
+  const [original, whole] = [`export const word = 'old'\n`, `${MODULE_OF_ONES_OWN}import { word } from './part.ts'\nimport { end } from './lib'\nexport const say = remote('', [], () => word + end)\n`]
+  mkdirSync(join(app.runs, 'lib'))
+  writeFileSync(more, `exports.end = ''\n`)
   writeFileSync(part, original)
   writeFileSync(tasks, whole)
-  app.env.TASKS = tasks
+  symlinkSync(tasks, link)
+  app.env.TASKS = link
   await app.startBoth()
   assert.equal((await (await app.start('say')).outcome()).result, 'old')
-  for (const [file, text] of [[part, `export const word = 'new'\n`], [tasks, 'this is (no module'], [tasks, whole.replace('say', 'tell')], [part, undefined]] as const) {
+  for (const [file, text] of [[part, `export const word = 'new'\n`], [more, `exports.end = 'er'\n`], [tasks, 'this is (no module'], [tasks, whole.replace('say', 'tell')], [part, undefined]] as const) {
     text === undefined ? rmSync(file) : writeFileSync(file, text)
     for (const run of [await app.start('say'), await app.start('say'), await app.start('say')]) { // a spare may have loaded before
       const { result, reason } = await run.outcome()
@@ -63,6 +66,7 @@ test('functions that were edited, broken or removed since the start are not run;
     }
     assert.match((await (await app.start('say')).outcome()).reason!, /were changed since .* restart it/)
     writeFileSync(part, original)
+    writeFileSync(more, `exports.end = ''\n`)
     writeFileSync(tasks, whole)
   }
   assert.equal((await (await app.start('say')).outcome()).result, 'old', 'as it was is right again')
