@@ -179,7 +179,7 @@ export class Connection {
     } catch {
       return this.#loseConnection(Date.now()) // so Firefox tells what the page's policy forbids
     }
-    this.#socket.onmessage = ({ data }) => this.#hearMessage(data)
+    this.#socket.onmessage = ({ data }) => attempt(() => this.#hearMessage(data))
     this.#socket.onerror = this.#socket.onclose = async (/** @type {any} */ { code, reason } = {}) => {
       this.#loseConnection(Date.now()) // by `error`, too: Chromium does not close what a policy forbids
       if (code !== FOREIGN) return
@@ -199,9 +199,10 @@ export class Connection {
   }
 
   #hearMessage(/** @type {string} */ text) {
+    const message = JSON.parse(text)
+    if (!this.#isHeard && !('workers' in message)) return // somebody else speaks here
     this.#heard = Date.now()
     if (!this.#isHeard) this.#welcome()
-    const message = JSON.parse(text)
     if ('beat' in message) this.#beat = message.beat
     else if ('workers' in message) this.#note('workers', message.workers)
     else this.#hearOfRun(this.#readers.get(message.id), message, text)
@@ -423,7 +424,7 @@ const locks = globalThis.navigator?.locks ?? {
   },
 }
 
-/** Calls somebody else's code: what that throws must not stop ours. @param {() => unknown} act */
+/** For what somebody else has written or said: what comes of it must not stop us. @param {() => unknown} act */
 function attempt(act) {
   try {
     act()

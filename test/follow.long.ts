@@ -62,6 +62,20 @@ suite('What is not the server is taken for it by nobody:', { concurrency: true }
     })
   }
 
+  for (const says of ['{"type":"connected"}', 'null', '[]', 'hello', '{"id":"any","next":9,"entries":[]}']) {
+    test(`a WebSocket that says ${says} is not waited for: the log is read over HTTP`, async t => {
+      if (/^[hn]/.test(says)) t.mock.method(console, 'error', () => {}) // which tells of it
+      const between = await gate(t)
+      between.says = says
+      const run = await app.start('process', [5, 0])
+      await run.outcome()
+      const follower = new Follower(between.url, run.id)
+      await follower.done()
+      assert.deepEqual(follower.entries, whole(run.id))
+      assert.ok(follower.states.every(({ live, over }) => !live || over === 'HTTP'))
+    })
+  }
+
   test('a server that is down behind a proxy is no stranger', async t => {
     const own = new App({})
     t.after(() => own.end())

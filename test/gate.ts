@@ -5,6 +5,7 @@ import { once } from 'node:events'
 import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http'
 import { connect, type AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { WebSocketServer } from 'ws'
 import { port, type App } from './app.ts'
 
 /** What a proxy answers by itself, instead of passing a request on. */
@@ -16,6 +17,8 @@ export class Gate {
   /** Whether WebSockets get through. */
   isOpen: boolean
   instead: Instead | undefined
+  /** What somebody else's WebSocket says in the place of the server's, before it ends. */
+  says: string | undefined
   /** Reads of logs that are under way, and how many there were at once, at most. */
   reads = 0
   mostReads = 0
@@ -34,6 +37,8 @@ export class Gate {
     this.#server.on('upgrade', (request, socket, head) => {
       this.asked.push('UPGRADE')
       socket.on('error', () => {})
+      const { says } = this
+      if (says) return new WebSocketServer({ noServer: true }).handleUpgrade(request, socket, head, other => other.send(says, () => other.close()))
       if (!this.isOpen) return socket.end('HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n')
       const onward = connect(port(app), '127.0.0.1')
       const headers = Object.entries(this.#headers(request)).map(([name, value]) => `${name}: ${value}\r\n`)
