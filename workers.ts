@@ -35,7 +35,7 @@ import {
 } from './protocol.ts'
 import { checkArgs } from './remote.ts'
 import {
-  ended, keepRun, listRuns, newRun, readLines, readRun, removeWork, running, runningRun, secondsOf, showRun, logState,
+  ended, keepRun, listRuns, logState, newRun, readLines, readRun, removeWork, running, runningRun, secondsOf, showRun,
   statRuns, sweepFiles, sweepUploads, unknownRuns, uploadsOf, type Run,
 } from './runs.ts'
 import {
@@ -52,12 +52,9 @@ let patience = GRACE // ms for those who are told of ends, when the server stops
 
 // ---- The program: below its last line stand functions only, as a `const` there is not defined yet when they run
 
-const ELSEWHERE = `it runs on Linux, and needs its /proc. Elsewhere, in a container, by the Dockerfile in REFERENCE.md:
-    docker build -t longrun .
-    docker run --init --restart=on-failure -e TOKEN -p 127.0.0.1:8080:8080 -v longrun:/var/lib/longrun longrun`
-
 openRuns()
-if (!existsSync('/proc/self/environ')) refuseToStart(ELSEWHERE)
+const elsewhere = 'elsewhere it runs in a container, by the Dockerfile in REFERENCE.md'
+if (!existsSync('/proc/self/environ')) refuseToStart(`it runs on Linux, and needs its /proc; ${elsewhere}`)
 claimRuns()
 printWithoutWaiting()
 const version = await loadFunctions().catch(error => {
@@ -69,7 +66,7 @@ if (taken) refuseToStart(`a remote function cannot be named ${taken}: export con
 const router = await bindSocket(Router, REP_ADDR, { sendTimeout: 0 })
 let proxy = await startProxy()
 process.on('exit', () => { // whatever the reason is
-  attempt('remove the sockets', () => [REP_ADDR, XSUB_ADDR, XPUB_ADDR].forEach(removeSocket))
+  [REP_ADDR, XSUB_ADDR, XPUB_ADDR].forEach(removeSocket)
   attempt('end the proxy', () => proxy.terminate()) // else its thread would keep this process alive for ever
 })
 const publish = openPublisher()
@@ -79,7 +76,7 @@ adoptAll()
 attempt('remove old uploads', sweepUploads)
 setInterval(attempt, 600_000, 'remove old uploads', sweepUploads)
 setInterval(attempt, 1000, 'bound what tasks say on stderr', () => trimErrors([...running.keys()]))
-setInterval(() => running.forEach(run => (!tells(run) || run.log.outcome) && lookAt(run)), 250)
+setInterval(() => running.forEach(run => (!tellsDone(run) || run.log.outcome) && lookAt(run)), 250)
 onStop(stop)
 keepSpares(version)
 void answerCalls()
@@ -218,7 +215,7 @@ function lookAt(run: Run) {
   })
 }
 
-function tells({ child }: Run): boolean { return child !== undefined && !isLaunched }
+function tellsDone({ child }: Run): boolean { return child !== undefined && !isLaunched }
 
 /** Asks a run to end; kills it, and all that it started, when it has not done so after the grace period. */
 function cancelRun(run: Run, reason: string): true {
@@ -290,7 +287,7 @@ function freePlaces() {
 /** Writes the last entry of the run's log, if its process could not do it, and returns how the run ended. */
 function endLog(run: Run, why: string) {
   return withLog(run.id, log => {
-    if (!tells(run) && !log.end()) log.replace() // it may live, on a machine that was cut off
+    if (!tellsDone(run) && !log.end()) log.replace() // it may live, on a machine that was cut off
     log.cut()
     if (!log.size) log.append(Buffer.from(packEntry('start', run.start, run.started))) // a server died while writing it
     if (!log.end()) {
