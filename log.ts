@@ -66,8 +66,7 @@ export const MAX_ENTRY = 16 * 2 ** 20
 
 // ---- The log of a run
 
-const BACKWARDS = 64 * 2 ** 10 // bytes that are read at once to find the beginning of a line
-const LATEST = 64 * 2 ** 10 // bytes at the end of a log in which the last progress is looked for
+const TAIL = 64 * 2 ** 10 // bytes that are read at once, backwards, for the beginning of a line or the last progress
 const MAX_LINE = MAX_ENTRY + 64 // bytes that a line of ours can have
 // One of our lines, as packLine writes it, or another program, at its end. A sticky pattern, and no copy of the line: a
 // late reader's log has a million of them. No part of it can match in two ways: else a line could take minutes.
@@ -157,9 +156,9 @@ export class RunLog {
     return { size, outcome, seconds, errors, warnings }
   }
 
-  /** The last entry of a type, with data, in the last LATEST bytes; undefined when there is none. */
+  /** The last entry of a type, with data, in the last TAIL bytes; undefined when there is none. */
   latest<T extends Entry['type']>(type: T): Extract<Entry, { type: T }> | undefined {
-    const [, ...lines] = String(this.read(Math.max(0, this.size - LATEST), this.size)).split('\n') // one may be cut
+    const [, ...lines] = String(this.read(Math.max(0, this.size - TAIL), this.size)).split('\n') // one may be cut
     for (const line of lines.filter(line => line.startsWith(`{"type":"${type}","time":`)).reverse()) {
       try {
         const entry = unpackEntry(line) as Extract<Entry, { type: T }>
@@ -174,8 +173,8 @@ export class RunLog {
 
   /** Position after the last line break before `position`. */
   #lineStart(position: number): number {
-    for (let end = position; end > 0; end -= BACKWARDS) {
-      const start = Math.max(0, end - BACKWARDS)
+    for (let end = position; end > 0; end -= TAIL) {
+      const start = Math.max(0, end - TAIL)
       const found = this.read(start, end).lastIndexOf(LF)
       if (found >= 0) return start + found + 1
     }

@@ -84,11 +84,11 @@ const REPORT_LIMIT = 1000 // reports of a run that become entries
 
 /** Reports progress, no more often than a page can show it, and its end. */
 function steadyProgress(task: Task, total: number, unit: string) {
-  let reported = 0
+  let reported = -Infinity // by a clock that nobody sets
   return (current: number) => {
-    if (current < total && Date.now() - reported < PROGRESS_PAUSE) return
+    if (current < total && performance.now() - reported < PROGRESS_PAUSE) return
     task.progress(current, total, unit)
-    reported = Date.now()
+    reported = performance.now()
   }
 }
 
