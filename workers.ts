@@ -45,8 +45,8 @@ import {
 
 const GRACE = isLaunched ? 30_000 : 5000 // ms between asking a run to end, and killing it; an engine has one of its own
 
-let sweep: NodeJS.Timeout | undefined // the next freePlaces
-let nextSweep = 0 // when that comes at the earliest, by a clock that nobody sets
+let freeTimer: NodeJS.Timeout | undefined // until freePlaces
+let freeFrom = 0 // when that comes at the earliest, by a clock that nobody sets
 let stopping = 0 // since when, by that clock
 let patience = GRACE // ms for those who are told of ends, when the server stops
 
@@ -262,7 +262,7 @@ function finishRun(run: Run, why: string) {
   clearTimeout(run.timer)
   removeSideFiles(run.id)
   keepRun(run)
-  sweep ??= setTimeout(freePlaces, Math.max(0, nextSweep - performance.now()))
+  freeTimer ??= setTimeout(freePlaces, Math.max(0, freeFrom - performance.now()))
 }
 
 // A look for what runs have left reads the environments of all processes of the machine, which takes 0.1 s with 4,000
@@ -279,8 +279,8 @@ function freePlaces() {
     layBallast()
     return true
   })
-  sweep = isDone ? undefined : setTimeout(freePlaces, 1000)
-  nextSweep = performance.now() + 4 * (performance.now() - began)
+  freeTimer = isDone ? undefined : setTimeout(freePlaces, 1000)
+  freeFrom = performance.now() + 4 * (performance.now() - began)
   if (stopping) void leaveWhenIdle()
 }
 
