@@ -62,9 +62,9 @@ class LongrunRun extends HTMLElement {
 }
 
 function wordsOf(/** @type {string} */ type, /** @type {any} */ data) {
-  if (type === 'done') return [...new Set([data.outcome, data.reason ?? data.outcome])].join(': ')
-  const said = data?.msg ?? data?.name ?? data
-  return `${typeof said === 'string' ? said : JSON.stringify(said)}`.slice(0, 200)
+  const end = type === 'done' && [...new Set([data.outcome, data.reason ?? data.outcome])].join(': ')
+  const said = end || (data?.msg ?? data?.name ?? data) // a program's may have colours
+  return `${typeof said === 'string' ? said : JSON.stringify(said)}`.replace(/\x1b\[[0-?]*[ -/]*[@-~]/g, '').slice(0, 500)
 }
 
 if (!customElements.get('longrun-run')) customElements.define('longrun-run', LongrunRun)

@@ -35,14 +35,14 @@ suite('<longrun-run>, in a page of another origin,', { skip }, () => {
     await words(page, /^cancelled/)
     assert.equal((await heard(page)).done.length, 1)
 
-    const { id } = await startRun('polite', [])
+    const { id } = await startRun('lingers', [{ one: ['log', '\x1b[1;31mworking\x1b[0m\x1b[K'] }])
     await page.goto(`${app.url}/?token=${BEARER.authorization.slice('Bearer '.length)}`)
     await page.evaluate(async id => {
       await import(new URL('longrun-run.js', location.href).href)
       document.body.append(Object.assign(document.createElement('longrun-run'), { id: 'own' }))
       document.querySelector('#own')!.setAttribute('run', id)
     }, id)
-    await words(page, 'working')
+    await words(page, /^working$/)
     await page.locator('longrun-run [part=cancel]').click()
     await words(page, /^cancelled/)
   })
