@@ -107,7 +107,10 @@ async function run(log: RunLog, loaded: string | Error, publish: (chunk: Chunk) 
     const errors = task.counts.error + Number(error !== undefined) || undefined
     const done = packDone({ outcome, reason, seconds, errors, warnings: task.counts.warning || undefined, result })
     if (outcome === 'ok' || result !== undefined) task.reserve(done) // throws as packDone does: then `fail` ends it
-    if (!task.close()) process.exit(1) // an exit handler threw
+    if (!task.close()) { // an exit handler threw
+      console.error(error?.stack ?? error?.msg)
+      process.exit(1)
+    }
     publishLines(log.finish((error ? packEntry('error', error) : '') + done))
     process.send?.('done', undefined, undefined, () => {})
     // As any process does: its exit handlers run (temporary folders, locks). The workers server ends what it started.
