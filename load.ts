@@ -59,8 +59,7 @@ function version(): string {
   const hash = createHash('sha256').update(readFileSync(require.resolve('longrun/package.json')))
   const paths = new Set([TASKS, TASK_PROGRAM])
   for (const path of paths) { // those that are added meanwhile, too
-    const names = [...ENDINGS.map(ending => path + ending), path.replace(/js$/, 'ts')]
-    const file = names.find(isSource)
+    const file = [...ENDINGS.map(ending => path + ending), path.replace(/js$/, 'ts')].find(isSource)
     const source = file ? readFileSync(file, 'utf8') : ''
     hash.update(`${path}\0${source}\0`)
     for (const [, name] of source.matchAll(IMPORTED)) paths.add(resolve(dirname(realpathSync(file!)), name!))

@@ -179,9 +179,9 @@ function removeOldest() {
 export function sweepFiles(only?: string) {
   for (const name of readdirSync(FILES)) {
     const [id, end] = name.split('.')
-    if (!isId(id) || (only === undefined ? end === undefined : id !== only) || running.has(id)) continue
-    if (existsSync(logPath(id)) && name !== `${id}.part`) continue
-    removeAll(join(FILES, name))
+    const isMeant = isId(id) && (only === undefined ? end !== undefined : id === only)
+    if (!isMeant || running.has(id)) continue
+    if (name === `${id}.part` || !existsSync(logPath(id))) removeAll(join(FILES, name))
   }
 }
 
