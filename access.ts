@@ -206,9 +206,9 @@ export function toHttpError(error: unknown): HttpError {
   if (error instanceof RemoteError) return new HttpError(STATUS[error.kind], error.message)
   if (error instanceof BusyError) return new HttpError(503, error.message, { 'Retry-After': '1' })
   if (error instanceof TimeoutError) return new HttpError(504, error.message)
-  const { code, message } = error as NodeJS.ErrnoException
-  if (code === 'EMFILE') return new HttpError(503, 'too many connections are open', { 'Retry-After': '1' })
-  if (code === 'ENOSPC') return new HttpError(507, 'there is no space left for the file')
-  if (!/^(ERR_STREAM_PREMATURE_CLOSE|ECONNRESET)$/.test(code ?? '')) console.error(error)
+  const { code = '', message } = error as NodeJS.ErrnoException
+  if (/^E[MN]FILE$/.test(code)) return new HttpError(503, 'too many connections are open', { 'Retry-After': '1' })
+  if (/^(ENOSPC|EDQUOT|EFBIG)$/.test(code)) return new HttpError(507, 'there is no space left for the file')
+  if (!/^(ERR_STREAM_PREMATURE_CLOSE|ECONNRESET)$/.test(code)) console.error(error)
   return new HttpError(500, message)
 }

@@ -165,7 +165,7 @@ export async function sendFile({ request, response, name }: Visit) {
   // Trap: to open a FIFO waits for a writer, in one of the four threads that do all the work with files.
   const how = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
   const file = await open(join(FILES, name), how).catch(error => {
-    throw error.code === 'EMFILE' ? error : missing // too many are open: later it may be there
+    throw /^(ENOENT|ELOOP|ENXIO|EACCES)$/.test(error.code) ? missing : error // perhaps too many are open, for now
   })
   try {
     const stat = await file.stat()

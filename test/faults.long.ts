@@ -14,7 +14,7 @@ import { after, before, suite, test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Dealer } from 'zeromq'
 import type { Entry } from '../log.ts'
-import { App, gone, logOf, missing, startApp, startServer, tasksOf, tcpAddresses, until } from './app.ts'
+import { App, gone, logOf, missing, ROOT, startApp, startServer, tasksOf, tcpAddresses, until } from './app.ts'
 
 /** An application that has its runs on a disk of 2 MB of its own; undefined where none can be mounted. */
 function onSmallDisk(t: TestContext, env: Record<string, string> = {}) {
@@ -40,6 +40,18 @@ function onSmallDisk(t: TestContext, env: Record<string, string> = {}) {
     remount(how: string) { execFileSync('mount', ['-o', `remount,${how}`, disk]) },
   }
 }
+
+test('an upload larger than any file may be is told so, and leaves nothing', { skip: missing('prlimit') }, async t => {
+  const app = new App({})
+  t.after(() => app.end())
+  await app.startWorkers()
+  app.server = await startServer('server.ts', app.env, ROOT, ['prlimit', '--fsize=1000000'])
+  app.url = /http:\/\/\S+:\d+/.exec(app.server.ready)![0]
+  const { status, body } = await app.request('POST', '/files', Buffer.alloc(2_000_000))
+  assert.deepEqual([status, body], [507, { errors: ['there is no space left for the file'] }])
+  assert.deepEqual(readdirSync(join(app.runs, 'uploads')), [])
+  assert.equal((await app.upload('small')).length, 36)
+})
 
 test('on a full disk the run fails with an error that the page shows; the servers and the others go on', async t => {
   const disk = onSmallDisk(t, { PROCESS_LIMIT: '4' })
