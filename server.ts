@@ -23,8 +23,8 @@ import {
 } from './protocol.ts'
 import { endOf, oncePerChunk, Readers, type Reader, type Sink, type Size } from './readers.ts'
 import {
-  HOST, MAX_UPLOAD, onStop, openRuns, PACKAGE_VERSION, PORT, printWithoutWaiting, refuseToStart, TOKEN, UPLOADS,
-  XPUB_ADDR,
+  ENDING, HOST, MAX_UPLOAD, onStop, openRuns, PACKAGE_VERSION, PORT, printWithoutWaiting, refuseToStart, TOKEN,
+  UPLOADS, XPUB_ADDR,
 } from './settings.ts'
 import { downloadLog, isKnown, sendFile, sendLog, type Visit } from './streams.ts'
 
@@ -98,7 +98,8 @@ async function askSizes(ids: string[]): Promise<Map<string, Size>> {
 }
 
 function tellPages(isAnswering: boolean) {
-  const silence = 'does not answer; if it has ended, it has said why, and npm run workers starts it again'
+  const command = ENDING === '.ts' ? 'npm run workers' : `node ${import.meta.dirname}/workers.js` // where it was built
+  const silence = `does not answer; if it has ended, it has said why, and ${command} starts it again`
   console.error(`the workers server ${isAnswering ? 'answers' : silence}`)
   sockets.clients.forEach(socket => socket.send(JSON.stringify({ workers: isAnswering })))
 }

@@ -314,6 +314,7 @@ export const slow = remote('', [], async task => {
     const workers = processesOf(app.runs).find(({ command }) => command.endsWith('/workers.js'))!
     process.kill(workers.pid, 'SIGKILL')
     await gone(workers.pid)
+    await until(() => program.output.some(line => line.endsWith(`and node ${longrun}/dist/workers.js starts it again`)), 'what to do is said')
     app.workers = await startProgram([process.execPath, join(longrun, 'dist/workers.js')], { ...app.env, TASKS: 'slow.ts' }, own)
     const next = await app.start('slow')
     app.letGo('go')
