@@ -45,7 +45,7 @@ function start(name, options = []) {
   server.once('exit', () => {
     if (isReady || isEnding) return // a second signal to the other would mean "at once"
     process.exitCode = 1
-    pass('SIGTERM')
+    pass('SIGKILL') // SIGTERM would cancel the runs that the other has just taken over: they wait for the next start
   })
   servers.push(server)
   return server

@@ -59,7 +59,7 @@ test('started by nohup, both go on when the terminal is closed, and end by SIGTE
   for (const { pid } of processes) await gone(pid)
 })
 
-test('a server that refuses to start ends the other, and npm start says so once, and by its exit code', async t => {
+test('a server that refuses to start ends the other, and no run; npm start says so once, and by its exit code', async t => {
   const other = createServer().listen(0, '127.0.0.1')
   await once(other, 'listening')
   t.after(() => other.close())
@@ -69,14 +69,20 @@ test('a server that refuses to start ends the other, and npm start says so once,
     [{ TASKS: '/nowhere.ts' }, /cannot load the remote functions, TASKS is \/nowhere.ts/],
     [{ MAX_LOG: 'much' }, /MAX_LOG=much is not a whole number/],
   ] as [Record<string, string>, RegExp][]) {
-    const app = new App(env)
+    const app = new App({})
     t.after(() => app.end())
-    const program = await run('npm', ['start'], { cwd: ROOT, env: { ...bareEnvironment(), ...app.env } })
+    await app.startBoth()
+    const going = await app.start('tick', ['go'])
+    await app.kill('workers')
+    const program = await run('npm', ['start'], { cwd: ROOT, env: { ...bareEnvironment(), ...app.env, ...env } })
     assert.match(program.output, reason)
     assert.equal(program.output.match(/^longrun: /gm)?.length, 1, program.output)
     assert.doesNotMatch(program.output, /^ +at /m)
     assert.equal(program.code, 1)
-    assert.deepEqual(processesOf(app.runs), [])
+    await until(() => !processesOf(app.runs).some(({ command }) => /start\.js|workers\.ts/.test(command)), 'it has ended')
+    await app.startWorkers()
+    app.letGo('go')
+    assert.equal((await going.outcome()).outcome, 'ok', 'what goes on is not ended by a start that fails')
   }
 })
 
