@@ -174,13 +174,14 @@ export function openPublisher(): (chunk: Chunk) => void {
 // ---- Sockets
 
 /** Of all sockets: closing never waits for a peer that has gone, and no frame is larger than we want to hold. */
-const BOUNDS = { linger: 0, maxMessageSize: 2 * MAX_ENTRY }
+const optionsFor = (address: string) =>
+  ({ linger: 0, maxMessageSize: 2 * MAX_ENTRY, ipv6: address.startsWith('tcp://[') })
 
 /** A socket that connects to an address. Throws ENOENT without the server's key, see `waitForServerKey`. */
 export function createSocket<S extends Socket & { connect(address: string): void }, O>(
   Type: new (options: O) => S, address: string, options?: O,
 ): S {
-  const socket = new Type({ ...BOUNDS, ...isLocal(address) ? {} : clientKeys(), ...options } as O)
+  const socket = new Type({ ...optionsFor(address), ...isLocal(address) ? {} : clientKeys(), ...options } as O)
   socket.connect(address)
   return socket
 }
@@ -203,7 +204,7 @@ export async function bindSocket<S extends Socket & { bind(address: string): Pro
     if (isInUse) refuseToStart(`another workers server is running on ${address}: ${mend}`)
     if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === false) cannot('what stands there is no socket')
   }
-  const socket = new Type({ ...BOUNDS, ...isLocal(address) ? {} : serverKeys(), ...options } as O)
+  const socket = new Type({ ...optionsFor(address), ...isLocal(address) ? {} : serverKeys(), ...options } as O)
   await socket.bind(address).catch(error => cannot(error.message))
   return socket
 }

@@ -6,6 +6,7 @@ import {
   accessSync, constants, existsSync, fstatSync, lstatSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync,
 } from 'node:fs'
 import { createRequire } from 'node:module'
+import { isIP } from 'node:net'
 import { availableParallelism, getPriority, setPriority } from 'node:os'
 import { dirname, extname, join, resolve } from 'node:path'
 import { isatty } from 'node:tty'
@@ -16,6 +17,7 @@ import { isatty } from 'node:tty'
 const complaints: string[] = []
 
 export const HOST = process.env.HOST || '127.0.0.1'
+if (!isIP(HOST) && !/^\w[\w.-]*$/.test(HOST)) complaints.push(`HOST=${HOST} is no address, nor a name, of this machine`)
 export const PORT = wholeNumber('PORT', 8080, 0, 65_535)
 /** Folder of the logs; uploads, produced files and the ipc sockets live below it. Absolute. */
 export const RUNS = resolve(process.env.RUNS || 'runs')

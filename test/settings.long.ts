@@ -2,10 +2,13 @@
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type AddressInfo } from 'node:net'
+import { networkInterfaces } from 'node:os'
 import { join, relative } from 'node:path'
 import { test } from 'node:test'
-import { App, ROOT, startServer } from './app.ts'
+import { App, ROOT, startApp, startServer, until } from './app.ts'
 
 const IMPORT = `import { remote } from '${ROOT}/remote.ts'\n` // of a module of one's own
 const TOKEN = 'a-long-token-of-letters'
@@ -33,6 +36,7 @@ test('a bad setting of the workers server is a clear error at the start', async 
     [{ TASKS: module('wrong.ts', "export const x = remote('without parameters', () => {})") }, /remote\(\) takes a description, an array of parameters, and a function/],
     [{ RUNS: '/dev/null' }, /cannot create the runs folder/],
     [{ REP_ADDR: `ipc://${module('thesis.txt', '')}` }, /cannot listen on ipc:.*thesis\.txt: what stands there is no socket/],
+    ...['http://localhost', 'localhost:80', '[::1]', '*'].map(HOST => [{ HOST }, /HOST=.* is no address, nor a name, of this machine/]),
     [{ REP_ADDR: 'ipc://@everybody' }, /REP_ADDR=ipc:\/\/@everybody is neither/],
     [{ XSUB_ADDR: 'ipc://both', XPUB_ADDR: 'ipc://both' }, /have to be three addresses/],
     ...['*', '.a.b', 'https://a.b', 'a.b/c', 'ä.b'].map(host => [{ ALLOWED_HOSTS: `c.d:80 ${host}` }, /ALLOWED_HOSTS has .*, which is not a host such as/]),
@@ -91,4 +95,17 @@ test('beyond this machine a web server waits for the key of the workers server, 
   const far = new App({ REP_ADDR: 'tcp://192.0.2.1:7001', XPUB_ADDR: 'tcp://192.0.2.1:7002' })
   t.after(() => far.end())
   await assert.rejects(far.startServer(), /no key of the workers server: .*server\.public.*; start it first, or copy/)
+})
+
+const noIpv6 = !Object.values(networkInterfaces()).flat().some(found => found?.address === '::1') && 'no IPv6'
+
+test('addresses, the one of the web server too, may be of IPv6', { skip: noIpv6 }, async t => {
+  const probes = [1, 2, 3].map(() => createServer().listen(0, '::1'))
+  await Promise.all(probes.map(probe => once(probe, 'listening')))
+  const [REP_ADDR, XSUB_ADDR, XPUB_ADDR] = probes.map(probe => `tcp://[::1]:${(probe.address() as AddressInfo).port}`)
+  for (const probe of probes) probe.close()
+  const app = await startApp(t, { HOST: '::1', REP_ADDR: REP_ADDR!, XSUB_ADDR: XSUB_ADDR!, XPUB_ADDR: XPUB_ADDR! })
+  const { status } = await app.request('POST', '/tasks', { method: 'process', args: [3, 1], id: 'six' })
+  assert.equal(status, 202)
+  await until(async () => (await app.request('GET', '/tasks/six')).body.outcome === 'ok')
 })
