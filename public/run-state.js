@@ -151,8 +151,8 @@ export class Run {
     return next.map(name => ({ name: toText(name), n: -1, began: 0 }))
   }
 
-  /** What it is at, or was at in the end: an upload says nothing about the run. */
-  get step() { return this.steps.findLast(({ n }) => n >= 0 || !this.start) }
+  /** What it is at, or was at in the end: an upload that is over says nothing about the run. */
+  get step() { return this.steps.findLast(({ n }) => n >= 0 || this.phase === 'uploading') }
   get progress() { return this.step?.progress }
   /** 0 to 1, or undefined while it cannot be known. */
   get part() { return this.ended?.outcome === 'ok' ? 1 : partOf(this.progress) }

@@ -38,6 +38,8 @@ test('an upload that was swept while its import waited is uploaded again', { ski
   const taken = await Promise.all([1, 2, 3].map(() => app.start('forget')))
   await page.locator('body').drop({ files: file })
   await sees(page, 'All places are taken')
+  await has(page, '#runs [aria-current] .about', /^No place is free$/) // how far its upload was says nothing of the run
+  assert.match(await page.title(), /^… · swept\.csv/)
   await sweep()
   await Promise.all([page.waitForResponse('**/files'), page.click('#retry')])
   await sees(page, 'All places are taken')
@@ -45,6 +47,8 @@ test('an upload that was swept while its import waited is uploaded again', { ski
   await state(page, 'queued')
   await Promise.all([page.waitForResponse('**/files'), sweep()])
   await state(page, 'queued') // it keeps its place in the queue
+  await has(page, '#runs [aria-current] .about', /^Waiting to start$/)
+  assert.match(await page.title(), /^… · swept\.csv/)
   await Promise.all(taken.map(run => run.cancel()))
   await has(page, '#tiles', /Rows imported1R/)
 })
