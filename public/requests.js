@@ -48,11 +48,11 @@ export function upload(file, signal, progress) {
   })
 }
 
-/** All that our server says is JSON, and why it refuses stands in `errors`; a proxy has pages of its own.
+/** Our server answers with a list, or what has an id or a file, or with `errors`; a proxy before it, with anything.
  * @param {number} status 0: none @param {string} text @param {string | null} [retryAfter] @returns {Answer} */
 function readAnswer(status, text, retryAfter) {
   const data = status === 0 ? undefined : parseJson(text)
-  const ok = status >= 200 && status < 300 && data !== undefined
+  const ok = status >= 200 && status < 300 && Boolean(Array.isArray(data) || data?.id || data?.file)
   const isOurs = ok || Array.isArray(data?.errors) || (status >= 400 && status < 500)
   const why = data?.errors?.join?.('; ') ?? (status === 0 ? text : `the answer has the status ${status}`)
   return { ok, status: isOurs ? status : 0, data, why, retryAfter: Number(retryAfter) || 3 }

@@ -935,14 +935,15 @@ test('what a proxy says in the place of the server is taken for no answer', { sk
   const page = await open(t)
   await page.locator('form[data-method=process]').waitFor()
   let said = 502
+  let body = '<h1>Bad Gateway</h1>'
   await page.route('**/tasks', route => {
     if (route.request().method() !== 'POST') return route.continue()
-    return route.fulfill({ status: said, contentType: 'text/html', body: '<h1>Bad Gateway</h1>' })
+    return route.fulfill({ status: said, contentType: 'text/html', body })
   })
   await start(page, 'process', { steps: 2, delay: 1 })
   await state(page, 'unsure')
   await sees(page, 'The call may have arrived all the same')
-  for (said of [503, 504, 200]) {
+  for ([said, body] of [[503, body], [504, body], [200, body], [200, '{"ok":true}'], [200, 'null'], [201, '"welcome"']] as const) {
     await Promise.all([page.waitForResponse(answer => answer.request().method() === 'POST'), page.click('#retry')])
     await state(page, 'unsure')
   }
@@ -950,6 +951,11 @@ test('what a proxy says in the place of the server is taken for no answer', { sk
   await page.click('#retry')
   await sees(page, 'Refused: the answer has the status 413')
   await page.unroute('**/tasks')
+  await page.route('**/methods', route => route.fulfill({ json: { ok: true } }))
+  await page.goto(app.url)
+  await sees(page, 'Nothing can be started at the moment. The web server does not answer.')
+  await page.unroute('**/methods')
+  await page.locator('form[data-method=process]').waitFor()
 })
 
 test('a run whose file cannot be uploaded again for the moment keeps waiting, too', { skip }, async t => {
