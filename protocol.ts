@@ -61,7 +61,10 @@ export function unpackCall(frames: Buffer[]): Call {
 }
 
 const REQUEST_FRAMES = ['method', 'call id', 'id', 'arguments', 'time limit']
-const invalid = (what: string, why: string) => new RemoteError('invalid', `invalid ${what}: ${why}`)
+/** What is wrong with a part of a request. */
+export const invalid = (what: string, why: string) => new RemoteError('invalid', `invalid ${what}: ${why}`)
+/** Whether something can be a position in a log. */
+export const isPosition = (value: unknown): value is number => Number.isSafeInteger(value) && Number(value) >= 0
 
 function unpackText(frame: Buffer, what: string): string {
   const most = what === 'arguments' ? MAX_ARGS : 1024
@@ -162,7 +165,7 @@ export const packChunk = ({ id, position, lines }: Chunk) => [id, String(positio
 export function unpackChunk([id, position, lines]: Buffer[]): Chunk | undefined {
   const chunk = { id: String(id), position: Number(position), lines: lines ?? NO_LINES }
   const isWhole = lines && (lines.length === 0 || lines.at(-1) === LF && isUtf8(lines))
-  return isWhole && isId(chunk.id) && Number.isSafeInteger(chunk.position) && chunk.position >= 0 ? chunk : undefined
+  return isWhole && isId(chunk.id) && isPosition(chunk.position) ? chunk : undefined
 }
 
 /** Connects to where tasks publish. What finds no room is dropped: who misses a chunk reads the log. */

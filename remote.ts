@@ -10,7 +10,7 @@ import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promi
 import { inspect } from 'node:util'
 import { describeError, given, isId, MAX_ENTRY, packEntry, type Entry, type Note } from './log.ts'
 import { cutLines } from './prints.ts'
-import { lostNumber, RemoteError } from './protocol.ts'
+import { invalid, lostNumber } from './protocol.ts'
 import { FILES, lowerPriority, MAX_LOG, RUN_MARK, RUNS, sendSignal, UPLOADS } from './settings.ts'
 
 export { FILES, UPLOADS }
@@ -70,12 +70,11 @@ export const isRemote = (value: unknown): value is Remote =>
 /** @internal Throws a RemoteError that names the argument that does not fit. */
 export function checkArgs(called: Remote, args: unknown[]) {
   const { parameters } = called
-  if (args.length > parameters.length) {
-    throw new RemoteError('invalid', `invalid arguments: ${args.length} given, at most ${parameters.length} are taken`)
-  }
+  const [count, most] = [args.length, parameters.length]
+  if (count > most) throw invalid('arguments', `${count} given, at most ${most} are taken`)
   for (const [index, value] of withDefaults(called, args).entries()) {
     const wrong = whatIsWrong(value, parameters[index]!)
-    if (wrong) throw new RemoteError('invalid', `invalid argument ${parameters[index]!.name}: ${wrong}`)
+    if (wrong) throw invalid(`argument ${parameters[index]!.name}`, wrong)
   }
 }
 

@@ -10,7 +10,7 @@ import {
   blankForeign, goingOnFor, INVALID_ID, isId, logPath, withLog, type LogState, type RunLog, type Start,
 } from './log.ts'
 import { isBeingTold } from './processes.ts'
-import { RemoteError, type Call } from './protocol.ts'
+import { invalid, isPosition, RemoteError, type Call } from './protocol.ts'
 import { attempt, FILES, KEEP_RUNS, removeAll, UPLOADS } from './settings.ts'
 
 /** A run, from its call until its log is removed. Its state is derived: see the head of workers.ts. */
@@ -74,9 +74,9 @@ function readLog<T>(id: string, read: (log: RunLog) => T): T | undefined {
 export function listRuns(filter: unknown = {}) {
   const { callId, limit = Infinity } = (filter ?? {}) as { callId?: unknown; limit?: unknown }
   const isObject = typeof filter === 'object' && !Array.isArray(filter)
-  const isNumber = limit === Infinity || Number.isSafeInteger(limit) && Number(limit) >= 0
+  const isNumber = limit === Infinity || isPosition(limit)
   if (!isObject || !isNumber || callId !== undefined && typeof callId !== 'string') {
-    throw new RemoteError('invalid', 'invalid arguments: list takes [{"callId": TEXT, "limit": NUMBER}], or less')
+    throw invalid('arguments', 'list takes [{"callId": TEXT, "limit": NUMBER}], or less')
   }
   const last = [...ended.values()].slice(Math.max(0, ended.size - KEEP_RUNS)) // the others are about to be removed
   const live = [...running.values()].filter(({ id }) => !ended.has(id)) // who has ended keeps its place a moment longer
@@ -106,7 +106,7 @@ export function showRun(id: unknown): Buffer {
 
 /** How long the logs of these runs are, and whether for good; a log that was removed is as unknown as its run. */
 export function statRuns(ids: unknown) {
-  if (!Array.isArray(ids)) throw new RemoteError('invalid', 'invalid arguments: stat takes [[id, …]]')
+  if (!Array.isArray(ids)) throw invalid('arguments', 'stat takes [[id, …]]')
   const known = ids.map(findRun).filter(run => run !== undefined)
   const states = known.map(run => ({ id: run.id, ...logState(run) })).filter(({ size }) => size)
   return Object.fromEntries(states.map(({ id, size, outcome }) => [id, { size, done: outcome !== undefined }]))
@@ -117,12 +117,10 @@ const MAX_PART = 512 * 2 ** 10 // bytes: each part is a round trip for a reader 
 /** Whole lines from a position: at most MAX_PART bytes, or one longer line; none at the end. Throws a PositionError. */
 export function readLines(id: unknown, position: unknown): Buffer {
   const run = knownRun(id)
-  if (typeof position !== 'number' || !Number.isSafeInteger(position) || position < 0) {
-    throw new RemoteError('invalid', 'invalid position: not a whole number')
-  }
+  if (!isPosition(position)) throw invalid('position', 'not a whole number')
   const { size, outcome } = logState(run)
   if (!size) throw new RemoteError('unknown', `the log of ${run.id} was removed`)
-  if (outcome && position > size) throw new RemoteError('invalid', `invalid position: the log has ended at ${size}`)
+  if (outcome && position > size) throw invalid('position', `the log has ended at ${size}`)
   const lines = blankForeign(withLog(run.id, log => log.lines(position, MAX_PART)))
   return outcome ? lines.subarray(0, size - position) : lines // nothing follows `done`, whoever has written there
 }

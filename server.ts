@@ -19,7 +19,7 @@ import {
 import { LINGER, openServer, refuseConnection } from './connections.ts'
 import { INVALID_ID, isId } from './log.ts'
 import {
-  callRemote, createSocket, MAX_ARGS, parseJson, RESERVED, unpackChunk, waitForServerKey, type Call,
+  callRemote, createSocket, isPosition, MAX_ARGS, parseJson, RESERVED, unpackChunk, waitForServerKey, type Call,
 } from './protocol.ts'
 import { endOf, oncePerChunk, Readers, type Reader, type Sink, type Size } from './readers.ts'
 import {
@@ -160,7 +160,7 @@ function unpackMessage(text: string): { verb: 'start' | 'ack' | 'stop'; id: stri
     const { start, ack, stop, next = 0 } = JSON.parse(text)
     const verb = start !== undefined ? 'start' : ack !== undefined ? 'ack' : 'stop'
     const id: unknown = start ?? ack ?? stop
-    return typeof id === 'string' && Number.isSafeInteger(next) && next >= 0 ? { verb, id, next } : undefined
+    return typeof id === 'string' && isPosition(next) ? { verb, id, next } : undefined
   } catch {
     return undefined
   }

@@ -15,7 +15,7 @@ import {
 import { cutLines } from './prints.ts'
 import { MAX_CHUNK, NO_LINES, openPublisher, type Chunk } from './protocol.ts'
 import { Task, withDefaults } from './remote.ts'
-import { printWithoutWaiting, refuseToStart, RUN_MARK, UPLOADS } from './settings.ts'
+import { attempt, printWithoutWaiting, refuseToStart, RUN_MARK, UPLOADS } from './settings.ts'
 
 const SHOW_TIME = 60_000 // ms until a launched process gives up waiting for its log to show on a shared file system
 
@@ -102,7 +102,7 @@ async function run(log: RunLog, loaded: string | Error, publish: (chunk: Chunk) 
 
   function end(outcome: Outcome, result?: unknown, error?: Note) {
     logLastPrints()
-    const reason = outcome === 'cancelled' ? reasonOf(log.id) : error?.msg
+    const reason = outcome !== 'cancelled' ? error?.msg : attempt('read why', () => readReason(log.id)) ?? 'cancelled'
     const seconds = Math.round(waited + performance.now() - began) / 1000 // by a clock that nobody sets
     const errors = task.counts.error + Number(error !== undefined) || undefined
     const done = packDone({ outcome, reason, seconds, errors, warnings: task.counts.warning || undefined, result })
@@ -115,15 +115,6 @@ async function run(log: RunLog, loaded: string | Error, publish: (chunk: Chunk) 
     process.send?.('done', undefined, undefined, () => {})
     // As any process does: its exit handlers run (temporary folders, locks). The workers server ends what it started.
     process.exit(outcome === 'ok' ? 0 : 1)
-  }
-}
-
-/** Why a run that was cancelled is to end. */
-function reasonOf(id: string): string {
-  try {
-    return readReason(id) ?? 'cancelled'
-  } catch {
-    return 'cancelled' // its function has left no descriptor
   }
 }
 

@@ -30,8 +30,8 @@ import {
   startProcess, tellEnd, trimErrors,
 } from './processes.ts'
 import {
-  bindSocket, busy, BusyError, NO_LINES, openPublisher, packReply, refused, RemoteError, removeSocket, RESERVED, result,
-  started, unpackCall, unpackEnvelope, type Call, type Reply,
+  bindSocket, busy, BusyError, invalid, NO_LINES, openPublisher, packReply, refused, RemoteError, removeSocket,
+  RESERVED, result, started, unpackCall, unpackEnvelope, type Call, type Reply,
 } from './protocol.ts'
 import { checkArgs } from './remote.ts'
 import {
@@ -175,7 +175,7 @@ async function startRun(call: Call): Promise<number> {
 /** Throws a RemoteError that says what is wrong with a call, whether or not there is a place for it. */
 function checkCall({ method, callId, id, args }: Call) {
   if (!isId(id)) throw new RemoteError('invalid', INVALID_ID)
-  if ([...callId].length > 256) throw new RemoteError('invalid', 'invalid call id: at most 256 characters are allowed')
+  if ([...callId].length > 256) throw invalid('call id', 'at most 256 characters are allowed')
   const called = functions.get(method)
   if (!called) throw new RemoteError('unknown', `unknown method ${method}: \`methods\` tells what can be called`)
   checkArgs(called, args)
