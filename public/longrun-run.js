@@ -6,7 +6,7 @@ class LongrunRun extends HTMLElement {
   static observedAttributes = ['server', 'run', 'key']
   #bar = document.createElement('progress')
   #words = document.createElement('output')
-  #cancel = Object.assign(document.createElement('button'), { type: 'button', textContent: 'Cancel' })
+  #cancel = Object.assign(document.createElement('button'), { type: 'button', textContent: 'Cancel', hidden: true })
   #shown = { run: '', next: 0, said: '', isDone: false } // a run of a server, how far it is shown, what it said last
   #followed = '' // that run, and by which key; nothing while this element is in no document
   #stop = () => {}
@@ -64,7 +64,7 @@ class LongrunRun extends HTMLElement {
 function wordsOf(/** @type {string} */ type, /** @type {any} */ data) {
   const end = type === 'done' && [...new Set([data.outcome, data.reason ?? data.outcome])].join(': ')
   const said = end || (data?.msg ?? data?.name ?? data) // a program's may have colours
-  return `${typeof said === 'string' ? said : JSON.stringify(said)}`.replace(/\x1b\[[0-?]*[ -/]*[@-~]/g, '').slice(0, 500)
+  return `${typeof said === 'string' ? said : JSON.stringify(said)}`.replace(/\x1b\[[ -?]*[@-~]/g, '').slice(0, 500)
 }
 
 if (!customElements.get('longrun-run')) customElements.define('longrun-run', LongrunRun)

@@ -37,11 +37,12 @@ suite('<longrun-run>, in a page of another origin,', { skip }, () => {
 
     const { id } = await startRun('lingers', [{ one: ['log', '\x1b[1;31mworking\x1b[0m\x1b[K'] }])
     await page.goto(`${app.url}/?token=${BEARER.authorization.slice('Bearer '.length)}`)
-    await page.evaluate(async id => {
+    await page.evaluate(async () => {
       await import(new URL('longrun-run.js', location.href).href)
-      document.body.append(Object.assign(document.createElement('longrun-run'), { id: 'own' }))
-      document.querySelector('#own')!.setAttribute('run', id)
-    }, id)
+      document.body.append(document.createElement('longrun-run'))
+    })
+    assert.equal(await page.locator('longrun-run [part=cancel]').isVisible(), false, 'there is nothing to cancel yet')
+    await page.locator('longrun-run').evaluate((element, id) => element.setAttribute('run', id), id)
     await words(page, /^working$/)
     await page.locator('longrun-run [part=cancel]').click()
     await words(page, /^cancelled/)
