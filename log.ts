@@ -70,8 +70,8 @@ const TAIL = 64 * 2 ** 10 // bytes that are read at once, backwards, for the beg
 const MAX_LINE = MAX_ENTRY + 64 // bytes that a line of ours can have
 // One of our lines, as packLine writes it, or another program, at its end. A sticky pattern, and no copy of the line: a
 // late reader's log has a million of them. No part of it can match in two ways: else a line could take minutes.
-const JSON_DATA = /(?:"[^\n]*"|\[[^\n]*\]|\{[^\n]*\}|true|false|null|-?\d[\d.eE+-]*)/.source
-const LINE = new RegExp(`\\{"type":"\\w+","time":\\d+,"data":${JSON_DATA}[ \\t\\r]*\\}[ \\t\\r]*\\n`, 'y')
+const DATA = /"[^\n]*"|\[[^\n]*\]|\{[^\n]*\}|true|false|null|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/.source
+const LINE = new RegExp(`\\{"type":"\\w+","time":\\d+,"data":(?:${DATA})[ \\t\\r]*\\}[ \\t\\r]*\\n`, 'y')
 
 /** A position at which no line of the log begins. */
 export class PositionError extends Error {}

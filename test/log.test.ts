@@ -222,7 +222,7 @@ suite('The log of a run', () => {
   /** Lines that somebody else may write. */
   const foreign = [
     'hello', '', '{"hello":1}', '\0'.repeat(40), '{"hello":', '{"type":"', '{"type":"msg","time":17', '{"type":"progress","time":1,oops',
-    '{"type":"step","time":1}', '{"type":"msg","time":1,"data":}', '{"type":"msg","time":1,"data":oops}', '{"type":"msg","time":,"data":1}',
+    '{"type":"step","time":1}', '{"type":"msg","time":1,"data":}', '{"type":"msg","time":1,"data":oops}', ...['1.2.3', '01', '1e', '1.', '-', '+1', '1-2', 'NaN'].map(data => `{"type":"msg","time":1,"data":${data}}`), '{"type":"msg","time":,"data":1}',
     '{"type":"msg","time":1,"data":{"a":{"b":1}', '{"type":"msg","time":1,"data":[{"a":1}', '{"type":"msg","time":1,"data":"}', // torn
     '{"type":"done"', '{"type":"done","time":', '{"type":"done","time":1}', '{"type":"done","time":1,oops}', '{"type":"done","time":1,"data":null}',
     ...[{}, { outcome: 'weird', seconds: 1 }, { outcome: 'ok' }, { outcome: 'ok', seconds: '1' }, { outcome: 'ok', seconds: 1, reason: 5 }, [], 1]
@@ -301,7 +301,7 @@ suite('The log of a run', () => {
         assert.equal(JSON.parse(joined).length, count, `${JSON.stringify(all)} as ${JSON.stringify(String(lines))}`)
       }
     }
-    for (const data of [0, -1.5e300, null, true, false, '', 'x', '"}', [], {}, [[]], { a: {} }]) {
+    for (const data of [0, -0.5, 5e-324, 1e21, -1.5e300, null, true, false, '', 'x', '"}', [], {}, [[]], { a: {} }]) {
       for (const line of [packEntry('msg', data), packEntry('msg', data).replace('\n', '\r\n')]) {
         assert.equal(String(blankForeign(Buffer.from(line))), line)
       }
