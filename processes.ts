@@ -15,7 +15,7 @@ import { stderrPath } from './log.ts'
 import { limit, RemoteError } from './protocol.ts'
 import {
   attempt, ENDING, isThere, LAUNCH, lowerPriority, ON_DONE, refuseToStart, removeAll, RUN_MARK, RUNS, sendSignal,
-  SPARES, taskEnvironment, VERSION, withGivenUmask,
+  SPARES, taskEnvironment, VERSION,
 } from './settings.ts'
 
 /** Whether an engine's command stands for each process, see LAUNCH. */
@@ -115,7 +115,7 @@ async function startTask(id = ''): Promise<TaskProcess> {
     // `detached`: a process group of its own: the run can be killed with all that it started, and a Ctrl-C in the
     // terminal reaches the workers server alone, which then asks the runs to end.
     const stdio: StdioOptions = ['ignore', 'inherit', file, isLaunched ? 'ignore' : 'ipc']
-    const child = withGivenUmask(() => spawn(command!, args, { detached: true, env, stdio }))
+    const child = spawn(command!, args, { detached: true, env, stdio })
     child.on('error', () => {}) // without a listener, one would end this process
     if (child.pid && !isLaunched) { // of what is launched, the engine decides
       lowerPriority(child.pid)
@@ -268,9 +268,9 @@ async function tell(id: string, summarize: (id: string) => Buffer) {
   const summary = summarize(id)
   const [command, ...args] = ON_DONE
   // A process group of its own, so that it can be killed with what it has started, and a Ctrl-C does not reach it.
-  const child = withGivenUmask(() => spawn(command!, args, {
+  const child = spawn(command!, args, {
     detached: true, env: { ...process.env, LONGRUN_ID: id }, stdio: ['pipe', 'ignore', 'inherit'],
-  }))
+  })
   const exited = once(child, 'exit') // throws its `error`, too; without a listener that would end this process
   const kill = () => sendSignal(-child.pid!, 'SIGKILL')
   const timer = setTimeout(kill, TELL_TIME)

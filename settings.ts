@@ -117,23 +117,10 @@ export function refuseToStart(message: string): never {
 
 // ---- The runs folder
 
-const OWN_UMASK = 0o077 // for sockets, too: libzmq creates them with what the umask leaves
-let givenUmask = OWN_UMASK
-
-/** @internal For what is started: its files get the modes that whoever started this server wants. */
-export function withGivenUmask<T>(start: () => T): T {
-  process.umask(givenUmask)
-  try {
-    return start()
-  } finally {
-    process.umask(OWN_UMASK)
-  }
-}
-
 /** A server's first step: checks the settings, and makes RUNS, or checks that it is ours alone. May end the process. */
 export function openRuns() {
   if (complaints.length) refuseToStart(complaints.join('\nlongrun: '))
-  givenUmask = process.umask(OWN_UMASK)
+  process.umask(0o077) // sockets too: libzmq creates them with what the umask leaves
   const mend = 'set RUNS to a folder of yours that nothing else uses, of mode 700'
   for (const folder of [RUNS, UPLOADS, FILES]) {
     try {

@@ -231,7 +231,7 @@ test('logs, uploads and sockets are for the own user alone', async () => {
   const upload = await app.upload('x')
   const mode = (...path: string[]) => (statSync(join(app.runs, ...path)).mode & 0o777).toString(8)
   assert.deepEqual([mode(), mode('uploads'), mode('files')], ['700', '700', '700'])
-  assert.deepEqual([mode(`${run.id}.ndjson`), mode('uploads', upload)], ['600', '600']) // what it produces: as it wants
+  assert.deepEqual([mode(`${run.id}.ndjson`), mode('uploads', upload), mode('files', `${run.id}.txt`)], ['600', '600', '600'])
   for (const name of ['rep.sock', 'xsub.sock', 'xpub.sock']) assert.match(mode(name), /00$/, name)
 })
 
