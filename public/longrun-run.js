@@ -35,7 +35,7 @@ class LongrunRun extends HTMLElement {
     }
     this.#cancel.hidden = !followed || this.#shown.isDone
     if (this.#cancel.hidden) return
-    const say = (/** @type {string} */ words) => { this.#words.value = words }
+    const say = (/** @type {string} */ words) => { if (!this.#shown.isDone) this.#words.value = words }
     this.#stop = follow(url, id, (entries, next) => this.#show(entries, next), {
       key, next: this.#shown.next, refuse: words => { this.#cancel.hidden = true; say(words) },
       tell: ({ live, stranger }) => say(live ? this.#shown.said : stranger ? 'Load this page anew' : 'Connecting'),

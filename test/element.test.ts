@@ -44,7 +44,12 @@ suite('<longrun-run>, in a page of another origin,', { skip }, () => {
     assert.equal(await page.locator('longrun-run [part=cancel]').isVisible(), false, 'there is nothing to cancel yet')
     await page.locator('longrun-run').evaluate((element, id) => element.setAttribute('run', id), id)
     await words(page, /^working$/)
-    await page.locator('longrun-run [part=cancel]').click()
+    await page.route(`**/tasks/${id}`, async route => {
+      const response = await route.fetch()
+      await words(page, /^cancelled/)
+      await route.fulfill({ response }) // that it was asked to end is heard after its end
+    })
+    await Promise.all([page.waitForResponse(`**/tasks/${id}`), page.locator('longrun-run [part=cancel]').click()])
     await words(page, /^cancelled/)
   })
 
