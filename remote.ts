@@ -151,11 +151,11 @@ export class Task {
     this.#report('progress', given({ current, total, unit }))
   /** A part of the work begins: what follows belongs to it, until the next. */
   step = (name: string) => this.#report('step', { name })
-  /** `msg` may be an Error, here and below: then its stack, code and causes are details. */
-  log = (msg: unknown, details?: Details) => this.#report('log', note(msg, details))
-  warning = (msg: unknown, details?: Details) => this.#report('warning', note(msg, details))
+  /** `msg` may be an Error, here and below: then its stack, code and causes are details; as `details`, it is a cause. */
+  log = (msg: unknown, details?: Details | Error) => this.#report('log', note(msg, details))
+  warning = (msg: unknown, details?: Details | Error) => this.#report('warning', note(msg, details))
   /** Something went wrong, and the function goes on. To end the run, throw. */
-  error = (msg: unknown, details?: Details) => this.#report('error', note(msg, details))
+  error = (msg: unknown, details?: Details | Error) => this.#report('error', note(msg, details))
 
   /** @internal Takes room for a line in the log. Throws a RangeError when there is not enough. */
   reserve(line: string) {
@@ -211,8 +211,13 @@ export class Task {
   }
 }
 
-const note = (msg: unknown, details?: Details): Note =>
-  typeof msg === 'string' ? { msg, ...details && given(details) } : { ...describeError(msg), ...details }
+// In JavaScript, all is taken that console.log takes: of `('failed', error)` or `('rows', 5)` nothing is lost.
+function note(msg: unknown, details?: unknown): Note {
+  const said = typeof msg === 'string' ? { msg } : describeError(msg)
+  if (details === undefined) return said
+  if (details instanceof Error) return { ...said, cause: describeError(details) }
+  return given({ ...said, ...typeof details === 'object' ? details : { details } })
+}
 
 // ---- Programs
 

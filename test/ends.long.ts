@@ -30,14 +30,15 @@ suite('What was wrong is said, with its causes', { concurrency: 4 }, () => {
     ['text', [/^a text$/, /a text/]],
     ['object', [/status: 7/, /status/]],
   ] as [string, [RegExp, RegExp]][]) {
-    for (const how of ['throw', 'error', 'msg', 'return']) {
+    for (const how of ['throw', 'error', 'cause', 'msg', 'return']) {
       test(`${how} ${kind}`, async () => {
         const run = await app.start('explain', [kind, how])
         const done = await run.outcome()
         const [, second] = run.reader.entries
         const found = how === 'return' ? done.result : how === 'msg' ? (second!.data as { failed: unknown }).failed : second!.data
         const isError = !['text', 'object'].includes(kind)
-        if (isError || how === 'throw' || how === 'error') assert.match((found as Note).msg, words[0])
+        if (how === 'cause') assert.equal((found as Note).msg, 'it failed')
+        else if (isError || how === 'throw' || how === 'error') assert.match((found as Note).msg, words[0])
         assert.match(JSON.stringify(found), words[1])
         if (how === 'throw') assert.match(done.reason!, words[0])
       })

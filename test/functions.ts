@@ -206,11 +206,12 @@ export const stuck = remote('hangs as its process exits', [], () => {
 })
 
 export const explain = remote('throws, reports or returns an error of that kind', [
-  { name: 'kind', type: 'string', description: 'a key of ERRORS' }, { name: 'how', type: 'string', description: 'throw, error, msg or return' },
+  { name: 'kind', type: 'string', description: 'a key of ERRORS' }, { name: 'how', type: 'string', description: 'throw, error, cause, msg or return' },
 ], async (task, kind, how) => {
   const error = await ERRORS[kind]!().catch((error: unknown) => error)
   if (how === 'throw') throw error
   if (how === 'error') task.error(error)
+  if (how === 'cause') task.error('it failed', error as Error)
   if (how === 'msg') task.msg({ failed: error })
   if (how === 'return') return error
 })
