@@ -211,14 +211,21 @@ export function unknownRuns(names: string[]): string[] {
   return logs.sort((one, other) => one.written - other.written).map(({ id }) => id)
 }
 
+const CALL = '{"type":"start"' // how each log begins
+const NO_CALL: Start = { method: '', args: [], callId: '', pid: 0, timeLimit: 0 }
+
 /** A run that another server has called, as its log tells it. Throws when that is not there, or not ours. */
 export function readRun(id: string): Run {
-  const { first, state } = withLog(id, log => ({ first: log.first(), state: log.state() }))
-  const isCall = first?.type === 'start' && Array.isArray(first.data?.args)
-  if (first && !isCall) throw new Error('it does not begin with a call')
-  // Without a first line, its server died while it wrote the call.
-  const start = first?.data ?? { method: '', args: [], callId: '', pid: 0, timeLimit: 0 }
-  const started = first?.time ?? Date.now()
+  const { begin, first, state } = withLog(id, log => {
+    const begin = String(log.read(0, CALL.length))
+    return { begin, first: begin === CALL ? log.first() : undefined, state: log.state() }
+  })
+  // Without a whole first line, its server died while it wrote the call.
+  const { time: started, data } = first ?? { time: Date.now(), data: NO_CALL }
+  const start = data as Start
+  const isCall = CALL.startsWith(begin) && Number.isFinite(started) && Array.isArray(start?.args)
+    && typeof start.method === 'string' && typeof start.callId === 'string' && Number.isFinite(start.pid)
+  if (!isCall) throw new Error('it does not begin with a call')
   const goesOn = goingOnFor(id) ?? Math.max(0, Date.now() - started)
   return { ...newRun(id, start), started, began: performance.now() - goesOn, log: state }
 }

@@ -325,12 +325,16 @@ suite('The workers server', { concurrency: 4 }, () => {
     test('starts normally over stale sockets, over torn, empty and foreign files, and with an old unfinished run', async () => {
       await app.kill('workers')
       assert.ok(existsSync(join(app.runs, 'rep.sock')))
-      writeFileSync(join(app.runs, 'garbage.ndjson'), 'this is no log\n', { mode: 0o600 })
-      writeFileSync(join(app.runs, 'nothing.ndjson'), '{"type":"start","time":5}\n', { mode: 0o600 })
+      const line = (entry: object) => `${JSON.stringify(entry)}\n`
+      const data = { method: 'process', args: [], callId: '', pid: 999999, timeLimit: 0 }
+      const foreign = ['this is no log\n', 'nor is this, which has no end', 'null\n', line({ type: 'start', time: 5 }),
+        ...[5, { ...data, args: {} }, { ...data, pid: 'x' }, { ...data, method: {} }].map(data => line({ type: 'start', time: 5, data })),
+        ...['x', null].map(time => line({ type: 'start', time, data }))]
+      foreign.forEach((text, at) => writeFileSync(join(app.runs, `foreign${at}.ndjson`), text, { mode: 0o600 }))
       symlinkSync('nowhere', join(app.runs, 'link.ndjson'))
       mkdirSync(join(app.runs, 'uploads', 'folder'))
       utimesSync(join(app.runs, 'uploads', 'folder'), 1, 1)
-      const call = '{"type":"start","time":1,"data":{"method":"process","args":[],"callId":"","pid":999999,"timeLimit":0}}\n'
+      const call = line({ type: 'start', time: 1, data })
       writeFileSync(join(app.runs, 'torn.ndjson'), `${call}{"ty`)
       // What is no file would hold up who opens it for ever, or fail each time: a folder, a FIFO.
       const beside = ['stop', 'stderr', 'began', 'ndjson.copy'].flatMap(ending => [`a-folder.${ending}`, `a-pipe.${ending}`])
@@ -344,8 +348,7 @@ suite('The workers server', { concurrency: 4 }, () => {
         const entries = await (await app.follow(id)).done()
         assert.deepEqual(entries.map(({ type }) => type), ['start', 'error', 'done'])
       }
-      assert.equal(readFileSync(join(app.runs, 'garbage.ndjson'), 'utf8'), 'this is no log\n')
-      assert.equal(readFileSync(join(app.runs, 'nothing.ndjson'), 'utf8'), '{"type":"start","time":5}\n')
+      assert.deepEqual(foreign.map((_, at) => readFileSync(join(app.runs, `foreign${at}.ndjson`), 'utf8')), foreign)
       assert.ok(!existsSync(join(app.runs, 'nowhere')), 'nor is anything created where a link leads')
       assert.deepEqual(odd.filter(path => existsSync(path)), [join(app.runs, 'pipe.ndjson')])
       assert.match(app.workers.output.join('\n'), /cannot adopt .*pipe\.ndjson, which is left alone/)
