@@ -151,7 +151,7 @@ export class Task {
     this.#report('progress', given({ current, total, unit }))
   /** A part of the work begins: what follows belongs to it, until the next. */
   step = (name: string) => this.#report('step', { name })
-  /** `msg` may be an Error, here and below: then its stack, code and causes are details; as `details`, it is a cause. */
+  /** `msg` may be an Error, here and below: its stack, code and causes are details; as `details`, it is a cause. */
   log = (msg: unknown, details?: Details | Error) => this.#report('log', note(msg, details))
   warning = (msg: unknown, details?: Details | Error) => this.#report('warning', note(msg, details))
   /** Something went wrong, and the function goes on. To end the run, throw. */
