@@ -251,7 +251,8 @@ export function noteBegin(id: string) { writeFileSync(beganPath(id), `${bootId()
 /** For how long a run has been going on, in ms; undefined when that was not noted since the machine started. */
 export function goingOnFor(id: string): number | undefined {
   const [boot, began] = readNote(beganPath(id)).split(' ')
-  return boot === bootId() ? Math.max(0, 1000 * (uptime() - Number(began))) : undefined
+  const goesOn = 1000 * (uptime() - Number(began))
+  return boot === bootId() && goesOn >= 0 ? goesOn : undefined
 }
 
 const bootId = () => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
@@ -265,7 +266,7 @@ export function writeReason(id: string, reason: string) {
 /** The reason that was written down; undefined when the run was not asked to end. Throws EMFILE and the like. */
 export const readReason = (id: string) => readNote(stopPath(id)) || undefined
 
-const readNote = (path: string) => isThere(path) ? readFileSync(path, 'utf8') : ''
+const readNote = (path: string) => isThere(path) ? readFileSync(path, 'utf8').slice(0, MAX_WORDS) : ''
 const sideFiles = (id: string) => [stopPath(id), stderrPath(id), beganPath(id)]
 
 /** Whether some of the files stand beside the log that are only needed until a server has seen the end of the run. */

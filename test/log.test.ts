@@ -347,6 +347,8 @@ test('the first reason why a run is to end is the one that counts, until the run
   writeReason('stopped', 'cancelled')
   writeReason('stopped', 'over its time limit')
   assert.equal(readReason('stopped'), 'cancelled')
+  writeFileSync(join(process.env.RUNS!, 'stopped.stop'), 'x'.repeat(MAX_ENTRY)) // by somebody else
+  packDone({ outcome: 'cancelled', reason: readReason('stopped'), seconds: 1 })
   removeSideFiles('stopped')
   assert.equal(readReason('stopped'), undefined)
 })
@@ -359,8 +361,11 @@ test('for how long a run has been going on needs no wall clock, and ends with th
   const [note, ...others] = readdirSync(process.env.RUNS!).filter(name => name.endsWith('.began'))
   assert.deepEqual(others, [])
   const path = join(process.env.RUNS!, note!)
-  writeFileSync(path, readFileSync(path, 'utf8').replace(/^\S+/, 'another-boot'))
-  assert.equal(goingOnFor('begun'), undefined)
+  const noted = readFileSync(path, 'utf8')
+  for (const other of [noted.replace(/^\S+/, 'another-boot'), noted.replace(/\S+$/, 'x'), noted.replace(/\S+$/, '1e99'), '']) {
+    writeFileSync(path, other)
+    assert.equal(goingOnFor('begun'), undefined, other)
+  }
   removeSideFiles('begun')
   assert.ok(!existsSync(path))
 })
