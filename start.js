@@ -39,7 +39,9 @@ if (process.env.npm_command !== 'exec') clearInterval(watchParent)
 /** @param {string} name @param {string[]} options */
 function start(name, options = []) {
   const command = [...options, ...LOADER, join(FOLDER, name + ENDING)]
-  const server = spawn(process.execPath, command, { stdio: ['inherit', 'inherit', 'inherit', 'ipc'] })
+  // Trap: `node --watch` with a channel to us waits for ever for the end of what has ended already, as it did not load.
+  const channel = watch ? 'ignore' : 'ipc'
+  const server = spawn(process.execPath, command, { stdio: ['inherit', 'inherit', 'inherit', channel] })
   let isReady = watch // what watches a server says nothing, refuses nothing, and ends only by a signal
   server.on('message', message => { isReady ||= message === 'ready' })
   server.once('exit', () => {

@@ -143,7 +143,7 @@ test('what somebody else has put into the folder of tsx is run by no server and 
   await program.exited
 })
 
-test('npm run dev starts each server again when a file changes that it is made of', async t => {
+test('npm run dev starts each server again when a file changes that it is made of, and ends also when one does not load', async t => {
   const copy = mkdtempSync(join(tmpdir(), 'longrun-test-'))
   t.after(() => rmSync(copy, { recursive: true }))
   const files = readdirSync(ROOT).filter(name => /\.(ts|js)$|^(package\.json|public)$/.test(name))
@@ -156,6 +156,8 @@ test('npm run dev starts each server again when a file changes that it is made o
     writeFileSync(join(copy, file), `${readFileSync(join(copy, file), 'utf8')}\n`)
     await until(() => starts() > before, `${file} has changed, and its server was started again`)
   }
+  writeFileSync(join(copy, 'tasks.ts'), 'this is (no module')
+  await until(() => program.output.some(line => line.startsWith('Failed running')), 'what is wrong is said')
   program.process.kill('SIGTERM')
   await program.exited
 })
