@@ -24,8 +24,7 @@ const [wait, retry] = elements(HTMLButtonElement, 'wait', 'retry')
 const [other, bar] = [element('other', HTMLAnchorElement), element('bar', HTMLProgressElement)]
 
 const canNotify = 'Notification' in window
-let isBlocked = false
-let [saidState, saidAt] = ['', 0]
+let [isBlocked, saidState, saidAt] = [false, '', 0]
 
 picture(() => { isBlocked = canNotify && Notification.permission === 'denied' }, SLOW) // another process is asked
 const pictures = [drawName, drawButtons, drawMeter, drawLeft, drawHint, drawSteps, drawProblem, announce]
@@ -185,7 +184,8 @@ steps.addEventListener('click', ({ target }) => {
 const deeds = /** @type {const} */ ([
   [cancel, cancelRun], [repeat, repeatRun], [change, fillForm], [retry, attempt], [wait, () => attempt(run, true)],
 ])
-for (const [button, act] of deeds) button.addEventListener('click', () => act(run))
+// Of a double click the second would fall on what has come to stand there, as Cancel does where Run again was.
+for (const [button, act] of deeds) button.addEventListener('click', ({ detail }) => detail < 2 && act(run))
 notify.addEventListener('click', async () => {
   const asking = run
   const permission = await Notification.requestPermission().catch(() => 'denied') // a frame may not even ask

@@ -931,6 +931,24 @@ test('a run that waits for a place goes on waiting, and says for what, while no 
   await page.locator('input[name=token]').waitFor() // nothing waits any more: the page itself asks for it
 })
 
+test('a double click on what starts a run again does not cancel it', { skip }, async t => {
+  const first = await app.start('tick', ['twice'])
+  app.letGo('twice')
+  await first.outcome()
+  const page = await open(t, `/?run=${first.id}`, { viewport: { width: 1280, height: 800 } })
+  await state(page, 'ok')
+  await rm(join(app.runs, 'files', 'twice'))
+  const { x, y, width, height } = (await page.locator('#again').boundingBox())!
+  await page.mouse.click(x + width / 2, y + height / 2)
+  await state(page, 'running')
+  const under = await page.evaluate(([x, y]) => document.elementFromPoint(x!, y!)?.id, [x + width / 2, y + height / 2])
+  assert.equal(under, 'cancel', 'what stands there now')
+  await page.mouse.down({ clickCount: 2 })
+  await page.mouse.up({ clickCount: 2 })
+  app.letGo('twice')
+  await state(page, 'ok')
+})
+
 test('what a proxy says in the place of the server is taken for no answer', { skip }, async t => {
   const page = await open(t)
   await page.locator('form[data-method=process]').waitFor()
