@@ -29,7 +29,7 @@ export async function loadFunctions(): Promise<string> {
   const changed = new RemoteError('failed', text)
   if (loaded !== version()) throw changed
   if (!isSource(TASKS)) throw new RemoteError('failed', `Cannot find module ${TASKS}`)
-  process.once('exit', tellExit)
+  if (!process.env[VERSION]) process.once('exit', tellExit) // of a task process, the entry tells that ends its run
   const module = await loadModule(TASKS)
     .catch(error => { throw error instanceof Error ? error : new Error(`it threw ${inspect(error)}`) })
     .finally(() => process.off('exit', tellExit))

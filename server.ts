@@ -295,7 +295,7 @@ async function readCall(request: IncomingMessage): Promise<Call> {
 async function* bodyOf(request: IncomingMessage, most: number) {
   const { 'content-encoding': content, 'transfer-encoding': transfer } = request.headers
   const isCompressed = /\w/.test(`${content ?? ''} ${transfer ?? ''}`.replace(/identity|chunked/gi, ''))
-  if (isCompressed) throw new HttpError(415, 'the body must be sent as it is, not compressed')
+  if (isCompressed) throw new HttpError(400, 'the body must be sent as it is, not compressed')
   const tooLarge = new HttpError(413, `the body may have at most ${most} bytes`)
   if (Number(request.headers['content-length'] ?? 0) > most) throw tooLarge
   let size = 0

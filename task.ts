@@ -131,7 +131,7 @@ function waitForRun(): Promise<string> {
     const leave = () => {
       const name = process.env[RUN_MARK] ?? basename(readlinkSync('/proc/self/fd/2'), '.stderr')
       if (isId(name)) take(name)
-      else process.kill(process.pid, 'SIGKILL') // to exit would be told as the fault of a module that still loads
+      else process.exit()
     }
     if (process.connected) process.once('disconnect', leave)
     else leave()

@@ -501,10 +501,10 @@ test('huge heads and bodies are refused, and compressed ones are not unpacked', 
   assert.match(await exchange(app, `GET /${'a'.repeat(200_000)} HTTP/1.1\r\n${hostLine(app)}\r\n`), /^HTTP\/1.1 4/)
   assert.equal((await app.request('POST', '/tasks', Buffer.alloc(7_000_000, 'x'), { 'content-type': 'application/json' })).status, 413)
   assert.equal((await ask(app, 'POST', '/tasks', JSON_TYPE, `{"method":"text","args":${'['.repeat(500_000)}${']'.repeat(500_000)}}`)).status, 400)
-  assert.equal((await ask(app, 'POST', '/tasks', { ...JSON_TYPE, 'Content-Encoding': 'gzip' }, gzipSync(Buffer.alloc(50_000_000)))).status, 415)
+  assert.equal((await ask(app, 'POST', '/tasks', { ...JSON_TYPE, 'Content-Encoding': 'gzip' }, gzipSync(Buffer.alloc(50_000_000)))).status, 400)
   for (const coding of ['Content-Encoding: gzip', 'Content-Encoding: identity, br', 'Content-Encoding: X-GZIP', 'Transfer-Encoding: gzip, chunked']) {
     const head = `POST /files HTTP/1.1\r\n${hostLine(app)}Connection: close\r\n${coding}\r\n`
-    assert.deepEqual(statuses(await exchange(app, head + (/^Transfer/.test(coding) ? '\r\n1\r\nx\r\n0\r\n\r\n' : 'Content-Length: 1\r\n\r\nx'))), [415], coding)
+    assert.deepEqual(statuses(await exchange(app, head + (/^Transfer/.test(coding) ? '\r\n1\r\nx\r\n0\r\n\r\n' : 'Content-Length: 1\r\n\r\nx'))), [400], coding)
   }
   assert.equal((await ask(app, 'POST', '/files', { 'Content-Encoding': 'Identity' }, 'x')).status, 201)
   for (const body of ['', 'null', '1', '[]', '"x"', '{', '{}', '{"method":1}', '{"method":"process","args":{}}', '{"method":"process","callId":1}',
