@@ -52,9 +52,12 @@ let patience = GRACE // ms for those who are told of ends, when the server stops
 
 // ---- The program: below its last line stand functions only, as a `const` there is not defined yet when they run
 
+const ELSEWHERE = `it runs on Linux, and needs its /proc. Elsewhere, in a container, by the Dockerfile in REFERENCE.md:
+    docker build -t longrun .
+    docker run --init --restart=on-failure -e TOKEN -p 127.0.0.1:8080:8080 -v longrun:/var/lib/longrun longrun`
+
 openRuns()
-const elsewhere = 'elsewhere it runs in a container, by the Dockerfile in REFERENCE.md'
-if (!existsSync('/proc/self/environ')) refuseToStart(`it runs on Linux, and needs its /proc; ${elsewhere}`)
+if (!existsSync('/proc/self/environ')) refuseToStart(ELSEWHERE)
 claimRuns()
 printWithoutWaiting()
 const version = await loadFunctions().catch(error => {
