@@ -12,13 +12,13 @@
 
 import { isUtf8 } from 'node:buffer'
 import { once } from 'node:events'
-import { existsSync, lstatSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, lstatSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { curveKeyPair, Publisher, Request, type Socket } from 'zeromq'
 import { isId, LF, MAX_ENTRY } from './log.ts'
-import { MAX_TIME_LIMIT, refuseToStart, removeAll, REP_ADDR, RUNS, XPUB_ADDR, XSUB_ADDR } from './settings.ts'
+import { attempt, MAX_TIME_LIMIT, refuseToStart, REP_ADDR, RUNS, XPUB_ADDR, XSUB_ADDR } from './settings.ts'
 
 // ---- Requests
 
@@ -214,7 +214,7 @@ export async function bindSocket<S extends Socket & { bind(address: string): Pro
 
 /** Removes the file of an ipc address. */
 export function removeSocket(address: string) {
-  if (address.startsWith('ipc://')) removeAll(address.slice('ipc://'.length))
+  if (address.startsWith('ipc://')) attempt('tidy up', () => rmSync(address.slice('ipc://'.length), { force: true }))
 }
 
 // ---- Keys: what leaves the machine is encrypted (zguide chapter 5, "Security")
