@@ -191,10 +191,10 @@ export function isAbsence(error: unknown): boolean {
 
 /**
  * Two workers servers on one folder would end each other's runs, whatever their addresses are. So each locks a file
- * there, which stays; the kernel keeps the lock as long as this process lives, which never closes it. Node cannot ask
- * for such a lock, but the `flock` of util-linux can, for whoever gave it the open file. (Where there is none, who has
- * the file open is looked for, which two that start at one moment can both survive.) Ends this process when another one
- * has the folder, or nothing can be written there.
+ * there; the kernel keeps the lock as long as this process lives, which never closes it. Node cannot ask for such a
+ * lock, but the `flock` of util-linux can, for whoever gave it the open file. (Where there is none, who has the file
+ * open is looked for, which two that start at one moment can both survive.) Ends this process when another one has the
+ * folder, or nothing can be written there.
  */
 export function claimRuns() {
   try {
@@ -205,11 +205,16 @@ export function claimRuns() {
     if (status === 1 || status !== 0 && pid !== process.pid && hasOpen(pid, [CLAIM])) {
       refuseToStart(`another workers server is running on ${RUNS}, process ${pid}: stop it, or set RUNS to another one`)
     }
+    // The one before removes the file when it stops: what was locked here must be what the next one will find.
+    if (statSync(CLAIM, { throwIfNoEntry: false })?.ino !== fstatSync(claim).ino) return claimRuns()
     attempt('note who has the folder', () => writeSync(claim, String(process.pid).padEnd(10), 0))
   } catch (error) {
     refuseToStart(`cannot write to ${CLAIM}: ${(error as Error).message}`)
   }
 }
+
+/** The next one may have the folder. */
+export const giveUpRuns = () => removeAll(CLAIM)
 
 /**
  * Ends the processes whose environment has the mark of such a run: what its process has started, and left, in its own

@@ -26,7 +26,7 @@ import {
   stderrPath, withLog, writeReason,
 } from './log.ts'
 import {
-  claimRuns, endProcesses, endSpares, finishTelling, hasOpen, isAbsence, isLaunched, keepSpares, lastErrors,
+  claimRuns, endProcesses, endSpares, finishTelling, giveUpRuns, hasOpen, isAbsence, isLaunched, keepSpares, lastErrors,
   startProcess, tellEnd, trimErrors,
 } from './processes.ts'
 import {
@@ -70,6 +70,7 @@ const router = await bindSocket(Router, REP_ADDR, { sendTimeout: 0 })
 let proxy = await startProxy()
 process.on('exit', () => { // whatever the reason is
   [REP_ADDR, XSUB_ADDR, XPUB_ADDR].forEach(removeSocket)
+  giveUpRuns()
   attempt('end the proxy', () => proxy.terminate()) // else its thread would keep this process alive for ever
 })
 const publish = openPublisher()

@@ -44,7 +44,7 @@ test('a bad setting of the workers server is a clear error at the start', async 
     await assert.rejects(startServer('workers.ts', { ...app.env, ...env }), message)
   }
   assert.equal(readFileSync(join(app.runs, 'thesis.txt'), 'utf8'), IMPORT, 'and nothing is lost')
-  rmSync(join(app.runs, 'workers.pid'))
+  rmSync(join(app.runs, 'workers.pid'), { force: true })
   execFileSync('mkfifo', [join(app.runs, 'workers.pid')])
   await assert.rejects(startServer('workers.ts', app.env), /cannot write to .*workers.pid/)
 })

@@ -513,7 +513,7 @@ class Torture {
     // A service of the loader ends a moment after its process.
     await until(() => processesOf(app.runs).length === 0).catch(() => {})
     for (const { pid, command } of processesOf(app.runs)) this.report(`process ${pid} is left: ${command}`)
-    const expected = /^(run-\d+\.ndjson|files\/run-\d+\.txt|ballast|workers\.pid|files|uploads|\w+\.sock)$/
+    const expected = /^(run-\d+\.ndjson|files\/run-\d+\.txt|ballast|files|uploads|\w+\.sock)$/
     const left = readdirSync(app.runs, { recursive: true, encoding: 'utf8' }).filter(name => !expected.test(name))
     for (const name of left) this.report(`a file is left: ${name}`)
   }
