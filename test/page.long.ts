@@ -938,6 +938,7 @@ test('a double click on what starts a run again does not cancel it', { skip }, a
   const page = await open(t, `/?run=${first.id}`, { viewport: { width: 1280, height: 800 } })
   await state(page, 'ok')
   await rm(join(app.runs, 'files', 'twice'))
+  await page.locator('#again').waitFor()
   const { x, y, width, height } = (await page.locator('#again').boundingBox())!
   await page.mouse.click(x + width / 2, y + height / 2)
   await state(page, 'running')
