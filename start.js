@@ -47,7 +47,7 @@ function start(name, options = []) {
   server.once('exit', () => {
     if (isReady || isEnding) return // a second signal to the other would mean "at once"
     process.exitCode = 1
-    pass('SIGKILL') // SIGTERM would cancel the runs that the other has just taken over: they wait for the next start
+    pass('SIGUSR2') // SIGTERM would cancel the runs that the other has just taken over: they wait for the next start
   })
   servers.push(server)
   return server

@@ -82,6 +82,7 @@ setInterval(attempt, 600_000, 'remove old uploads', sweepUploads)
 setInterval(attempt, 1000, 'bound what tasks say on stderr', () => trimErrors([...running.keys()]))
 setInterval(() => running.forEach(run => (!tellsDone(run) || run.log.outcome) && lookAt(run)), 250)
 onStop(stop)
+process.on('SIGUSR2', () => process.exit()) // start.js says so when the web server refuses: runs go on
 keepSpares(version)
 void answerCalls()
 const names = [...functions.keys()].join(', ')
