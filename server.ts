@@ -74,7 +74,7 @@ const server = openServer((request, response) => {
 server.maxConnections = MAX_CONNECTIONS
 sockets.on('wsClientError', (error, socket) => refuseConnection(socket, new HttpError(400, error.message)))
 server.on('error', (error: NodeJS.ErrnoException) => {
-  const other = /EADDRINUSE|EACCES/.test(error.message) ? 'PORT to another' : 'HOST to an address of this machine'
+  const other = /^(EADDRINUSE|EACCES)$/.test(error.code!) ? 'PORT to another' : 'HOST to an address of this machine'
   refuseToStart(`cannot listen on ${HOST}:${PORT}: ${error.message}; set ${other}`)
 })
 server.once('listening', () => process.send?.('ready', undefined, undefined, () => {})) // to start.js

@@ -147,7 +147,7 @@ function waitForRun(): Promise<string> {
 
 /**
  * Goes the way of a run once, on a log that nobody sees: what V8 runs for the first time takes it five times as long.
- * A launch takes 4.5 ms by that in place of 5.9, and a spare 1 ms more to load.
+ * A launch takes 4.8 ms by that in place of 5.8, and a spare at most 1 ms more to load.
  */
 function rehearse(publish: (chunk: Chunk) => void) {
   try {
